@@ -1,0 +1,13 @@
+//! Turns the Markdown of a runbook into a [`Runbook`], and says everything that is wrong with it.
+//!
+//! Pure: no disk, clock or network. Every node knows its [`Span`], and nothing gives up at the first mistake: a
+//! parse returns the runbook *and* all diagnostics.
+
+pub mod diagnostic;
+pub mod expectation;
+pub mod model;
+pub mod vocabulary;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use model::*;
+pub use vocabulary::{FieldSpec, KindSpec, Vocabulary};

@@ -1,0 +1,128 @@
+//! The events of a run, and how they are sealed. Format version 1: new variants may be added, none may change.
+
+use jiff::Timestamp;
+use pgrunbook_document::{ItemId, StepId};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::plan::Plan;
+use crate::step::{Approval, Evidence, Failure};
+
+pub use crate::step::Direction;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The first event of every run.
+    Begun { format: u32, plan: Box<Plan>, operator: String, host: String, rehearsal: bool },
+    /// A process took the run: the first after `Begun`, one for each resume and takeover.
+    Claimed { epoch: u64, operator: String, host: String, pid: u32 },
+    /// A checklist line was settled by a person.
+    Item { item: ItemId, outcome: ItemOutcome, by: String, note: Option<String>, in_advance: bool },
+    /// An approval that was verified.
+    Approved { approval: Approval },
+    /// The exact confirmation text was given.
+    Confirmed { by: String, text: String },
+    /// Written before the effect.
+    Intent { step: StepId, direction: Direction, attempt: u32 },
+    /// Written after it.
+    Outcome { step: StepId, direction: Direction, attempt: u32, outcome: Outcome },
+    /// The operator's answer where the effect was unknown, or to a step that failed.
+    Decided { step: StepId, direction: Direction, decision: Decision, by: String, note: String },
+    /// The run turns back on this path (`undo` or the slug of a rollback section). There is no turning forward again.
+    TurnedBack { path: String, by: String, reason: Option<String> },
+    /// A target's timeline moved and a person accepted it, or a like deviation.
+    Accepted { what: String, by: String },
+    /// The process stops; the run can be resumed.
+    Stopped { why: String },
+    /// Nothing is left to do: the run went forward to its end, or back to the beginning.
+    Ended { state: EndState },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndState {
+    Completed,
+    RolledBack,
+    Aborted,
+}
+
+/// What a person said of a checklist line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ItemOutcome {
+    Confirmed,
+    /// With a reason in `note`.
+    NotApplicable,
+    Refused,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// `recovered`: found to have happened after a crash, not seen to happen.
+    Done { evidence: Evidence, recovered: bool },
+    /// Certainly did not happen.
+    Failed { failure: Failure, code: String, message: String, help: Option<String>, evidence: Option<Evidence> },
+    /// After a crash: found not to have happened; the next attempt begins.
+    DidNotHappen,
+    /// Nobody can tell; a decision is needed.
+    Unknown { why: String },
+}
+
+/// The operator's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// It happened.
+    Done,
+    /// It did not happen, or may happen twice: run it again.
+    Again,
+}
+
+/// An event in its chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// From 1.
+    pub seq: u64,
+    /// For people.
+    pub at: Timestamp,
+    pub event: Event,
+    /// Hash of the event before; 64 zeros for the first.
+    pub previous: String,
+    /// SHA-256 in hex over `previous`, `seq`, `at` and `event`.
+    pub hash: String,
+}
+
+impl Sealed {
+    /// Seals an event behind the one before.
+    pub fn seal(event: Event, at: Timestamp, before: Option<&Self>) -> Self {
+        let seq = before.map_or(1, |before| before.seq + 1);
+        let previous = before.map_or_else(|| "0".repeat(64), |before| before.hash.clone());
+        let hash = chain_hash(&previous, seq, at, &event);
+        Self { seq, at, event, previous, hash }
+    }
+
+    /// Whether the hash is right for the content, and the link for the event before.
+    pub fn follows(&self, before: Option<&Self>) -> bool {
+        let (seq, previous) = match before {
+            Some(before) => (before.seq + 1, before.hash.clone()),
+            None => (1, "0".repeat(64)),
+        };
+        self.seq == seq
+            && self.previous == previous
+            && self.hash == chain_hash(&self.previous, self.seq, self.at, &self.event)
+    }
+}
+
+fn chain_hash(previous: &str, seq: u64, at: Timestamp, event: &Event) -> String {
+    let content = serde_json::json!({ "seq": seq, "at": at.to_string(), "event": event });
+    let mut hasher = Sha256::new();
+    hasher.update(previous.as_bytes());
+    // serde_json sorts the keys of its maps, so the text is the same wherever it is made.
+    hasher.update(content.to_string().as_bytes());
+    format!("{:x}", hasher.finalize())
+}

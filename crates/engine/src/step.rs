@@ -1,0 +1,343 @@
+//! The contract between the engine and a kind of step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_trait::async_trait;
+use pgrunbook_document::StepId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+
+/// How the engine knows, after a crash, whether a step's effect happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// A ledger row commits with the effect.
+    Transactional,
+    /// The target itself can be asked.
+    Resolvable,
+    /// Running it again is safe.
+    Idempotent,
+    /// It cannot be known: the operator is asked.
+    Opaque,
+}
+
+/// One kind of step, bound to one block of a runbook.
+#[async_trait]
+pub trait Step: Send + Sync {
+    fn effect(&self) -> Effect;
+
+    /// Says what would happen, by reading only.
+    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError>;
+
+    /// Does it. Called only after the intent is durable.
+    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError>;
+
+    /// After a crash or a lost connection: whether the attempt named in `cx` happened, by reading only.
+    ///
+    /// The default answer stops the run and asks the operator.
+    async fn resolve(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        Ok(Happened::Unknown("this kind of step cannot tell".to_owned()))
+    }
+
+    /// Takes it back. Called only for steps whose effect happened, after the intent of the undo is durable.
+    async fn undo(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        Err(StepError::failed("no-undo", "this step does not know how to undo itself"))
+    }
+
+    /// After a crash during [`Step::undo`]: whether that attempt happened.
+    async fn resolve_undo(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        Ok(Happened::Unknown("this kind of step cannot tell whether it was undone".to_owned()))
+    }
+}
+
+/// The answer to "did it happen?".
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happened {
+    /// It did; what can still be said of it.
+    Yes(Evidence),
+    /// It did not, or only in parts that the next attempt takes up by itself.
+    No,
+    /// Nobody can tell, and why.
+    Unknown(String),
+}
+
+/// What a step would do, for the plan. Read off the live target; changes nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// One line: `apply 4 migrations (0008 to 0011)`.
+    pub summary: String,
+    /// More lines for people, in order.
+    pub details: Vec<String>,
+    /// Files whose content takes part, by path relative to the project, with SHA-256 in hex. Part of the content digest.
+    pub files: BTreeMap<String, String>,
+    /// Locks it will take, as far as they can be known: (relation, mode).
+    pub locks: Vec<(String, String)>,
+    /// What would be lost or could not be undone.
+    pub warnings: Vec<String>,
+    /// A reason for which this step could not run now; planning goes on, running is refused.
+    pub blocked: Option<String>,
+    /// Facts about the target that the change rests on; a difference when the run begins voids approvals.
+    pub preconditions: BTreeMap<String, String>,
+}
+
+/// What a step recorded. Goes through the redactor before it is written anywhere.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// One line: `0 rows, as expected`.
+    pub summary: String,
+    /// What was seen, by name; also what undo needs (a previous value, a path).
+    pub facts: BTreeMap<String, Value>,
+}
+
+impl Evidence {
+    /// Evidence of one line.
+    pub fn of(summary: impl Into<String>) -> Self {
+        Self { summary: summary.into(), facts: BTreeMap::new() }
+    }
+
+    /// The same with one more fact.
+    #[must_use]
+    pub fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.facts.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// What kind of failure it was; decides what the engine does next and the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failure {
+    /// It did not happen, certainly: rolled back, refused, or a gate did not hold.
+    Failed,
+    /// The input is wrong, or the target cannot be reached; nothing was touched.
+    Unusable,
+    /// A person must act first (approve, confirm). Nothing was touched.
+    Waiting,
+    /// Interrupted by the operator; what had begun was rolled back.
+    Interrupted,
+    /// It may have happened: `resolve` is asked.
+    InDoubt,
+}
+
+/// What went wrong in a step: what happened, to which object, what is certainly safe, what to do next.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct StepError {
+    pub failure: Failure,
+    /// Stable name: `gate`, `sqlstate-42501`, `connect`.
+    pub code: String,
+    /// One or two sentences.
+    pub message: String,
+    /// What to do next.
+    pub help: Option<String>,
+    /// What was seen nevertheless (the rows that broke a gate).
+    pub evidence: Option<Box<Evidence>>,
+    #[source]
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StepError {
+    fn new(failure: Failure, code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { failure, code: code.into(), message: message.into(), help: None, evidence: None, source: None }
+    }
+
+    /// It certainly did not happen.
+    pub fn failed(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Failure::Failed, code, message)
+    }
+
+    /// Bad input or an unreachable target; nothing was touched.
+    pub fn unusable(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Failure::Unusable, code, message)
+    }
+
+    /// A person must act first.
+    pub fn waiting(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Failure::Waiting, code, message)
+    }
+
+    /// Stopped by the operator, cleanly.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(Failure::Interrupted, "interrupted", message)
+    }
+
+    /// Nobody here knows whether it happened.
+    pub fn in_doubt(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(Failure::InDoubt, code, message)
+    }
+
+    /// Another run holds the target: who, where, since when, at which step.
+    pub fn taken(holder: &crate::target::Claim) -> Self {
+        let at = holder.step.as_ref().map_or_else(String::new, |step| format!(", at step `{step}`"));
+        Self::new(
+            Failure::Unusable,
+            "taken",
+            format!(
+                "run {} of \"{}\" is at work on this target: {} (pid {}), since {}{at}. Nothing was changed.",
+                holder.run, holder.runbook, holder.operator, holder.pid, holder.since
+            ),
+        )
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The same with what was seen.
+    #[must_use]
+    pub fn evidence(mut self, evidence: Evidence) -> Self {
+        self.evidence = Some(Box::new(evidence));
+        self
+    }
+
+    /// The same with its cause.
+    #[must_use]
+    pub fn source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+}
+
+/// The operator's wish to stop: once, stop after the present statement; twice, cancel the statement.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<CancelState>);
+
+#[derive(Debug, Default)]
+struct CancelState {
+    asked: AtomicU8,
+    changed: Notify,
+}
+
+impl Cancel {
+    /// The operator asks (again).
+    pub fn ask(&self) {
+        // Saturating: a third Ctrl-C means no more than the second.
+        let _ = self.0.asked.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_add(1)));
+        self.0.changed.notify_waiters();
+    }
+
+    /// Asked once: begin nothing new.
+    pub fn is_stopping(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst) >= 1
+    }
+
+    /// Asked twice: cancel what is under way.
+    pub fn is_aborting(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst) >= 2
+    }
+
+    /// Waits until asked once.
+    pub async fn stopping(&self) {
+        self.asked(1).await;
+    }
+
+    /// Waits until asked twice.
+    pub async fn aborting(&self) {
+        self.asked(2).await;
+    }
+
+    async fn asked(&self, times: u8) {
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            // Registered before the look, so that an ask between the look and the wait is not missed.
+            changed.as_mut().enable();
+            if self.0.asked.load(Ordering::SeqCst) >= times {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// What a long step tells while it runs; shown, not journaled.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "progress", rename_all = "snake_case")]
+pub enum Progress {
+    /// A line for the operator.
+    Line { text: String },
+    /// How far it is. `total` unknown: `None`. `unit` is `bytes`, `rows`, `files`, `statements`.
+    Amount { done: u64, total: Option<u64>, unit: &'static str },
+}
+
+/// Takes a step's progress. Must not block.
+pub trait Watcher: Send + Sync {
+    fn progress(&self, step: &StepId, progress: Progress);
+}
+
+/// What planning may use.
+pub struct PlanCx<'a> {
+    pub step: &'a StepId,
+    pub clock: &'a dyn Clock,
+    pub cancel: &'a Cancel,
+}
+
+/// Which way a run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Forward,
+    Back,
+}
+
+/// What an attempt may use. Only the engine makes one, after the intent is durable.
+pub struct RunCx<'a> {
+    pub run: &'a str,
+    pub step: &'a StepId,
+    pub direction: Direction,
+    /// From 1; a retry after a failure or a crash is a new attempt.
+    pub attempt: u32,
+    pub epoch: u64,
+    /// SHA-256 of the step's block and its variables, in hex: what a ledger row records.
+    pub digest: &'a str,
+    pub operator: &'a str,
+    pub clock: &'a dyn Clock,
+    pub cancel: &'a Cancel,
+    pub watcher: &'a dyn Watcher,
+    /// Evidence of the steps of this run that are done, by id: forward evidence, also while going back.
+    pub recorded: &'a BTreeMap<StepId, Evidence>,
+    /// The run's folder for files that steps make (dumps): exists.
+    pub artifacts: &'a std::path::Path,
+    /// Approvals that count for this run now, each `principal (role)`; for the `approve` step.
+    pub approvals: &'a [Approval],
+}
+
+/// An approval that was verified and is bound to this run's plan digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// The approver, as `allowed_signers` names them.
+    pub principal: String,
+    /// Roles the project gives to them.
+    pub roles: Vec<String>,
+    /// The plan digest that was signed.
+    pub plan_digest: String,
+    /// The armored SSHSIG.
+    pub signature: String,
+    /// Fingerprint of the key.
+    pub key: String,
+}
+
+impl RunCx<'_> {
+    /// Tells the operator a line.
+    pub fn say(&self, text: impl Into<String>) {
+        self.watcher.progress(self.step, Progress::Line { text: text.into() });
+    }
+
+    /// Tells how far it is.
+    pub fn amount(&self, done: u64, total: Option<u64>, unit: &'static str) {
+        self.watcher.progress(self.step, Progress::Amount { done, total, unit });
+    }
+
+    /// What the step with this id recorded when it was done, if it was.
+    pub fn recorded(&self, step: &StepId) -> Option<&Evidence> {
+        self.recorded.get(step)
+    }
+}
