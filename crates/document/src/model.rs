@@ -84,6 +84,7 @@ pub struct Variable {
 
 /// A variable's value. A list can only be used by `for_each`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum VarValue {
     Text(String),
     List(Vec<String>),

@@ -5,14 +5,28 @@
 //! nothing else.
 
 pub mod clock;
+pub mod engine;
+pub mod environment;
+pub mod error;
 pub mod fault;
 pub mod journal;
+pub mod kinds;
+pub mod operator;
 pub mod plan;
+pub mod run;
+pub mod state;
 pub mod step;
 pub mod target;
 
-pub use clock::Clock;
+pub use clock::{Clock, SystemClock};
+pub use engine::{Engine, PathStatus, Purpose, Status};
+pub use environment::{Environment, People, Person};
+pub use error::EngineError;
 pub use journal::{Event, Journal};
-pub use plan::Plan;
+pub use kinds::Kinds;
+pub use operator::{Doubt, DoubtAnswer, ItemAnswer, ItemQuestion, Operator};
+pub use plan::{Moved, Plan};
+pub use run::{RunEnd, RunOptions, Waiting};
+pub use state::{BrokenJournal, RunState, StepStatus};
 pub use step::{Cancel, Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 pub use target::{Claim, Identity, Target};

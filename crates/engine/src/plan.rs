@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pgrunbook_document::{ItemId, Source, StepId};
+use pgrunbook_document::{ItemId, Source, StepId, VarValue};
 use serde::{Deserialize, Serialize};
 
 use crate::step::{Change, Effect};
@@ -31,7 +31,7 @@ pub struct Plan {
     pub sources: Vec<Source>,
     pub targets: Vec<Identity>,
     /// Values after defaults, environment and options. Secret references stay references.
-    pub variables: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, VarValue>,
     pub phases: Vec<PlannedPhase>,
     pub rollback_paths: Vec<PlannedPhase>,
     /// Over runbook, includes, migrations and declarations: the same in every environment. SHA-256, hex.
@@ -107,5 +107,73 @@ impl PlannedPhase {
             PlannedEntry::Step(step) => Some(&**step),
             PlannedEntry::Item { .. } => None,
         })
+    }
+}
+
+/// One thing that is not as it was when a plan was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// A file of the runbook: with a unified diff.
+    Source {
+        path: String,
+        diff: String,
+    },
+    /// A file that a step reads: its digests.
+    File {
+        path: String,
+    },
+    /// The target of this name is another one, or is not there.
+    Target {
+        name: String,
+        planned: String,
+        found: String,
+    },
+    /// The same target on another timeline (failover).
+    Timeline {
+        name: String,
+        planned: Option<u32>,
+        found: Option<u32>,
+    },
+    Variable {
+        name: String,
+    },
+    /// A fact about a target that a step rests on.
+    Precondition {
+        step: StepId,
+        fact: String,
+        planned: String,
+        found: String,
+    },
+    /// The environment, or how well it is protected.
+    Environment {
+        planned: String,
+        found: String,
+    },
+    /// A step that one of the plans does not have, or has in another place.
+    Step {
+        step: StepId,
+    },
+}
+
+impl std::fmt::Display for Moved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Source { path, diff } => {
+                let place = diff.lines().find(|line| line.starts_with("@@")).unwrap_or_default();
+                write!(f, "{path} was edited {place}")
+            }
+            Self::File { path } => write!(f, "{path} was edited"),
+            Self::Target { name, planned, found } => write!(f, "target `{name}` was {planned} and is {found}"),
+            Self::Timeline { name, planned, found } => {
+                let shown = |timeline: &Option<u32>| timeline.map_or_else(|| "unknown".to_owned(), |t| t.to_string());
+                write!(f, "target `{name}` moved from timeline {} to {}", shown(planned), shown(found))
+            }
+            Self::Variable { name } => write!(f, "variable `{name}` has another value"),
+            Self::Precondition { step, fact, planned, found } => {
+                write!(f, "step `{step}`: {fact} was {planned} and is {found}")
+            }
+            Self::Environment { planned, found } => write!(f, "the environment was {planned} and is {found}"),
+            Self::Step { step } => write!(f, "step `{step}` is not what it was"),
+        }
     }
 }

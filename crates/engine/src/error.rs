@@ -1,0 +1,72 @@
+//! What can keep a plan from being made or a run from going on. In all of these no effect was begun.
+
+use pgrunbook_document::{Diagnostic, StepId};
+
+use crate::journal::JournalError;
+use crate::plan::Moved;
+use crate::step::StepError;
+
+/// Why the engine did not begin, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the runbook has {} that must be put right first", errors(.0.len()))]
+    Document(Vec<Diagnostic>),
+    #[error("no value for {}", list(.0))]
+    MissingVariables(Vec<String>),
+    #[error("the runbook declares no variable {}", list(.0))]
+    UnknownVariables(Vec<String>),
+    #[error("this runbook may only run in {}, not in `{environment}`", list(.allowed))]
+    WrongEnvironment { environment: String, allowed: Vec<String> },
+    #[error("the project has no target `{0}` in this environment")]
+    UnknownTarget(String),
+    #[error("step `{step}`: {source}")]
+    Step { step: StepId, source: StepError },
+    #[error("target `{target}`: {source}")]
+    Target { target: String, source: StepError },
+    #[error("the plan does not fit any more: {}", moved(.0))]
+    Moved(Vec<Moved>),
+    #[error("step `{step}` could not run now: {why}")]
+    Blocked { step: StepId, why: String },
+    #[error("environment `{environment}` demands a rehearsal of this content (digest {}) that went forward and back", short(.content_digest))]
+    NoRehearsal { environment: String, content_digest: String },
+    #[error("the confirmation text is not right: environment `{environment}` demands exactly \"{wanted}\"")]
+    NotConfirmed { environment: String, wanted: String },
+    #[error("environment `{0}` is protected: checklist items cannot be answered in advance there")]
+    AnswersRefused(String),
+    #[error("approval by {principal} does not count: {why}")]
+    Approval { principal: String, why: String },
+    #[error("there is no run `{0}`")]
+    NoSuchRun(String),
+    #[error("run {run} has ended ({how}); begin a new one")]
+    Ended { run: String, how: &'static str },
+    #[error("run {run} is going back on path `{path}`; it cannot go forward again")]
+    GoingBack { run: String, path: String },
+    #[error("rollback path `{path}` is not open: {why}")]
+    PathClosed { path: String, why: String },
+    #[error("the runbook has no rollback path `{0}`")]
+    NoSuchPath(String),
+    #[error("no decision is open on step `{0}`")]
+    NothingToDecide(StepId),
+    #[error("run {run} was written in format {found}; this pgrunbook knows up to {known}: nothing was touched")]
+    NewerFormat { run: String, found: u32, known: u32 },
+    #[error("step `{step}` of the frozen plan reads differently in this version of pgrunbook: nothing was touched")]
+    ReadsDifferently { step: StepId },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+fn errors(count: usize) -> String {
+    if count == 1 { "one error".to_owned() } else { format!("{count} errors") }
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn moved(moved: &[Moved]) -> String {
+    moved.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
