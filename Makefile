@@ -1,3 +1,39 @@
-.PHONY: test
+# Two commands for a newcomer: `make demo` and `make test`. Both install what they need, or say what to install.
+
+.PHONY: help demo test lint deny bench fuzz clean
+
+help:
+	@echo "make demo    the ledger runbook on a throwaway PostgreSQL: forward, killed and resumed, back, evidence verified"
+	@echo "make test    every test, on real servers"
+	@echo "make bench   side by side with peers; prints ratios"
+	@echo "make fuzz    each fuzz target for a minute"
+	@echo "make lint    formatting and clippy, as CI runs them"
+	@echo "make deny    licences, refused crates, sources"
+
+demo:
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen
+	@examples/ledger/demo
+
 test:
-	cargo nextest run --workspace --no-tests=pass
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen nextest
+	cargo nextest run --workspace
+	@cargo run --quiet --package pgrunbook -- sandbox down --all
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny:
+	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+	cargo deny check licenses bans sources
+
+bench:
+	@scripts/need rust cc postgresql npm
+	bench/run
+
+fuzz:
+	@scripts/need rust cc
+	fuzz/run 60
+
+clean:
+	cargo clean
