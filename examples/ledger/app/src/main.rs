@@ -53,9 +53,7 @@ async fn jwks(State(app): State<Arc<App>>) -> Answer {
         FROM s2s_jwks_public_keys
         WHERE valid_from <= now() AND (valid_until IS NULL OR valid_until > now())";
     match single_text(&app, &[KEYS]).await {
-        Ok(Some(keys)) => {
-            (StatusCode::OK, Json(json!({ "keys": serde_json::from_str(&keys).unwrap_or(Value::Null) })))
-        }
+        Ok(Some(keys)) => (StatusCode::OK, Json(json!({ "keys": serde_json::from_str(&keys).unwrap_or(Value::Null) }))),
         Ok(None) => (StatusCode::OK, Json(json!({ "keys": [] }))),
         Err(error) => failed(&error),
     }
