@@ -3,6 +3,7 @@
 //! Each event is chained to the one before: `hash = SHA-256(previous hash || canonical JSON of seq, at, event)`.
 
 mod event;
+pub mod sqlite;
 
 pub use event::{Decision, Direction, EndState, Event, ItemOutcome, Outcome, Sealed};
 

@@ -1,0 +1,16 @@
+//! The engine's tests from outside.
+
+#[path = "shared/journal_suite.rs"]
+mod journal_suite;
+
+#[tokio::test]
+async fn sqlite_journal_does_what_every_journal_must() {
+    let folder = tempfile::tempdir().expect("a folder for the journals");
+    let count = std::cell::Cell::new(0);
+    journal_suite::all(async || {
+        count.set(count.get() + 1);
+        let path = folder.path().join(format!("{}.db", count.get()));
+        pgrunbook_engine::journal::sqlite::SqliteJournal::open(&path).expect("a fresh journal")
+    })
+    .await;
+}
