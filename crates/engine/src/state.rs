@@ -1,27 +1,46 @@
 //! The state of a run: the fold of its journal, and nothing else.
+//!
+//! Steps run strictly in the order of the plan, so the state is little more than a cursor in each direction. An event
+//! that cannot follow (a step before its turn, an outcome without an intent, a turn forward again) is a broken journal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgrunbook_document::{ItemId, StepId};
 
-use crate::journal::{Direction, EndState, ItemOutcome, Sealed};
-use crate::plan::Plan;
+use crate::journal::{Decision, Direction, EndState, Event, Head, ItemOutcome, Outcome, Sealed};
+use crate::plan::{self, Plan, PlannedEntry, PlannedPhase, PlannedStep, PlannedUndo};
 use crate::step::{Approval, Evidence, Failure};
 
-/// Where a step stands in one direction. Each state is set by the event it names.
+/// The path that undoes what was done, last in first out. Every runbook has it.
+pub const UNDO: &str = "undo";
+
+/// Where a step stands in one direction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StepStatus {
-    /// `Intent` without `Outcome`: under way, or the process died.
+    /// Set by `Intent`: under way, or the process died.
     Intended { attempt: u32 },
-    /// `Outcome(Done)`, or a decision that it happened.
+    /// Set by `Outcome(Done)`, or a decision that it happened.
     Done { attempt: u32, evidence: Evidence, recovered: bool },
-    /// `Outcome(Failed)`: certainly did not happen.
+    /// Set by `Outcome(Failed)`.
     Failed { attempt: u32, failure: Failure, code: String, message: String, help: Option<String> },
-    /// `Outcome(DidNotHappen)`, or a decision to run it again.
+    /// Set by `Outcome(DidNotHappen)`, `Outcome(Partial)`, or a decision to run it again.
     DidNotHappen { attempt: u32 },
-    /// `Outcome(Unknown)`: a decision is needed.
+    /// Set by `Outcome(Unknown)`: a decision is needed.
     Unknown { attempt: u32, why: String },
+}
+
+impl StepStatus {
+    /// The number of the last attempt.
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Intended { attempt }
+            | Self::Done { attempt, .. }
+            | Self::Failed { attempt, .. }
+            | Self::DidNotHappen { attempt }
+            | Self::Unknown { attempt, .. } => *attempt,
+        }
+    }
 }
 
 /// A checklist line that was settled or refused.
@@ -48,6 +67,7 @@ pub struct RunState {
     pub rehearsal: bool,
     /// Who began it.
     pub operator: String,
+    /// 0 before a process took it.
     pub epoch: u64,
     pub steps: BTreeMap<(StepId, Direction), StepStatus>,
     pub items: BTreeMap<ItemId, ItemState>,
@@ -59,9 +79,418 @@ pub struct RunState {
     pub turned_back: Option<String>,
     /// Ids of forward steps in the order in which they were done.
     pub done_order: Vec<StepId>,
-    /// Why the process stopped last, if it stopped in good order.
+    /// A forward step that happened in parts and was not finished since. There is at most one: the last.
+    pub partial: Option<StepId>,
+    /// What steps recorded: forward steps, done or in parts, and the steps of the path back.
+    pub recorded: BTreeMap<StepId, Evidence>,
+    /// Whether it once went forward to its end.
+    pub completed: bool,
+    /// Why the process stopped last, if it stopped in good order and nobody took the run since.
     pub stopped: Option<String>,
     pub ended: Option<EndState>,
     /// The last event that was folded.
-    pub last: Sealed,
+    pub head: Head,
+    forward: Course,
+    back: Option<Course>,
+    /// The step that is intended or unknown: nothing else may begin.
+    open: Option<(StepId, Direction)>,
+}
+
+/// What is to be settled in one direction, in order, and how far it is.
+#[derive(Debug, Clone)]
+struct Course {
+    slots: Arc<[Slot]>,
+    next: usize,
+}
+
+/// One thing to be settled: a checklist line that a person settles, or a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Slot {
+    Item(ItemId),
+    Step(StepId),
+}
+
+impl RunState {
+    /// Folds a whole journal, and checks its chain.
+    ///
+    /// # Errors
+    /// The first event whose link or place is wrong; event 0 if there is none at all.
+    pub fn fold(events: &[Sealed]) -> Result<Self, BrokenJournal> {
+        let (first, rest) =
+            events.split_first().ok_or_else(|| BrokenJournal { seq: 0, why: "the journal is empty".to_owned() })?;
+        let mut state = Self::begin(first)?;
+        if !first.is_behind(&Head::default()) {
+            return Err(unlinked(first));
+        }
+        for event in rest {
+            if !event.is_behind(&state.head) {
+                return Err(unlinked(event));
+            }
+            state.apply(event)?;
+        }
+        Ok(state)
+    }
+
+    /// The state after the first event.
+    pub fn begin(first: &Sealed) -> Result<Self, BrokenJournal> {
+        let Event::Begun { format, plan, operator, rehearsal, .. } = &first.event else {
+            return Err(BrokenJournal { seq: first.seq, why: "a run begins with `begun`".to_owned() });
+        };
+        if first.seq != 1 {
+            return Err(BrokenJournal { seq: first.seq, why: "a run begins with event 1".to_owned() });
+        }
+        if *format > plan::FORMAT {
+            let why = format!("it is of format {format}, and this pgrunbook knows up to {}", plan::FORMAT);
+            return Err(BrokenJournal { seq: first.seq, why });
+        }
+        Ok(Self {
+            rehearsal: *rehearsal,
+            operator: operator.clone(),
+            epoch: 0,
+            steps: BTreeMap::new(),
+            items: BTreeMap::new(),
+            approvals: Vec::new(),
+            confirmed: false,
+            accepted: Vec::new(),
+            turned_back: None,
+            done_order: Vec::new(),
+            partial: None,
+            recorded: BTreeMap::new(),
+            completed: false,
+            stopped: None,
+            ended: None,
+            head: first.head(),
+            forward: Course { slots: plan.phases.iter().flat_map(slots).collect(), next: 0 },
+            back: None,
+            open: None,
+            plan: Arc::new((**plan).clone()),
+        })
+    }
+
+    /// Folds one more event. Its number is checked, its hash is not: that is [`RunState::fold`]'s.
+    ///
+    /// # Errors
+    /// If the event cannot follow; the state is then not to be used.
+    pub fn apply(&mut self, sealed: &Sealed) -> Result<(), BrokenJournal> {
+        let broken = |why: String| BrokenJournal { seq: sealed.seq, why };
+        if sealed.seq != self.head.seq + 1 {
+            return Err(broken(format!("it stands behind event {}", self.head.seq)));
+        }
+        self.follow(&sealed.event).map_err(broken)?;
+        self.head = sealed.head();
+        Ok(())
+    }
+
+    /// What may follow what. This is the only place that knows.
+    fn follow(&mut self, event: &Event) -> Result<(), String> {
+        match (self.ended, event) {
+            (None, _)
+            | (Some(EndState::Completed), Event::Claimed { .. } | Event::TurnedBack { .. } | Event::Stopped { .. }) => {
+            }
+            (Some(_), _) => return Err("the run has ended".to_owned()),
+        }
+        if self.epoch == 0
+            && !matches!(
+                event,
+                Event::Claimed { .. } | Event::Approved { .. } | Event::Confirmed { .. } | Event::Accepted { .. }
+            )
+        {
+            return Err("no process had taken the run".to_owned());
+        }
+        match event {
+            Event::Begun { .. } => Err("the run had begun".to_owned()),
+            Event::Claimed { epoch, .. } if *epoch <= self.epoch => {
+                Err(format!("epoch {epoch} does not rise above {}", self.epoch))
+            }
+            Event::Claimed { epoch, .. } => {
+                self.epoch = *epoch;
+                self.stopped = None;
+                Ok(())
+            }
+            Event::Item { item, outcome, by, note, in_advance } => {
+                let settled =
+                    ItemState { outcome: *outcome, by: by.clone(), note: note.clone(), in_advance: *in_advance };
+                self.settle_item(item, settled)
+            }
+            Event::Approved { approval } if approval.plan_digest != self.plan.plan_digest => {
+                Err(format!("{} approved another plan", approval.principal))
+            }
+            Event::Approved { approval } => {
+                self.approvals.push(approval.clone());
+                Ok(())
+            }
+            Event::Confirmed { .. } => {
+                self.confirmed = true;
+                Ok(())
+            }
+            Event::Intent { step, direction, attempt } => self.intend(step, *direction, *attempt),
+            Event::Outcome { step, direction, attempt, outcome } => self.conclude(step, *direction, *attempt, outcome),
+            Event::Decided { step, direction, decision, note, .. } => self.decide(step, *direction, *decision, note),
+            Event::TurnedBack { path, .. } => self.turn_back(path),
+            Event::Accepted { what, .. } => {
+                self.accepted.push(what.clone());
+                Ok(())
+            }
+            Event::Stopped { why } => {
+                self.stopped = Some(why.clone());
+                Ok(())
+            }
+            Event::Ended { state } => self.end(*state),
+        }
+    }
+
+    fn settle_item(&mut self, item: &ItemId, settled: ItemState) -> Result<(), String> {
+        self.nothing_open()?;
+        if !matches!(self.course().slot(), Some(Slot::Item(next)) if next == item) {
+            return Err(format!("it is not the turn of item {item}"));
+        }
+        if settled.in_advance && self.plan.protected {
+            return Err(format!("item {item} was answered in advance in a protected environment"));
+        }
+        if settled.outcome == ItemOutcome::NotApplicable && settled.note.as_deref().is_none_or(|n| n.trim().is_empty())
+        {
+            return Err(format!("item {item} was left out without a reason"));
+        }
+        let passes = settled.outcome != ItemOutcome::Refused;
+        self.items.insert(item.clone(), settled);
+        if passes {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    fn intend(&mut self, step: &StepId, direction: Direction, attempt: u32) -> Result<(), String> {
+        self.nothing_open()?;
+        if direction != self.direction() {
+            return Err(match direction {
+                Direction::Forward => format!("step `{step}` goes forward, and the run had turned back"),
+                Direction::Back => format!("step `{step}` goes back, and the run had not turned back"),
+            });
+        }
+        if !matches!(self.course().slot(), Some(Slot::Step(next)) if next == step) {
+            return Err(format!("it is not the turn of step `{step}`"));
+        }
+        let key = (step.clone(), direction);
+        let before = self.steps.get(&key).map_or(0, StepStatus::attempt);
+        if attempt != before + 1 {
+            return Err(format!("attempt {attempt} of step `{step}` follows attempt {before}"));
+        }
+        self.open = Some(key.clone());
+        self.steps.insert(key, StepStatus::Intended { attempt });
+        Ok(())
+    }
+
+    fn conclude(&mut self, step: &StepId, direction: Direction, attempt: u32, outcome: &Outcome) -> Result<(), String> {
+        let key = (step.clone(), direction);
+        match (self.steps.get(&key), outcome) {
+            (Some(StepStatus::Intended { attempt: intended }), _) if *intended == attempt => {}
+            // Asked once more after an unknown outcome, the target could tell.
+            (
+                Some(StepStatus::Unknown { attempt: unknown, .. }),
+                Outcome::Done { recovered: true, .. } | Outcome::DidNotHappen | Outcome::Partial { .. },
+            ) if *unknown == attempt => {}
+            _ => return Err(format!("attempt {attempt} of step `{step}` has an outcome that cannot follow")),
+        }
+        self.open = None;
+        let status = match outcome {
+            Outcome::Done { evidence, recovered } => {
+                self.recorded.insert(step.clone(), evidence.clone());
+                self.done(step, direction);
+                StepStatus::Done { attempt, evidence: evidence.clone(), recovered: *recovered }
+            }
+            Outcome::Failed { failure, code, message, help, evidence, partial } => {
+                if *partial {
+                    self.in_parts(step, direction, evidence.as_ref());
+                }
+                let (code, message, help) = (code.clone(), message.clone(), help.clone());
+                StepStatus::Failed { attempt, failure: *failure, code, message, help }
+            }
+            Outcome::DidNotHappen => StepStatus::DidNotHappen { attempt },
+            Outcome::Partial { evidence } => {
+                self.in_parts(step, direction, Some(evidence));
+                StepStatus::DidNotHappen { attempt }
+            }
+            Outcome::Unknown { why } => {
+                self.open = Some(key.clone());
+                StepStatus::Unknown { attempt, why: why.clone() }
+            }
+        };
+        self.steps.insert(key, status);
+        Ok(())
+    }
+
+    fn decide(&mut self, step: &StepId, direction: Direction, decision: Decision, note: &str) -> Result<(), String> {
+        let key = (step.clone(), direction);
+        let Some(StepStatus::Unknown { attempt, .. }) = self.steps.get(&key) else {
+            return Err(format!("nothing was unknown about step `{step}`"));
+        };
+        let attempt = *attempt;
+        if note.trim().is_empty() {
+            return Err(format!("the decision on step `{step}` has no reason"));
+        }
+        self.open = None;
+        let status = match decision {
+            Decision::Done => {
+                let evidence = Evidence::of(format!("by decision: {note}"));
+                self.recorded.insert(step.clone(), evidence.clone());
+                self.done(step, direction);
+                StepStatus::Done { attempt, evidence, recovered: true }
+            }
+            Decision::Again => StepStatus::DidNotHappen { attempt },
+        };
+        self.steps.insert(key, status);
+        Ok(())
+    }
+
+    fn turn_back(&mut self, path: &str) -> Result<(), String> {
+        self.nothing_open()?;
+        if self.turned_back.as_deref() == Some(path) {
+            return Err(format!("the run was on path `{path}`"));
+        }
+        let slots = self.way_back(path).ok_or_else(|| format!("the plan has no rollback path `{path}`"))?;
+        let mut course = Course { slots, next: 0 };
+        // What an earlier path has settled stays settled.
+        while course.slot().is_some_and(|slot| self.is_settled_back(slot)) {
+            course.next += 1;
+        }
+        self.back = Some(course);
+        self.turned_back = Some(path.to_owned());
+        self.ended = None;
+        Ok(())
+    }
+
+    fn end(&mut self, state: EndState) -> Result<(), String> {
+        self.nothing_open()?;
+        let fits = match state {
+            EndState::Completed => self.turned_back.is_none() && self.course().slot().is_none(),
+            EndState::RolledBack => self.turned_back.is_some() && self.course().slot().is_none(),
+            EndState::Aborted => true,
+        };
+        if !fits {
+            return Err("something is left to do".to_owned());
+        }
+        self.completed |= state == EndState::Completed;
+        self.ended = Some(state);
+        Ok(())
+    }
+
+    fn done(&mut self, step: &StepId, direction: Direction) {
+        if direction == Direction::Forward {
+            self.done_order.push(step.clone());
+            self.partial = None;
+        }
+        self.advance();
+    }
+
+    fn in_parts(&mut self, step: &StepId, direction: Direction, evidence: Option<&Evidence>) {
+        if direction == Direction::Forward {
+            self.partial = Some(step.clone());
+            self.recorded.insert(step.clone(), evidence.cloned().unwrap_or_default());
+        }
+    }
+
+    fn nothing_open(&self) -> Result<(), String> {
+        match &self.open {
+            Some((step, _)) => Err(format!("step `{step}` had no outcome yet")),
+            None => Ok(()),
+        }
+    }
+
+    fn advance(&mut self) {
+        match &mut self.back {
+            Some(course) => course.next += 1,
+            None => self.forward.next += 1,
+        }
+    }
+
+    fn course(&self) -> &Course {
+        self.back.as_ref().unwrap_or(&self.forward)
+    }
+
+    fn is_settled_back(&self, slot: &Slot) -> bool {
+        match slot {
+            Slot::Step(step) => {
+                matches!(self.steps.get(&(step.clone(), Direction::Back)), Some(StepStatus::Done { .. }))
+            }
+            Slot::Item(item) => self.items.get(item).is_some_and(|item| item.outcome != ItemOutcome::Refused),
+        }
+    }
+
+    /// Which way the run goes.
+    pub fn direction(&self) -> Direction {
+        if self.turned_back.is_some() { Direction::Back } else { Direction::Forward }
+    }
+
+    /// The step that is intended or unknown, if there is one.
+    pub fn in_doubt(&self) -> Option<(&StepId, Direction)> {
+        self.open.as_ref().map(|(step, direction)| (step, *direction))
+    }
+
+    /// What is to be settled next in the direction of the run; `None` at its end.
+    pub fn next(&self) -> Option<&Slot> {
+        self.course().slot()
+    }
+
+    /// What is still to be settled in the direction of the run, in order.
+    pub fn left(&self) -> &[Slot] {
+        let course = self.course();
+        &course.slots[course.next..]
+    }
+
+    /// Where a step stands; `None`: no attempt yet.
+    pub fn step(&self, step: &StepId, direction: Direction) -> Option<&StepStatus> {
+        self.steps.get(&(step.clone(), direction))
+    }
+
+    /// Whether a step is done forward.
+    pub fn is_done(&self, step: &StepId) -> bool {
+        matches!(self.step(step, Direction::Forward), Some(StepStatus::Done { .. }))
+    }
+
+    /// Steps that were taken back, or done on the way back, in the order of the path.
+    pub fn undone(&self) -> Vec<StepId> {
+        let Some(course) = &self.back else { return Vec::new() };
+        let steps = course.slots[..course.next].iter().filter_map(|slot| match slot {
+            Slot::Step(step) => Some(step.clone()),
+            Slot::Item(_) => None,
+        });
+        steps.collect()
+    }
+
+    /// What a path would do from here: for `undo`, the steps that happened, last in first out, as far as they change
+    /// something that can be taken back. `None` if there is no such path.
+    pub fn way_back(&self, path: &str) -> Option<Arc<[Slot]>> {
+        if path != UNDO {
+            return self
+                .plan
+                .rollback_paths
+                .iter()
+                .find(|phase| phase.slug == path)
+                .map(|phase| slots(phase).collect());
+        }
+        let planned: BTreeMap<&StepId, &PlannedStep> = self.plan.steps().map(|step| (&step.id, step)).collect();
+        let happened = self.partial.iter().chain(self.done_order.iter().rev());
+        let undone = happened.filter(|step| {
+            planned.get(step).is_some_and(|s| matches!(s.undo, PlannedUndo::Own { .. } | PlannedUndo::Block { .. }))
+        });
+        Some(undone.cloned().map(Slot::Step).collect())
+    }
+}
+
+impl Course {
+    fn slot(&self) -> Option<&Slot> {
+        self.slots.get(self.next)
+    }
+}
+
+/// What a phase asks for: items that no step proves, and steps.
+fn slots(phase: &PlannedPhase) -> impl Iterator<Item = Slot> {
+    phase.entries.iter().filter_map(|entry| match entry {
+        PlannedEntry::Item { id, proofs, .. } => proofs.is_empty().then(|| Slot::Item(id.clone())),
+        PlannedEntry::Step(step) => Some(Slot::Step(step.id.clone())),
+    })
+}
+
+fn unlinked(event: &Sealed) -> BrokenJournal {
+    BrokenJournal { seq: event.seq, why: "its hash does not fit its content and the event before".to_owned() }
 }

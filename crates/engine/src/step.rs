@@ -44,7 +44,8 @@ pub trait Step: Send + Sync {
         Ok(Happened::Unknown("this kind of step cannot tell".to_owned()))
     }
 
-    /// Takes it back. Called only for steps whose effect happened, after the intent of the undo is durable.
+    /// Takes it back. Called only for steps whose effect happened, or happened in parts ([`StepError::partly`],
+    /// [`Happened::Partly`]), after the intent of the undo is durable.
     async fn undo(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         Err(StepError::failed("no-undo", "this step does not know how to undo itself"))
     }
@@ -60,8 +61,10 @@ pub trait Step: Send + Sync {
 pub enum Happened {
     /// It did; what can still be said of it.
     Yes(Evidence),
-    /// It did not, or only in parts that the next attempt takes up by itself.
+    /// It did not.
     No,
+    /// In parts (two of four migrations): the next attempt takes them up, and an undo takes them back.
+    Partly(Evidence),
     /// Nobody can tell, and why.
     Unknown(String),
 }
@@ -137,13 +140,23 @@ pub struct StepError {
     pub help: Option<String>,
     /// What was seen nevertheless (the rows that broke a gate).
     pub evidence: Option<Box<Evidence>>,
+    /// Parts of it happened and stay: a rollback undoes them. Set by [`StepError::partly`].
+    pub partial: bool,
     #[source]
     pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl StepError {
     fn new(failure: Failure, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { failure, code: code.into(), message: message.into(), help: None, evidence: None, source: None }
+        Self {
+            failure,
+            code: code.into(),
+            message: message.into(),
+            help: None,
+            evidence: None,
+            partial: false,
+            source: None,
+        }
     }
 
     /// It certainly did not happen.
@@ -195,6 +208,15 @@ impl StepError {
     #[must_use]
     pub fn evidence(mut self, evidence: Evidence) -> Self {
         self.evidence = Some(Box::new(evidence));
+        self
+    }
+
+    /// The same, for a step of several parts of which some happened and stay (two of four migrations): the next
+    /// attempt takes them up, and a rollback calls [`Step::undo`] with this evidence recorded.
+    #[must_use]
+    pub fn partly(mut self, evidence: Evidence) -> Self {
+        self.evidence = Some(Box::new(evidence));
+        self.partial = true;
         self
     }
 

@@ -28,9 +28,10 @@ pub enum Event {
     Intent { step: StepId, direction: Direction, attempt: u32 },
     /// Written after it.
     Outcome { step: StepId, direction: Direction, attempt: u32, outcome: Outcome },
-    /// The operator's answer where the effect was unknown, or to a step that failed.
+    /// The operator's answer where the effect was unknown.
     Decided { step: StepId, direction: Direction, decision: Decision, by: String, note: String },
-    /// The run turns back on this path (`undo` or the slug of a rollback section). There is no turning forward again.
+    /// The run turns back on this path (`undo` or the slug of a rollback section), or goes on on another one if this
+    /// one is blocked. There is no turning forward again. May follow `Ended { Completed }`.
     TurnedBack { path: String, by: String, reason: Option<String> },
     /// A target's timeline moved and a person accepted it, or a like deviation.
     Accepted { what: String, by: String },
@@ -65,10 +66,19 @@ pub enum ItemOutcome {
 pub enum Outcome {
     /// `recovered`: found to have happened after a crash, not seen to happen.
     Done { evidence: Evidence, recovered: bool },
-    /// Certainly did not happen.
-    Failed { failure: Failure, code: String, message: String, help: Option<String>, evidence: Option<Evidence> },
+    /// Certainly did not happen; or, if `partial`, in parts that the next attempt takes up and an undo takes back.
+    Failed {
+        failure: Failure,
+        code: String,
+        message: String,
+        help: Option<String>,
+        evidence: Option<Evidence>,
+        partial: bool,
+    },
     /// After a crash: found not to have happened; the next attempt begins.
     DidNotHappen,
+    /// After a crash: found to have happened in parts; the next attempt takes them up, an undo takes them back.
+    Partial { evidence: Evidence },
     /// Nobody can tell; a decision is needed.
     Unknown { why: String },
 }
@@ -97,23 +107,47 @@ pub struct Sealed {
     pub hash: String,
 }
 
+/// The end of a chain: what the next event is linked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub seq: u64,
+    pub hash: String,
+}
+
+impl Default for Head {
+    /// The head of a chain without events.
+    fn default() -> Self {
+        Self { seq: 0, hash: "0".repeat(64) }
+    }
+}
+
 impl Sealed {
     /// Seals an event behind the one before.
     pub fn seal(event: Event, at: Timestamp, before: Option<&Self>) -> Self {
-        let seq = before.map_or(1, |before| before.seq + 1);
-        let previous = before.map_or_else(|| "0".repeat(64), |before| before.hash.clone());
-        let hash = chain_hash(&previous, seq, at, &event);
-        Self { seq, at, event, previous, hash }
+        Self::seal_behind(event, at, &before.map(Self::head).unwrap_or_default())
+    }
+
+    /// Seals an event behind the head of a chain.
+    pub fn seal_behind(event: Event, at: Timestamp, head: &Head) -> Self {
+        let seq = head.seq + 1;
+        let hash = chain_hash(&head.hash, seq, at, &event);
+        Self { seq, at, event, previous: head.hash.clone(), hash }
+    }
+
+    /// The head of the chain that ends here.
+    pub fn head(&self) -> Head {
+        Head { seq: self.seq, hash: self.hash.clone() }
     }
 
     /// Whether the hash is right for the content, and the link for the event before.
     pub fn follows(&self, before: Option<&Self>) -> bool {
-        let (seq, previous) = match before {
-            Some(before) => (before.seq + 1, before.hash.clone()),
-            None => (1, "0".repeat(64)),
-        };
-        self.seq == seq
-            && self.previous == previous
+        self.is_behind(&before.map(Self::head).unwrap_or_default())
+    }
+
+    /// Whether the hash is right for the content, and the link for the head of the chain before.
+    pub fn is_behind(&self, head: &Head) -> bool {
+        self.seq == head.seq + 1
+            && self.previous == head.hash
             && self.hash == chain_hash(&self.previous, self.seq, self.at, &self.event)
     }
 }

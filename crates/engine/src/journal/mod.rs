@@ -5,7 +5,7 @@
 mod event;
 pub mod sqlite;
 
-pub use event::{Decision, Direction, EndState, Event, ItemOutcome, Outcome, Sealed};
+pub use event::{Decision, Direction, EndState, Event, Head, ItemOutcome, Outcome, Sealed};
 
 use async_trait::async_trait;
 
