@@ -6,6 +6,7 @@
 pub mod diagnostic;
 pub mod expectation;
 pub mod model;
+pub mod secrets;
 pub mod sql;
 pub mod vocabulary;
 

@@ -1,0 +1,3 @@
+//! The document crate on whole files.
+
+mod secrets;
