@@ -1,3 +1,4 @@
 //! The document crate on whole files.
 
+#[cfg(test)]
 mod secrets;
