@@ -6,10 +6,12 @@
 pub mod diagnostic;
 pub mod expectation;
 pub mod model;
+pub mod parse;
 pub mod secrets;
 pub mod sql;
 pub mod vocabulary;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use model::*;
+pub use parse::{Loader, Parsed, Values, parse, parse_duration};
 pub use vocabulary::{FieldSpec, KindSpec, Vocabulary};

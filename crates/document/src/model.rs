@@ -326,16 +326,21 @@ pub fn steps_of(entries: &[Entry]) -> impl Iterator<Item = &Block> {
 impl Block {
     /// Where a byte range of [`Block::text`] stands in the file.
     pub fn locate(&self, range: Range<usize>) -> Span {
-        Span { file: self.span.file, start: self.locate_byte(range.start), end: self.locate_byte(range.end) }
-    }
-
-    fn locate_byte(&self, byte: usize) -> usize {
-        let line = self.line_starts.partition_point(|(start, _)| *start <= byte).saturating_sub(1);
-        self.line_starts.get(line).map_or(self.span.start, |(start, in_file)| in_file + (byte - start))
+        locate(&self.line_starts, self.span, range)
     }
 
     /// The statements of a SQL step; the empty string for other kinds.
     pub fn statements(&self) -> &str {
         self.sql.as_ref().map_or("", |sql| &self.text[sql.statements.clone()])
     }
+}
+
+/// Where a byte range of a block's text stands in its file, by the places of its lines.
+pub(crate) fn locate(line_starts: &[(usize, usize)], block: Span, range: Range<usize>) -> Span {
+    let byte = |byte: usize| {
+        let line = line_starts.partition_point(|(start, _)| *start <= byte).saturating_sub(1);
+        line_starts.get(line).map_or(block.start, |(start, in_file)| (in_file + (byte - start)).min(block.end))
+    };
+    let start = byte(range.start);
+    Span { file: block.file, start, end: byte(range.end).max(start) }
 }
