@@ -239,7 +239,9 @@ impl Lexer<'_> {
         let rest = &self.bytes[self.at + 1..];
         if rest.first().is_some_and(u8::is_ascii_digit) {
             let digits = run(rest, |byte| byte.is_ascii_digit());
-            return self.take(1 + digits, TokenKind::Parameter);
+            self.at += 1 + digits;
+            self.junk();
+            return TokenKind::Parameter;
         }
         let tag = if rest.first().is_some_and(|byte| is_word_start(*byte)) { run(rest, is_variable_byte) } else { 0 };
         if rest.get(tag) != Some(&b'$') {
@@ -261,7 +263,9 @@ impl Lexer<'_> {
         if self.peek(0) == Some(b'0') && matches!(self.peek(1), Some(b'x' | b'X' | b'o' | b'O' | b'b' | b'B')) {
             let length = run(&self.bytes[self.at + 2..], |byte| byte.is_ascii_hexdigit() || byte == b'_');
             if length > 0 {
-                return self.take(2 + length, TokenKind::Number);
+                self.at += 2 + length;
+                self.junk();
+                return TokenKind::Number;
             }
         }
         self.skip_while(digits);
@@ -277,7 +281,15 @@ impl Lexer<'_> {
                 self.skip_while(digits);
             }
         }
+        self.junk();
         TokenKind::Number
+    }
+
+    /// Letters that touch a number: one token with it since PostgreSQL 15, which then refuses it.
+    fn junk(&mut self) {
+        if self.peek(0).is_some_and(is_word_start) {
+            self.skip_while(is_word_byte);
+        }
     }
 
     fn colon(&mut self, next: Option<u8>) -> TokenKind {
