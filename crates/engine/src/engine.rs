@@ -1,22 +1,27 @@
 //! The engine: everything a project puts together to plan and run its runbooks.
-#![expect(clippy::unused_async, reason = "signatures first")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pgrunbook_document::{Runbook, StepId, VarValue};
+use jiff::Timestamp;
+use pgrunbook_document::StepId;
+use sha2::{Digest, Sha256};
 
+use crate::advance::Wish;
 use crate::clock::Clock;
 use crate::environment::{Environment, People, Person};
 use crate::error::EngineError;
-use crate::journal::{Decision, Direction, Journal};
+use crate::fault::{self, Point};
+use crate::journal::{Decision, EndState, Event, Journal, JournalError, Outcome, Sealed};
 use crate::kinds::Kinds;
 use crate::operator::Operator;
-use crate::plan::Plan;
+use crate::plan::{Moved, Plan};
+use crate::rollback;
 use crate::run::{RunEnd, RunOptions};
-use crate::state::RunState;
+use crate::state::{RunState, StepStatus};
 use crate::target::{Claim, Target};
+use crate::workshop::Workshop;
 
 /// Plans and runs. Holds no state of any run: that is the fold of its journal.
 pub struct Engine {
@@ -63,65 +68,170 @@ pub enum Purpose {
 }
 
 impl Engine {
-    /// Resolves every step against the live targets. Changes nothing.
-    pub async fn plan(&self, _runbook: &Runbook, _overrides: &BTreeMap<String, VarValue>) -> Result<Plan, EngineError> {
-        todo!()
-    }
-
-    /// Records a new run of a plan, and returns its id. Plans once more against the live targets and refuses if
-    /// anything moved, naming what.
-    pub async fn begin(&self, _plan: Plan, _purpose: Purpose) -> Result<String, EngineError> {
-        todo!()
-    }
-
-    /// Takes a run forward as far as it goes: the first time, or after a stop, a failure or a crash.
+    /// Records a new run of a plan, and returns its id. Touches no target.
     ///
-    /// A run that has turned back goes on going back.
-    pub async fn run(
-        &self,
-        _run: &str,
-        _options: &RunOptions,
-        _operator: &dyn Operator,
-    ) -> Result<RunEnd, EngineError> {
-        todo!()
+    /// A plan that was saved goes through [`Engine::renew`] first.
+    ///
+    /// # Errors
+    /// If the plan was edited, a step of it could not run now, the journal lives in a cluster that it changes, or the
+    /// environment demands a rehearsal of the content and there is none.
+    pub async fn begin(&self, plan: Plan, purpose: Purpose) -> Result<String, EngineError> {
+        if plan.format > crate::plan::FORMAT {
+            return Err(EngineError::NewerPlan { found: plan.format, known: crate::plan::FORMAT });
+        }
+        if !plan.is_whole() {
+            return Err(EngineError::Moved(vec![Moved::Digest]));
+        }
+        if let Some((step, why)) = plan.steps().find_map(|step| Some((step.id.clone(), step.change.blocked.clone()?))) {
+            return Err(EngineError::Blocked { step, why });
+        }
+        let workshop = Workshop::open(self, &plan)?;
+        self.refuse_journal_in_target(&plan, &workshop).await?;
+        if purpose == Purpose::Real
+            && self.environment.rehearsal_required
+            && self.rehearsals(&plan.content_digest).await?.is_empty()
+        {
+            return Err(EngineError::NoRehearsal {
+                environment: self.environment.name.clone(),
+                content_digest: plan.content_digest,
+            });
+        }
+        let now = self.clock.now();
+        let run = run_id(now, &plan.plan_digest, self.operator.pid);
+        let begun = Event::Begun {
+            format: crate::plan::FORMAT,
+            plan: Box::new(plan),
+            operator: self.operator.principal.clone(),
+            host: self.operator.host.clone(),
+            rehearsal: purpose == Purpose::Rehearsal,
+        };
+        fault::pass(Point::BeforeAppend);
+        self.journal.append(&run, 0, &[Sealed::seal(begun, now, None)]).await?;
+        fault::pass(Point::AfterAppend);
+        Ok(run)
     }
 
-    /// Turns a run back on a path (`undo` or the slug of a rollback section) and takes it back as far as it goes.
+    /// Takes a run as far as it goes: the first time, or after a stop, a failure or a crash. A run that has turned
+    /// back goes on going back.
+    ///
+    /// # Errors
+    /// If the call could not begin or not go on; what had been done is in the journal.
+    pub async fn run(&self, run: &str, options: &RunOptions, operator: &dyn Operator) -> Result<RunEnd, EngineError> {
+        self.proceed(run, Wish::On, options, operator).await
+    }
+
+    /// Turns a run back on a path ([`crate::UNDO`] or the slug of a rollback section) and takes it as far as it goes.
+    ///
+    /// A rollback that is blocked on one path may go on on another that is open.
+    ///
+    /// # Errors
+    /// As [`Engine::run`]; and if the path does not exist or is not open.
     pub async fn rollback(
         &self,
-        _run: &str,
-        _path: &str,
-        _reason: Option<String>,
-        _options: &RunOptions,
-        _operator: &dyn Operator,
+        run: &str,
+        path: &str,
+        reason: Option<String>,
+        options: &RunOptions,
+        operator: &dyn Operator,
     ) -> Result<RunEnd, EngineError> {
-        todo!()
+        let wish = Wish::Back { path: path.to_owned(), reason };
+        self.proceed(run, wish, options, operator).await
     }
 
-    /// Answers, ahead of a resume, whether an unknown effect happened.
-    pub async fn decide(
-        &self,
-        _run: &str,
-        _step: &StepId,
-        _direction: Direction,
-        _decision: Decision,
-        _note: &str,
-    ) -> Result<(), EngineError> {
-        todo!()
+    /// Answers, ahead of a resume, whether an effect happened that is unknown. `note` is the reason.
+    ///
+    /// # Errors
+    /// [`EngineError::NothingToDecide`] if nothing is open about that step; [`JournalError::Taken`] if a process is at
+    /// work on the run.
+    pub async fn decide(&self, run: &str, step: &StepId, decision: Decision, note: &str) -> Result<(), EngineError> {
+        if let Some(holder) = self.status(run).await?.holder {
+            return Err(JournalError::Taken(Box::new(holder)).into());
+        }
+        let mut state = self.fold(run).await?;
+        let direction = match state.in_doubt() {
+            Some((open, direction)) if open == step && !note.trim().is_empty() => direction,
+            _ => return Err(EngineError::NothingToDecide(step.clone())),
+        };
+        let mut events = Vec::new();
+        if let Some(StepStatus::Intended { attempt }) = state.step(step, direction).cloned() {
+            let outcome = Outcome::Unknown { why: "the target could not be asked".to_owned() };
+            events.push(Event::Outcome { step: step.clone(), direction, attempt, outcome });
+        }
+        let by = self.operator.principal.clone();
+        events.push(Event::Decided { step: step.clone(), direction, decision, by, note: note.to_owned() });
+        let mut sealed = Vec::new();
+        for event in events {
+            let event = Sealed::seal_behind(event, self.clock.now(), &state.head);
+            state.apply(&event).map_err(|broken| broken.of(run))?;
+            sealed.push(event);
+        }
+        fault::pass(Point::BeforeAppend);
+        self.journal.append(run, state.epoch, &sealed).await?;
+        fault::pass(Point::AfterAppend);
+        Ok(())
     }
 
     /// Where a run stands, by its journal.
-    pub async fn status(&self, _run: &str) -> Result<Status, EngineError> {
-        todo!()
+    pub async fn status(&self, run: &str) -> Result<Status, EngineError> {
+        let state = self.fold(run).await?;
+        let holder = self.journal.leases().await?.into_iter().map(|(_, claim)| claim).find(|claim| claim.run == run);
+        Ok(Status { run: run.to_owned(), state, holder })
     }
 
-    /// Every way back of a run, and whether it is open now.
-    pub async fn paths(&self, _run: &str) -> Result<Vec<PathStatus>, EngineError> {
-        todo!()
+    /// Every way back of a run, and whether it is open now. Runs the checks on which a path's validity rests.
+    pub async fn paths(&self, run: &str, operator: &dyn Operator) -> Result<Vec<PathStatus>, EngineError> {
+        let state = self.fold(run).await?;
+        let workshop = Workshop::open(self, &state.plan)?;
+        rollback::paths(self, &workshop, run, &state, operator).await
     }
 
     /// Runs that rehearsed this content: forward to the end, then back to the end. Newest first.
-    pub async fn rehearsals(&self, _content_digest: &str) -> Result<Vec<String>, EngineError> {
-        todo!()
+    pub async fn rehearsals(&self, content_digest: &str) -> Result<Vec<String>, EngineError> {
+        let mut found = Vec::new();
+        for run in self.journal.runs().await? {
+            // A run of another version, or a broken one, is no rehearsal; and no reason to refuse this plan.
+            let Ok(state) = self.fold(&run).await else { continue };
+            let went_back = state.completed && state.ended == Some(EndState::RolledBack);
+            if state.rehearsal && went_back && state.plan.content_digest == content_digest {
+                found.push(run);
+            }
+        }
+        Ok(found)
     }
+
+    /// Reads and folds a run's journal.
+    pub(crate) async fn fold(&self, run: &str) -> Result<RunState, EngineError> {
+        let events = self.journal.read(run).await?;
+        let Some(first) = events.first() else { return Err(EngineError::NoSuchRun(run.to_owned())) };
+        if let Event::Begun { format, .. } = &first.event
+            && *format > crate::plan::FORMAT
+        {
+            let (found, known) = (*format, crate::plan::FORMAT);
+            return Err(EngineError::NewerFormat { run: run.to_owned(), found, known });
+        }
+        Ok(RunState::fold(&events).map_err(|broken| broken.of(run))?)
+    }
+
+    /// A restore or a switch there would take the journal with it.
+    async fn refuse_journal_in_target(&self, plan: &Plan, workshop: &Workshop) -> Result<(), EngineError> {
+        let Some(cluster) = self.journal.cluster().await? else { return Ok(()) };
+        let inside = |key: &str| {
+            key.strip_prefix(&cluster).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        };
+        let changed = plan.targets.iter().find(|t| workshop.claimed.contains(&t.name) && inside(&t.key));
+        match changed {
+            Some(target) => Err(EngineError::JournalInTarget { target: target.name.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sorts by time, can be typed, and is short enough for `application_name`: `20261121-041502-3fa9`.
+fn run_id(now: Timestamp, plan_digest: &str, pid: u32) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(plan_digest);
+    hasher.update(pid.to_be_bytes());
+    hasher.update(now.as_nanosecond().to_be_bytes());
+    let digest = format!("{:x}", hasher.finalize());
+    format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), &digest[..4])
 }

@@ -20,9 +20,9 @@ pub enum EngineError {
     #[error("the project has no target `{0}` in this environment")]
     UnknownTarget(String),
     #[error("step `{step}`: {source}")]
-    Step { step: StepId, source: StepError },
+    Step { step: StepId, source: Box<StepError> },
     #[error("target `{target}`: {source}")]
-    Target { target: String, source: StepError },
+    Target { target: String, source: Box<StepError> },
     #[error("the plan does not fit any more: {}", moved(.0))]
     Moved(Vec<Moved>),
     #[error("step `{step}` could not run now: {why}")]
@@ -49,10 +49,26 @@ pub enum EngineError {
     NothingToDecide(StepId),
     #[error("run {run} was written in format {found}; this pgrunbook knows up to {known}: nothing was touched")]
     NewerFormat { run: String, found: u32, known: u32 },
+    #[error("the plan is of format {found}; this pgrunbook knows up to {known}: nothing was touched")]
+    NewerPlan { found: u32, known: u32 },
     #[error("step `{step}` of the frozen plan reads differently in this version of pgrunbook: nothing was touched")]
     ReadsDifferently { step: StepId },
+    #[error("the folder {folder} for the run's files cannot be made: {why}")]
+    Artifacts { folder: String, why: String },
+    #[error("the journal lives in the cluster of target `{target}`, which this runbook changes: nothing was touched")]
+    JournalInTarget { target: String },
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+impl EngineError {
+    pub(crate) fn of_step(step: &StepId, source: StepError) -> Self {
+        Self::Step { step: step.clone(), source: Box::new(source) }
+    }
+
+    pub(crate) fn of_target(target: &str, source: StepError) -> Self {
+        Self::Target { target: target.to_owned(), source: Box::new(source) }
+    }
 }
 
 fn errors(count: usize) -> String {

@@ -4,19 +4,27 @@
 //! what it acts on only as a [`Target`]. It knows no database. The state of a run is the fold of its journal, and
 //! nothing else.
 
+mod advance;
 pub mod clock;
 pub mod engine;
 pub mod environment;
 pub mod error;
+mod expand;
 pub mod fault;
+mod gate;
 pub mod journal;
 pub mod kinds;
+mod lease;
 pub mod operator;
 pub mod plan;
+mod planner;
+mod rollback;
 pub mod run;
 pub mod state;
 pub mod step;
 pub mod target;
+mod workshop;
+mod writer;
 
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, PathStatus, Purpose, Status};
@@ -25,8 +33,8 @@ pub use error::EngineError;
 pub use journal::{Event, Journal};
 pub use kinds::Kinds;
 pub use operator::{Doubt, DoubtAnswer, ItemAnswer, ItemQuestion, Operator};
-pub use plan::{Moved, Plan};
+pub use plan::{Moved, Plan, UndoCoverage};
 pub use run::{RunEnd, RunOptions, Waiting};
-pub use state::{BrokenJournal, RunState, StepStatus};
+pub use state::{BrokenJournal, RunState, Slot, StepStatus, UNDO};
 pub use step::{Cancel, Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 pub use target::{Claim, Identity, Target};

@@ -2,12 +2,13 @@
 //!
 //! Format version 1. A reader of a later version reads it; an earlier one refuses by the number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use pgrunbook_document::{ItemId, Source, StepId, VarValue};
 use serde::{Deserialize, Serialize};
 
+use crate::planner;
 use crate::step::{Change, Effect};
 use crate::target::Identity;
 
@@ -71,7 +72,7 @@ pub struct PlannedStep {
     pub effect: Effect,
     /// The block as it will run: variables of `for_each` bound.
     pub text: String,
-    /// SHA-256 over kind, text and variables, hex.
+    /// SHA-256 over kind, id and text, hex. Variables are in the text.
     pub digest: String,
     pub change: Change,
     pub undo: PlannedUndo,
@@ -94,10 +95,178 @@ pub enum PlannedUndo {
 }
 
 impl Plan {
+    /// Whether its digests are those of its content.
+    pub fn is_whole(&self) -> bool {
+        self.content_digest == planner::content_digest(self) && self.plan_digest == planner::plan_digest(self)
+    }
+
     /// Every forward step, in order.
     pub fn steps(&self) -> impl Iterator<Item = &PlannedStep> {
         self.phases.iter().flat_map(PlannedPhase::steps)
     }
+
+    /// Every step, forward and on rollback paths.
+    pub fn all_steps(&self) -> impl Iterator<Item = &PlannedStep> {
+        self.phases.iter().chain(&self.rollback_paths).flat_map(PlannedPhase::steps)
+    }
+
+    /// Files whose content takes part, with their digests: by path, each once.
+    pub fn files(&self) -> BTreeMap<&str, &str> {
+        let files = self.all_steps().flat_map(|step| &step.change.files);
+        files.map(|(path, digest)| (path.as_str(), digest.as_str())).collect()
+    }
+
+    /// How many steps change something, and how many of these can be taken back.
+    pub fn undo_coverage(&self) -> UndoCoverage {
+        let mut coverage = UndoCoverage::default();
+        for step in self.steps() {
+            match &step.undo {
+                PlannedUndo::NotNeeded => {}
+                PlannedUndo::Own { .. } | PlannedUndo::Block { .. } => {
+                    coverage.changing += 1;
+                    coverage.undoable += 1;
+                }
+                PlannedUndo::Nothing { .. } => coverage.changing += 1,
+                PlannedUndo::OneWay { .. } => {
+                    coverage.changing += 1;
+                    coverage.one_way.push(step.id.clone());
+                }
+            }
+        }
+        coverage
+    }
+
+    /// Everything in which `other` is not what this plan is. What both would do anyway is compared by the steps' texts
+    /// and preconditions; summaries, sizes and locks may differ.
+    pub fn compare(&self, other: &Self) -> Vec<Moved> {
+        let mut moved = Vec::new();
+        if (&self.environment, self.protected) != (&other.environment, other.protected) {
+            moved.push(Moved::Environment { planned: self.shown_environment(), found: other.shown_environment() });
+        }
+        self.compare_sources(other, &mut moved);
+        let (files, other_files) = (self.files(), other.files());
+        let paths: BTreeSet<_> = files.keys().chain(other_files.keys()).collect();
+        for path in paths {
+            if files.get(path) != other_files.get(path) {
+                moved.push(Moved::File { path: (*path).to_owned() });
+            }
+        }
+        self.compare_targets(other, &mut moved);
+        let names: BTreeSet<_> = self.variables.keys().chain(other.variables.keys()).collect();
+        for name in names {
+            if self.variables.get(name) != other.variables.get(name) {
+                moved.push(Moved::Variable { name: name.clone() });
+            }
+        }
+        self.compare_steps(other, &mut moved);
+        if moved.is_empty() && self.plan_digest != other.plan_digest {
+            moved.push(Moved::Digest);
+        }
+        moved
+    }
+
+    fn shown_environment(&self) -> String {
+        if self.protected { format!("`{}` (protected)", self.environment) } else { format!("`{}`", self.environment) }
+    }
+
+    fn compare_sources(&self, other: &Self, moved: &mut Vec<Moved>) {
+        for index in 0..self.sources.len().max(other.sources.len()) {
+            let (before, after) = (self.sources.get(index), other.sources.get(index));
+            let text = |source: Option<&Source>| source.map_or_else(String::new, |source| source.text.clone());
+            let (old, new) = (text(before), text(after));
+            if old != new {
+                let path = before.or(after).map_or_else(String::new, |source| source.path.clone());
+                let diff = similar::TextDiff::from_lines(&old, &new);
+                let diff = diff.unified_diff().context_radius(2).header("planned", "now").to_string();
+                moved.push(Moved::Source { path, diff });
+            }
+        }
+    }
+
+    fn compare_targets(&self, other: &Self, moved: &mut Vec<Moved>) {
+        let by_name = |plan: &Self| -> BTreeMap<String, Identity> {
+            plan.targets.iter().map(|target| (target.name.clone(), target.clone())).collect()
+        };
+        let (before, after) = (by_name(self), by_name(other));
+        let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        for name in names {
+            let shown = |identity: Option<&Identity>| {
+                identity.map_or_else(|| "not named".to_owned(), |identity| identity.shown.clone())
+            };
+            match (before.get(name), after.get(name)) {
+                (Some(planned), Some(found)) => moved.extend(planned.moved_to(found)),
+                (planned, found) => {
+                    moved.push(Moved::Target { name: name.clone(), planned: shown(planned), found: shown(found) });
+                }
+            }
+        }
+    }
+
+    fn compare_steps(&self, other: &Self, moved: &mut Vec<Moved>) {
+        let (before, after): (Vec<_>, Vec<_>) = (self.all_steps().collect(), other.all_steps().collect());
+        for index in 0..before.len().max(after.len()) {
+            match (before.get(index), after.get(index)) {
+                (Some(planned), Some(found)) if planned.id == found.id => {
+                    if (&planned.digest, &planned.undo, &planned.text) != (&found.digest, &found.undo, &found.text) {
+                        moved.push(Moved::Step { step: planned.id.clone() });
+                    }
+                    planned.compare_preconditions(found, moved);
+                }
+                (planned, found) => {
+                    moved.extend(planned.or(found).map(|step| Moved::Step { step: step.id.clone() }));
+                    // From here on every step stands in another place; one is enough to say so.
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl PlannedStep {
+    fn compare_preconditions(&self, found: &Self, moved: &mut Vec<Moved>) {
+        let (before, after) = (&self.change.preconditions, &found.change.preconditions);
+        let facts: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        for fact in facts {
+            if before.get(fact) != after.get(fact) {
+                let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "not there".to_owned());
+                moved.push(Moved::Precondition {
+                    step: self.id.clone(),
+                    fact: fact.clone(),
+                    planned: shown(before.get(fact)),
+                    found: shown(after.get(fact)),
+                });
+            }
+        }
+    }
+}
+
+impl Identity {
+    /// In what the target that was found is not this one.
+    pub fn moved_to(&self, found: &Self) -> Option<Moved> {
+        if self.key != found.key {
+            return Some(Moved::Target {
+                name: self.name.clone(),
+                planned: self.shown.clone(),
+                found: found.shown.clone(),
+            });
+        }
+        (self.timeline != found.timeline).then(|| Moved::Timeline {
+            name: self.name.clone(),
+            planned: self.timeline,
+            found: found.timeline,
+        })
+    }
+}
+
+/// How much of what a plan changes can be taken back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UndoCoverage {
+    /// Forward steps that change something.
+    pub changing: usize,
+    /// Of these, those that are undone by themselves, by a block or by a backup.
+    pub undoable: usize,
+    /// Those after which there is no way back.
+    pub one_way: Vec<StepId>,
 }
 
 impl PlannedPhase {
@@ -153,6 +322,8 @@ pub enum Moved {
     Step {
         step: StepId,
     },
+    /// The plan's digest is not that of its content: the plan itself was edited.
+    Digest,
 }
 
 impl std::fmt::Display for Moved {
@@ -174,6 +345,7 @@ impl std::fmt::Display for Moved {
             }
             Self::Environment { planned, found } => write!(f, "the environment was {planned} and is {found}"),
             Self::Step { step } => write!(f, "step `{step}` is not what it was"),
+            Self::Digest => f.write_str("the plan itself was edited: its digest is not that of its content"),
         }
     }
 }

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use pgrunbook_document::{ItemId, StepId};
 
-use crate::journal::{Decision, Direction, EndState, Event, Head, ItemOutcome, Outcome, Sealed};
+use crate::journal::{Decision, Direction, EndState, Event, Head, ItemOutcome, JournalError, Outcome, Sealed};
 use crate::plan::{self, Plan, PlannedEntry, PlannedPhase, PlannedStep, PlannedUndo};
 use crate::step::{Approval, Evidence, Failure};
+use crate::target::Identity;
 
 /// The path that undoes what was done, last in first out. Every runbook has it.
 pub const UNDO: &str = "undo";
@@ -60,6 +62,13 @@ pub struct BrokenJournal {
     pub why: String,
 }
 
+impl BrokenJournal {
+    /// The same, naming the run.
+    pub fn of(self, run: &str) -> JournalError {
+        JournalError::Broken { run: run.to_owned(), seq: self.seq, why: self.why }
+    }
+}
+
 /// The state of a run.
 #[derive(Debug, Clone)]
 pub struct RunState {
@@ -83,6 +92,10 @@ pub struct RunState {
     pub partial: Option<StepId>,
     /// What steps recorded: forward steps, done or in parts, and the steps of the path back.
     pub recorded: BTreeMap<StepId, Evidence>,
+    /// When forward steps were done.
+    pub done_at: BTreeMap<StepId, Timestamp>,
+    /// Targets that a step made anew, by name: who they are since.
+    pub identities: BTreeMap<String, Identity>,
     /// Whether it once went forward to its end.
     pub completed: bool,
     /// Why the process stopped last, if it stopped in good order and nobody took the run since.
@@ -101,6 +114,8 @@ pub struct RunState {
 struct Course {
     slots: Arc<[Slot]>,
     next: usize,
+    /// For each section of the course, the slot after its last.
+    ends: Arc<[usize]>,
 }
 
 /// One thing to be settled: a checklist line that a person settles, or a step.
@@ -156,11 +171,13 @@ impl RunState {
             done_order: Vec::new(),
             partial: None,
             recorded: BTreeMap::new(),
+            done_at: BTreeMap::new(),
+            identities: BTreeMap::new(),
             completed: false,
             stopped: None,
             ended: None,
             head: first.head(),
-            forward: Course { slots: plan.phases.iter().flat_map(slots).collect(), next: 0 },
+            forward: Course::over(&plan.phases),
             back: None,
             open: None,
             plan: Arc::new((**plan).clone()),
@@ -176,17 +193,24 @@ impl RunState {
         if sealed.seq != self.head.seq + 1 {
             return Err(broken(format!("it stands behind event {}", self.head.seq)));
         }
-        self.follow(&sealed.event).map_err(broken)?;
+        self.follow(&sealed.event, sealed.at).map_err(broken)?;
         self.head = sealed.head();
         Ok(())
     }
 
     /// What may follow what. This is the only place that knows.
-    fn follow(&mut self, event: &Event) -> Result<(), String> {
+    fn follow(&mut self, event: &Event, at: Timestamp) -> Result<(), String> {
         match (self.ended, event) {
-            (None, _)
-            | (Some(EndState::Completed), Event::Claimed { .. } | Event::TurnedBack { .. } | Event::Stopped { .. }) => {
-            }
+            (None, _) => {}
+            // A completed run can still be taken back.
+            (
+                Some(EndState::Completed),
+                Event::Claimed { .. }
+                | Event::TurnedBack { .. }
+                | Event::Stopped { .. }
+                | Event::Approved { .. }
+                | Event::Accepted { .. },
+            ) => {}
             (Some(_), _) => return Err("the run has ended".to_owned()),
         }
         if self.epoch == 0
@@ -224,8 +248,12 @@ impl RunState {
                 Ok(())
             }
             Event::Intent { step, direction, attempt } => self.intend(step, *direction, *attempt),
-            Event::Outcome { step, direction, attempt, outcome } => self.conclude(step, *direction, *attempt, outcome),
-            Event::Decided { step, direction, decision, note, .. } => self.decide(step, *direction, *decision, note),
+            Event::Outcome { step, direction, attempt, outcome } => {
+                self.conclude(step, *direction, *attempt, outcome, at)
+            }
+            Event::Decided { step, direction, decision, note, .. } => {
+                self.decide(step, *direction, *decision, note, at)
+            }
             Event::TurnedBack { path, .. } => self.turn_back(path),
             Event::Accepted { what, .. } => {
                 self.accepted.push(what.clone());
@@ -280,7 +308,14 @@ impl RunState {
         Ok(())
     }
 
-    fn conclude(&mut self, step: &StepId, direction: Direction, attempt: u32, outcome: &Outcome) -> Result<(), String> {
+    fn conclude(
+        &mut self,
+        step: &StepId,
+        direction: Direction,
+        attempt: u32,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) -> Result<(), String> {
         let key = (step.clone(), direction);
         match (self.steps.get(&key), outcome) {
             (Some(StepStatus::Intended { attempt: intended }), _) if *intended == attempt => {}
@@ -294,8 +329,8 @@ impl RunState {
         self.open = None;
         let status = match outcome {
             Outcome::Done { evidence, recovered } => {
-                self.recorded.insert(step.clone(), evidence.clone());
-                self.done(step, direction);
+                self.record(step, direction, evidence);
+                self.done(step, direction, at);
                 StepStatus::Done { attempt, evidence: evidence.clone(), recovered: *recovered }
             }
             Outcome::Failed { failure, code, message, help, evidence, partial } => {
@@ -319,7 +354,14 @@ impl RunState {
         Ok(())
     }
 
-    fn decide(&mut self, step: &StepId, direction: Direction, decision: Decision, note: &str) -> Result<(), String> {
+    fn decide(
+        &mut self,
+        step: &StepId,
+        direction: Direction,
+        decision: Decision,
+        note: &str,
+        at: Timestamp,
+    ) -> Result<(), String> {
         let key = (step.clone(), direction);
         let Some(StepStatus::Unknown { attempt, .. }) = self.steps.get(&key) else {
             return Err(format!("nothing was unknown about step `{step}`"));
@@ -332,8 +374,8 @@ impl RunState {
         let status = match decision {
             Decision::Done => {
                 let evidence = Evidence::of(format!("by decision: {note}"));
-                self.recorded.insert(step.clone(), evidence.clone());
-                self.done(step, direction);
+                self.record(step, direction, &evidence);
+                self.done(step, direction, at);
                 StepStatus::Done { attempt, evidence, recovered: true }
             }
             Decision::Again => StepStatus::DidNotHappen { attempt },
@@ -348,7 +390,7 @@ impl RunState {
             return Err(format!("the run was on path `{path}`"));
         }
         let slots = self.way_back(path).ok_or_else(|| format!("the plan has no rollback path `{path}`"))?;
-        let mut course = Course { slots, next: 0 };
+        let mut course = Course { ends: Arc::new([slots.len()]), slots, next: 0 };
         // What an earlier path has settled stays settled.
         while course.slot().is_some_and(|slot| self.is_settled_back(slot)) {
             course.next += 1;
@@ -374,8 +416,19 @@ impl RunState {
         Ok(())
     }
 
-    fn done(&mut self, step: &StepId, direction: Direction) {
+    /// An undo does not hide what its step recorded on the way forward: other undos may rest on it.
+    fn record(&mut self, step: &StepId, direction: Direction, evidence: &Evidence) {
+        if let Some(identity) = evidence.became() {
+            self.identities.insert(identity.name.clone(), identity);
+        }
+        if direction == Direction::Forward || !self.recorded.contains_key(step) {
+            self.recorded.insert(step.clone(), evidence.clone());
+        }
+    }
+
+    fn done(&mut self, step: &StepId, direction: Direction, at: Timestamp) {
         if direction == Direction::Forward {
+            self.done_at.insert(step.clone(), at);
             self.done_order.push(step.clone());
             self.partial = None;
         }
@@ -431,6 +484,12 @@ impl RunState {
         self.course().slot()
     }
 
+    /// The index of the phase in which the next thing stands. A path back is one phase.
+    pub(crate) fn phase(&self) -> usize {
+        let course = self.course();
+        course.ends.partition_point(|end| *end <= course.next)
+    }
+
     /// What is still to be settled in the direction of the run, in order.
     pub fn left(&self) -> &[Slot] {
         let course = self.course();
@@ -478,6 +537,16 @@ impl RunState {
 }
 
 impl Course {
+    fn over(sections: &[PlannedPhase]) -> Self {
+        let mut all = Vec::new();
+        let mut ends = Vec::new();
+        for section in sections {
+            all.extend(slots(section));
+            ends.push(all.len());
+        }
+        Self { slots: all.into(), next: 0, ends: ends.into() }
+    }
+
     fn slot(&self) -> Option<&Slot> {
         self.slots.get(self.next)
     }

@@ -11,6 +11,10 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::target::Identity;
+
+/// The fact that holds a target's new identity.
+const BECAME: &str = "target_identity";
 
 /// How the engine knows, after a crash, whether a step's effect happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +112,19 @@ impl Evidence {
     pub fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.facts.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// The same, of a step after which a target is another one: a restore that made the database anew. From here on
+    /// the run expects this identity, and claims the target again.
+    #[must_use]
+    pub fn became_target(self, identity: &Identity) -> Self {
+        let value = serde_json::to_value(identity).expect("an identity is texts and a number");
+        self.fact(BECAME, value)
+    }
+
+    /// The identity that a target has since this step, if the step made it another one.
+    pub fn became(&self) -> Option<Identity> {
+        serde_json::from_value(self.facts.get(BECAME)?.clone()).ok()
     }
 }
 

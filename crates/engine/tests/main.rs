@@ -1,5 +1,9 @@
 //! The engine's tests from outside.
 
+mod crash;
+mod running;
+mod world;
+
 #[path = "shared/journal_suite.rs"]
 mod journal_suite;
 
