@@ -1,1 +1,15 @@
-//! placeholder
+//! One folder per capability, all of one shape; and the one place where a project is opened.
+//!
+//! [`registry`] is the list of kinds: dispatch, vocabulary, reference and the contract test come from it. `open` puts
+//! kinds, journal, clock, targets and redactor together; the CLI and the tests all begin there.
+
+pub mod project;
+pub mod registry;
+pub mod secret;
+pub mod surroundings;
+pub mod workplace;
+
+pub use project::{Project, ProjectError};
+pub use registry::{KINDS, Kind};
+pub use surroundings::Surroundings;
+pub use workplace::Workplace;

@@ -1,0 +1,373 @@
+//! `pgrunbook.toml`: what a project's names mean, in which environment, and who its people are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use pgrunbook_document::VarValue;
+use pgrunbook_engine::Environment;
+use serde::Deserialize;
+
+use crate::secret::Reference;
+
+/// The project's file.
+pub const FILE: &str = "pgrunbook.toml";
+
+/// The environment that is meant where none is named and the project declares none.
+pub const DEFAULT_ENVIRONMENT: &str = "default";
+
+/// A project, with what its environment makes of it.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// The folder that holds `pgrunbook.toml`.
+    pub root: PathBuf,
+    pub name: String,
+    pub targets: BTreeMap<String, TargetConfig>,
+    pub environment: Environment,
+    pub journal: JournalConfig,
+    /// Roles with the principals that hold them.
+    pub people: BTreeMap<String, Vec<String>>,
+    pub allowed_signers: Option<PathBuf>,
+    /// Statements that build the starting point of a rehearsal, in order.
+    pub rehearsal_setup: Vec<PathBuf>,
+    /// Key that signs evidence bundles.
+    pub evidence_key: Option<Reference>,
+    /// Where evidence bundles are written.
+    pub evidence_dir: PathBuf,
+}
+
+/// What a target's name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetConfig {
+    /// `None`: the environment's `DATABASE_URL`, `POSTGRES_*`, `PG*`.
+    Postgres {
+        url: Option<Reference>,
+    },
+    Http {
+        base: Reference,
+    },
+    Sqlite {
+        path: PathBuf,
+    },
+}
+
+/// Where runs are recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalConfig {
+    Sqlite(PathBuf),
+    Postgres(Reference),
+}
+
+/// Why a project cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    #[error("{path} cannot be read: {why}")]
+    Unreadable { path: String, why: String },
+    #[error("{path}: {message}")]
+    Malformed { path: String, text: String, span: Option<Range<usize>>, message: String },
+    #[error("there is no environment `{name}` in {path}: {}", listed(.known))]
+    NoEnvironment { name: String, path: String, known: Vec<String> },
+    #[error("{path} has several environments, and none was chosen: {}", listed(.known))]
+    ChooseEnvironment { path: String, known: Vec<String> },
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "it declares none".to_owned() } else { format!("it has {}", names.join(", ")) }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    project: ProjectTable,
+    #[serde(default)]
+    targets: BTreeMap<String, TargetTable>,
+    #[serde(default)]
+    environments: BTreeMap<String, EnvironmentTable>,
+    #[serde(default)]
+    people: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    journal: JournalTable,
+    #[serde(default)]
+    rehearsal: RehearsalTable,
+    #[serde(default)]
+    evidence: EvidenceTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProjectTable {
+    name: Option<String>,
+    /// Path of the `allowed_signers` file.
+    allowed_signers: Option<PathBuf>,
+    /// The environment that is meant where none is named.
+    environment: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TargetTable {
+    /// PostgreSQL: a URL or connection string, or a reference to one.
+    url: Option<String>,
+    /// PostgreSQL: a service of the service file.
+    service: Option<String>,
+    /// HTTP: the base URL.
+    base: Option<String>,
+    /// SQLite: the file, relative to the project.
+    sqlite: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnvironmentTable {
+    #[serde(default)]
+    protected: bool,
+    confirm: Option<String>,
+    rehearsal: Option<Rehearsal>,
+    #[serde(default)]
+    approvals: u32,
+    #[serde(default)]
+    approver_roles: BTreeSet<String>,
+    #[serde(default)]
+    vars: BTreeMap<String, toml::Value>,
+    #[serde(default)]
+    targets: BTreeMap<String, TargetTable>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Rehearsal {
+    Required,
+    Optional,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JournalTable {
+    path: Option<PathBuf>,
+    url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RehearsalTable {
+    #[serde(default)]
+    setup: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EvidenceTable {
+    key: Option<String>,
+    dir: Option<PathBuf>,
+}
+
+impl Project {
+    /// The nearest folder at or above `from` that holds `pgrunbook.toml`.
+    pub fn find(from: &Path) -> Option<PathBuf> {
+        from.ancestors().find(|folder| folder.join(FILE).is_file()).map(Path::to_path_buf)
+    }
+
+    /// Reads the project of a folder; without a file, a project whose one target `main` is what the environment's
+    /// variables name.
+    ///
+    /// # Errors
+    /// [`ProjectError`], with the place in the file.
+    pub fn load(root: &Path, environment: Option<&str>) -> Result<Self, ProjectError> {
+        let path = root.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "[targets.main]\n".to_owned(),
+            Err(error) => {
+                return Err(ProjectError::Unreadable { path: path.display().to_string(), why: error.to_string() });
+            }
+        };
+        Self::read(root, &text, environment)
+    }
+
+    /// The same from a text.
+    pub fn read(root: &Path, text: &str, environment: Option<&str>) -> Result<Self, ProjectError> {
+        let malformed = |span: Option<Range<usize>>, message: String| ProjectError::Malformed {
+            path: FILE.to_owned(),
+            text: text.to_owned(),
+            span,
+            message,
+        };
+        let file: File = toml::from_str(text).map_err(|error| malformed(error.span(), error.message().to_owned()))?;
+        let names: Vec<String> = file.environments.keys().cloned().collect();
+        let chosen = environment.or(file.project.environment.as_deref());
+        let (name, table) = match chosen {
+            Some(name) => match file.environments.get(name) {
+                Some(table) => (name.to_owned(), Some(table)),
+                None if name == DEFAULT_ENVIRONMENT && names.is_empty() => (name.to_owned(), None),
+                None => {
+                    let path = FILE.to_owned();
+                    return Err(ProjectError::NoEnvironment { name: name.to_owned(), path, known: names });
+                }
+            },
+            None => match names.as_slice() {
+                [] => (DEFAULT_ENVIRONMENT.to_owned(), None),
+                [only] => (only.clone(), file.environments.get(only)),
+                _ => return Err(ProjectError::ChooseEnvironment { path: FILE.to_owned(), known: names }),
+            },
+        };
+        let mut tables = file.targets.clone();
+        if let Some(table) = table {
+            tables.extend(table.targets.iter().map(|(name, target)| (name.clone(), target.clone())));
+        }
+        let targets = tables
+            .into_iter()
+            .map(|(name, table)| match target(root, &table) {
+                Some(target) => Ok((name, target)),
+                None => {
+                    let message = format!(
+                        "target `{name}` must be one thing: `url` or `service` (PostgreSQL), `base` (HTTP), `sqlite`"
+                    );
+                    Err(malformed(find(text, &format!("targets.{name}")), message))
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        let vars = table.map(|table| &table.vars).into_iter().flatten();
+        let vars = vars
+            .map(|(name, value)| match var_value(value) {
+                Some(value) => Ok((name.clone(), value)),
+                None => Err(malformed(
+                    find(text, name),
+                    format!("the variable `{name}` must be a text, a number or a list of texts"),
+                )),
+            })
+            .collect::<Result<_, _>>()?;
+        let environment = Environment {
+            name,
+            protected: table.is_some_and(|table| table.protected),
+            confirm: table.and_then(|table| table.confirm.clone()),
+            rehearsal_required: table.is_some_and(|table| table.rehearsal == Some(Rehearsal::Required)),
+            approvals: table.map_or(0, |table| table.approvals),
+            approver_roles: table.map(|table| table.approver_roles.clone()).unwrap_or_default(),
+            vars,
+        };
+        let journal = match (file.journal.url, file.journal.path) {
+            (Some(url), None) => JournalConfig::Postgres(Reference::parse(&url)),
+            (None, path) => {
+                JournalConfig::Sqlite(root.join(path.unwrap_or_else(|| PathBuf::from(".pgrunbook/journal.db"))))
+            }
+            (Some(_), Some(_)) => {
+                return Err(malformed(
+                    find(text, "[journal]"),
+                    "a journal has a `path` or a `url`, not both".to_owned(),
+                ));
+            }
+        };
+        let folder = root.file_name().map(|name| name.to_string_lossy().into_owned());
+        Ok(Self {
+            root: root.to_owned(),
+            name: file.project.name.or(folder).unwrap_or_else(|| "project".to_owned()),
+            targets,
+            environment,
+            journal,
+            people: file.people,
+            allowed_signers: file.project.allowed_signers.map(|path| root.join(path)),
+            rehearsal_setup: file.rehearsal.setup.into_iter().map(|path| root.join(path)).collect(),
+            evidence_key: file.evidence.key.as_deref().map(Reference::parse),
+            evidence_dir: root.join(file.evidence.dir.unwrap_or_else(|| PathBuf::from("evidence"))),
+        })
+    }
+}
+
+fn target(root: &Path, table: &TargetTable) -> Option<TargetConfig> {
+    match (&table.url, &table.service, &table.base, &table.sqlite) {
+        (None, None, None, None) => Some(TargetConfig::Postgres { url: None }),
+        (Some(url), None, None, None) => Some(TargetConfig::Postgres { url: Some(Reference::parse(url)) }),
+        (None, Some(service), None, None) => {
+            Some(TargetConfig::Postgres { url: Some(Reference::Plain(format!("service={service}"))) })
+        }
+        (None, None, Some(base), None) => Some(TargetConfig::Http { base: Reference::parse(base) }),
+        (None, None, None, Some(path)) => Some(TargetConfig::Sqlite { path: root.join(path) }),
+        _ => None,
+    }
+}
+
+fn var_value(value: &toml::Value) -> Option<VarValue> {
+    match value {
+        toml::Value::String(text) => Some(VarValue::Text(text.clone())),
+        toml::Value::Integer(number) => Some(VarValue::Text(number.to_string())),
+        toml::Value::Float(number) => Some(VarValue::Text(number.to_string())),
+        toml::Value::Boolean(truth) => Some(VarValue::Text(truth.to_string())),
+        toml::Value::Array(values) => {
+            values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<_>>().map(VarValue::List)
+        }
+        _ => None,
+    }
+}
+
+/// Where a word stands: for errors about a whole table, which serde gives no place for.
+fn find(text: &str, word: &str) -> Option<Range<usize>> {
+    text.find(word).map(|start| start..start + word.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, environment: Option<&str>) -> Result<Project, ProjectError> {
+        Project::read(Path::new("/srv/ledger"), text, environment)
+    }
+
+    const SEVERAL: &str = r#"
+[project]
+name = "ledger"
+[targets.main]
+url = "env:STAGING_URL"
+[targets.app]
+base = "http://localhost:1"
+[environments.staging]
+[environments.production]
+protected = true
+confirm = "YES"
+rehearsal = "required"
+vars.max = 5
+[environments.production.targets.main]
+url = "env:PROD_URL"
+[people]
+dba = ["ann@example.com"]
+"#;
+
+    #[test]
+    fn an_environment_gives_names_their_meaning() {
+        let project = read(SEVERAL, Some("production")).unwrap();
+        assert_eq!(
+            project.targets["main"],
+            TargetConfig::Postgres { url: Some(Reference::Env("PROD_URL".to_owned())) }
+        );
+        assert!(project.environment.protected && project.environment.rehearsal_required);
+        assert_eq!(project.environment.vars["max"], VarValue::Text("5".to_owned()));
+        assert_eq!(project.journal, JournalConfig::Sqlite("/srv/ledger/.pgrunbook/journal.db".into()));
+        let staging = read(SEVERAL, Some("staging")).unwrap();
+        assert!(!staging.environment.protected);
+    }
+
+    #[test]
+    fn an_unknown_environment_is_refused_with_those_that_exist() {
+        let error = read(SEVERAL, Some("prod")).unwrap_err().to_string();
+        assert_eq!(error, "there is no environment `prod` in pgrunbook.toml: it has production, staging");
+        let error = read(SEVERAL, None).unwrap_err().to_string();
+        assert!(error.contains("none was chosen: it has production, staging"), "{error}");
+    }
+
+    #[test]
+    fn mistakes_point_into_the_file() {
+        let text = "[targets.main]\nurll = \"x\"\n";
+        let Err(ProjectError::Malformed { span: Some(span), message, .. }) = read(text, None) else { panic!() };
+        assert_eq!(&text[span], "urll");
+        assert!(message.contains("expected one of `url`, `service`, `base`, `sqlite`"), "{message}");
+        let both = "[targets.main]\nurl = \"x\"\nbase = \"y\"\n";
+        assert!(read(both, None).unwrap_err().to_string().contains("target `main` must be one thing"));
+    }
+
+    #[test]
+    fn without_a_file_the_environment_names_the_one_target() {
+        let project = Project::load(Path::new("/nonexistent/folder"), None).unwrap();
+        assert_eq!(project.targets["main"], TargetConfig::Postgres { url: None });
+        assert_eq!(project.environment.name, DEFAULT_ENVIRONMENT);
+    }
+}

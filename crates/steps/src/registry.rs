@@ -1,0 +1,91 @@
+//! The kinds of step. Dispatch, the linter's vocabulary, the reference and the contract test come from this list, and
+//! nothing else lists kinds.
+
+use std::sync::LazyLock;
+
+use pgrunbook_document::{Block, Diagnostic, KindSpec, Span, Vocabulary};
+use pgrunbook_engine::{Kinds, Step, StepError};
+use serde::de::DeserializeOwned;
+
+use crate::workplace::Workplace;
+
+/// One kind of step.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// What its block may hold.
+    pub spec: KindSpec,
+    /// Builds the step of a block whose variables are bound. Touches nothing.
+    pub build: fn(&Block, &Workplace) -> Result<Box<dyn Step>, StepError>,
+    /// Builds the step that undoes another by means of one of this kind (a restore of a backup).
+    pub undo_by: Option<UndoBy>,
+}
+
+/// Builds, from the block that the `undo` names and the block that is undone, the step that undoes it.
+pub type UndoBy = fn(&Block, &Block, &Workplace) -> Result<Box<dyn Step>, StepError>;
+
+/// Every kind.
+pub const KINDS: &[Kind] = &[];
+
+static SPECS: LazyLock<Vec<KindSpec>> = LazyLock::new(|| KINDS.iter().map(|kind| kind.spec).collect());
+
+/// All kinds as data, for the parser and the linter.
+pub fn vocabulary() -> Vocabulary<'static> {
+    Vocabulary(&SPECS)
+}
+
+/// The kinds bound to a project's targets, as the engine wants them.
+pub struct Registry {
+    pub workplace: Workplace,
+}
+
+impl Kinds for Registry {
+    fn vocabulary(&self) -> Vocabulary<'_> {
+        vocabulary()
+    }
+
+    fn build(&self, block: &Block) -> Result<Box<dyn Step>, StepError> {
+        (find(&block.kind)?.build)(block, &self.workplace)
+    }
+
+    fn undo_by(&self, by: &Block, step: &Block) -> Option<Result<Box<dyn Step>, StepError>> {
+        let undo_by = find(&by.kind).ok()?.undo_by?;
+        Some(undo_by(by, step, &self.workplace))
+    }
+}
+
+fn find(name: &str) -> Result<&'static Kind, StepError> {
+    KINDS
+        .iter()
+        .find(|kind| kind.spec.name == name)
+        .ok_or_else(|| StepError::unusable("no-kind", format!("`{name}` is not a kind of step")))
+}
+
+/// Reads a TOML block's own fields into the kind's type.
+///
+/// # Errors
+/// A diagnostic at the place of the wrong value.
+pub fn fields<T: DeserializeOwned>(block: &Block) -> Result<T, Diagnostic> {
+    toml::from_str(&block.own_text()).map_err(|error| {
+        let place: Span = error.span().map_or(block.span, |range| block.locate(range));
+        Diagnostic::error("bad-value", place, error.message().to_owned())
+    })
+}
+
+/// The same while a step is built: the block was linted, but its variables are bound only now.
+///
+/// # Errors
+/// As the engine reports it.
+pub fn bound_fields<T: DeserializeOwned>(block: &Block) -> Result<T, StepError> {
+    fields(block).map_err(|found| StepError::unusable("bad-value", format!("step `{}`: {}", block.id, found.message)))
+}
+
+/// The target that a step must name.
+///
+/// # Errors
+/// If it names none.
+pub fn required_target(block: &Block) -> Result<String, StepError> {
+    match &block.target {
+        Some(target) => Ok(target.value.clone()),
+        None => Err(StepError::unusable("no-target", format!("step `{}` names no target", block.id))),
+    }
+}

@@ -1,0 +1,120 @@
+//! What the steps of a project share while they are planned and run: its targets, their sessions, and the redactor.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pgrunbook_engine::StepError;
+use pgrunbook_postgres::{ConnectOptions, PgError, Session};
+use tokio::sync::Mutex;
+
+use crate::surroundings::Surroundings;
+
+/// What a target's name stands for, with its references resolved.
+#[derive(Debug, Clone)]
+pub enum Place {
+    Postgres(ConnectOptions),
+    Http { base: String },
+    Sqlite { path: PathBuf },
+}
+
+/// The targets of an open project. Cheap to clone; every step holds one.
+#[derive(Clone)]
+pub struct Workplace(Arc<Inner>);
+
+struct Inner {
+    root: PathBuf,
+    surroundings: Surroundings,
+    places: BTreeMap<String, Place>,
+    /// One idle session for each target: kept from one step to the next.
+    idle: Mutex<BTreeMap<String, Session>>,
+}
+
+/// A session on loan; given back by [`Workplace::give_back`], closed if dropped.
+pub struct Loan {
+    target: String,
+    session: Session,
+}
+
+impl std::ops::Deref for Loan {
+    type Target = Session;
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl std::ops::DerefMut for Loan {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+impl Workplace {
+    /// A workplace with these targets.
+    pub fn new(root: PathBuf, surroundings: Surroundings, places: BTreeMap<String, Place>) -> Self {
+        Self(Arc::new(Inner { root, surroundings, places, idle: Mutex::new(BTreeMap::new()) }))
+    }
+
+    /// The project's folder.
+    pub fn root(&self) -> &std::path::Path {
+        &self.0.root
+    }
+
+    pub fn surroundings(&self) -> &Surroundings {
+        &self.0.surroundings
+    }
+
+    pub fn places(&self) -> &BTreeMap<String, Place> {
+        &self.0.places
+    }
+
+    /// What a target's name stands for.
+    ///
+    /// # Errors
+    /// If the project has no such target.
+    pub fn place(&self, target: &str) -> Result<&Place, StepError> {
+        self.0.places.get(target).ok_or_else(|| {
+            let known: Vec<&str> = self.0.places.keys().map(String::as_str).collect();
+            StepError::unusable("no-target", format!("the project has no target `{target}`"))
+                .help(format!("pgrunbook.toml has {}", known.join(", ")))
+        })
+    }
+
+    /// Where a PostgreSQL target is.
+    ///
+    /// # Errors
+    /// If there is no such target, or it is of another kind.
+    pub fn postgres(&self, target: &str) -> Result<&ConnectOptions, StepError> {
+        match self.place(target)? {
+            Place::Postgres(options) => Ok(options),
+            _ => Err(StepError::unusable("no-target", format!("target `{target}` is no PostgreSQL database"))),
+        }
+    }
+
+    /// A session on a target: the one that an earlier step gave back, or a new one.
+    ///
+    /// # Errors
+    /// [`PgError`] of connecting, as the engine reports it.
+    pub async fn session(&self, target: &str, application_name: &str) -> Result<Loan, StepError> {
+        let options = self.postgres(target)?;
+        let kept = self.0.idle.lock().await.remove(target);
+        if let Some(session) = kept.filter(|session| !session.is_closed()) {
+            return Ok(Loan { target: target.to_owned(), session });
+        }
+        let session = Session::connect(options, application_name).await.map_err(PgError::into_step_error)?;
+        Ok(Loan { target: target.to_owned(), session })
+    }
+
+    /// Keeps a session for the next step. The caller has left nothing in it: no open transaction, no changed setting
+    /// that the next step would not set itself.
+    pub async fn give_back(&self, loan: Loan) {
+        if !loan.session.is_closed() {
+            self.0.idle.lock().await.insert(loan.target, loan.session);
+        }
+    }
+
+    /// Closes all idle sessions: before a target is restored, or a run ends.
+    pub async fn close(&self) {
+        self.0.idle.lock().await.clear();
+    }
+}
