@@ -15,10 +15,13 @@ pub struct Kind {
     /// What its block may hold.
     pub spec: KindSpec,
     /// Builds the step of a block whose variables are bound. Touches nothing.
-    pub build: fn(&Block, &Workplace) -> Result<Box<dyn Step>, StepError>,
+    pub build: Build,
     /// Builds the step that undoes another by means of one of this kind (a restore of a backup).
     pub undo_by: Option<UndoBy>,
 }
+
+/// Builds the step of a block.
+pub type Build = fn(&Block, &Workplace) -> Result<Box<dyn Step>, StepError>;
 
 /// Builds, from the block that the `undo` names and the block that is undone, the step that undoes it.
 pub type UndoBy = fn(&Block, &Block, &Workplace) -> Result<Box<dyn Step>, StepError>;
