@@ -13,5 +13,5 @@ pub mod vocabulary;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use model::*;
-pub use parse::{Loader, Parsed, Values, parse, parse_duration};
+pub use parse::{Loader, Parsed, Values, parse, parse_duration, parse_within};
 pub use vocabulary::{FieldSpec, KindSpec, Vocabulary};

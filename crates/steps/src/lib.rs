@@ -3,6 +3,11 @@
 //! [`registry`] is the list of kinds: dispatch, vocabulary, reference and the contract test come from it. `open` puts
 //! kinds, journal, clock, targets and redactor together; the CLI and the tests all begin there.
 
+mod approve;
+mod http;
+mod notify;
+mod sh;
+
 pub mod project;
 pub mod registry;
 pub mod secret;

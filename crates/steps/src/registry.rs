@@ -3,11 +3,13 @@
 
 use std::sync::LazyLock;
 
+use async_trait::async_trait;
 use pgrunbook_document::{Block, Diagnostic, KindSpec, Span, Vocabulary};
-use pgrunbook_engine::{Kinds, Step, StepError};
+use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, StepError};
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
+use crate::{approve, http, notify, sh};
 
 /// One kind of step.
 #[derive(Clone, Copy)]
@@ -27,7 +29,7 @@ pub type Build = fn(&Block, &Workplace) -> Result<Box<dyn Step>, StepError>;
 pub type UndoBy = fn(&Block, &Block, &Workplace) -> Result<Box<dyn Step>, StepError>;
 
 /// Every kind.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[approve::KIND, http::KIND, sh::KIND, notify::KIND];
 
 static SPECS: LazyLock<Vec<KindSpec>> = LazyLock::new(|| KINDS.iter().map(|kind| kind.spec).collect());
 
@@ -90,5 +92,30 @@ pub fn required_target(block: &Block) -> Result<String, StepError> {
     match &block.target {
         Some(target) => Ok(target.value.clone()),
         None => Err(StepError::unusable("no-target", format!("step `{}` names no target", block.id))),
+    }
+}
+
+/// Stands for a step that acts on the world outside the rehearsal's cluster, and was not told that it may.
+pub struct Skipped(pub Effect);
+
+#[async_trait]
+impl Step for Skipped {
+    fn effect(&self) -> Effect {
+        self.0
+    }
+
+    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        Ok(Change {
+            summary: "skipped in a rehearsal; `rehearse = true` runs it there too".to_owned(),
+            ..Change::default()
+        })
+    }
+
+    async fn apply(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        Ok(Evidence::of("skipped in this rehearsal: it acts outside the throwaway cluster").fact("skipped", true))
+    }
+
+    async fn undo(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        Ok(Evidence::of("nothing to undo: it was skipped in this rehearsal").fact("skipped", true))
     }
 }

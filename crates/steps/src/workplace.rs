@@ -8,6 +8,7 @@ use pgrunbook_engine::StepError;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use tokio::sync::Mutex;
 
+use crate::secret::Reference;
 use crate::surroundings::Surroundings;
 
 /// What a target's name stands for, with its references resolved.
@@ -26,6 +27,7 @@ struct Inner {
     root: PathBuf,
     surroundings: Surroundings,
     places: BTreeMap<String, Place>,
+    rehearsal: bool,
     /// One idle session for each target: kept from one step to the next.
     idle: Mutex<BTreeMap<String, Session>>,
 }
@@ -50,9 +52,24 @@ impl std::ops::DerefMut for Loan {
 }
 
 impl Workplace {
-    /// A workplace with these targets.
-    pub fn new(root: PathBuf, surroundings: Surroundings, places: BTreeMap<String, Place>) -> Self {
-        Self(Arc::new(Inner { root, surroundings, places, idle: Mutex::new(BTreeMap::new()) }))
+    /// A workplace with these targets. In a rehearsal they are those of the throwaway cluster.
+    pub fn new(root: PathBuf, surroundings: Surroundings, places: BTreeMap<String, Place>, rehearsal: bool) -> Self {
+        Self(Arc::new(Inner { root, surroundings, places, rehearsal, idle: Mutex::new(BTreeMap::new()) }))
+    }
+
+    /// Whether the targets are throwaway ones, so that steps that act on the world outside hold still.
+    pub fn is_rehearsal(&self) -> bool {
+        self.0.rehearsal
+    }
+
+    /// The value of a reference.
+    ///
+    /// # Errors
+    /// If it has none; the message names the reference and never a value.
+    pub fn secret(&self, reference: &Reference) -> Result<String, StepError> {
+        reference
+            .resolve(&self.0.root, &self.0.surroundings)
+            .map_err(|error| StepError::unusable("no-value", error.to_string()).source(error))
     }
 
     /// The project's folder.

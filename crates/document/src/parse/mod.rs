@@ -29,6 +29,7 @@ use crate::vocabulary::Vocabulary;
 use markdown::{ExpectedTable, MarkedBlock, Piece};
 
 pub use expand::Values;
+pub use sql::parse_within;
 
 /// Reads the text of an included file by the path that the runbook names, relative to the runbook.
 ///

@@ -56,7 +56,7 @@ pub(super) fn read(draft: &Draft<'_>, vocabulary: Vocabulary<'_>, found: &mut Ve
                     Diagnostic::error("bad-expectation", place, format!("`{value}` is not an expectation")).help(help),
                 ),
             },
-            "within" => match within(value) {
+            "within" => match parse_within(value) {
                 Some(value) => sql.within = Some(value),
                 None => found.push(
                     Diagnostic::error("bad-duration", place, format!("`{value}` is not a time to try"))
@@ -192,7 +192,7 @@ fn looks_like_directive(
 }
 
 /// `5m every 15s`, or `5m` alone: then every 5 seconds.
-fn within(text: &str) -> Option<Within> {
+pub fn parse_within(text: &str) -> Option<Within> {
     let (limit, every) = match text.split_once("every") {
         Some((limit, every)) => (limit.trim().trim_end_matches(','), every.trim()),
         None => (text.trim(), "5s"),
