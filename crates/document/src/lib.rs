@@ -3,6 +3,7 @@
 //! Pure: no disk, clock or network. Every node knows its [`Span`], and nothing gives up at the first mistake: a
 //! parse returns the runbook *and* all diagnostics.
 
+pub mod adopt;
 pub mod diagnostic;
 pub mod expectation;
 pub mod model;
@@ -11,6 +12,7 @@ pub mod secrets;
 pub mod sql;
 pub mod vocabulary;
 
+pub use adopt::{Proposal, adopt};
 pub use diagnostic::{Diagnostic, Severity};
 pub use model::*;
 pub use parse::{Loader, Parsed, Values, parse, parse_duration, parse_within};
