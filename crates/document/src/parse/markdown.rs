@@ -209,7 +209,12 @@ impl Walk<'_> {
         let first_line = node.data().sourcepos.start.line;
         let mut text = String::with_capacity(literal.len());
         let mut line_starts = Vec::new();
-        for (number, line) in literal.lines().enumerate() {
+        let all = Lines::of(literal);
+        for number in 0..all.starts.len() {
+            let line = all.line(number);
+            if number + 1 == all.starts.len() && line.is_empty() {
+                break;
+            }
             // The line's end in the file is the line's end in the block, whatever container stands before it.
             let in_file = self.lines.line(first_line + number);
             let at = self.lines.start(first_line + number) + in_file.len().saturating_sub(line.len());
