@@ -202,12 +202,8 @@ impl Engine {
     /// Reads and folds a run's journal.
     pub(crate) async fn fold(&self, run: &str) -> Result<RunState, EngineError> {
         let events = self.journal.read(run).await?;
-        let Some(first) = events.first() else { return Err(EngineError::NoSuchRun(run.to_owned())) };
-        if let Event::Begun { format, .. } = &first.event
-            && *format > crate::plan::FORMAT
-        {
-            let (found, known) = (*format, crate::plan::FORMAT);
-            return Err(EngineError::NewerFormat { run: run.to_owned(), found, known });
+        if events.is_empty() {
+            return Err(EngineError::NoSuchRun(run.to_owned()));
         }
         Ok(RunState::fold(&events).map_err(|broken| broken.of(run))?)
     }

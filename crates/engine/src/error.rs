@@ -58,7 +58,16 @@ pub enum EngineError {
     #[error("the journal lives in the cluster of target `{target}`, which this runbook changes: nothing was touched")]
     JournalInTarget { target: String },
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Journal(JournalError),
+}
+
+impl From<JournalError> for EngineError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Newer { run, found, known } => Self::NewerFormat { run, found, known },
+            error => Self::Journal(error),
+        }
+    }
 }
 
 impl EngineError {

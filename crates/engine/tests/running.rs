@@ -1,6 +1,7 @@
 //! Runs, forward and back, over steps of every effect class.
 
 use crate::world::{Hand, Project, shown};
+use pgrunbook_engine::journal::{self, JournalError};
 use pgrunbook_engine::*;
 
 /// One step of each class, over two phases.
@@ -68,4 +69,224 @@ async fn outcome_of_a_step_and_intent_of_the_next_are_one_append() {
     // Two points each: the claim, `claimed`, one append and one effect for each of five steps, the last outcome of the
     // first phase (the targets are identified before the second), and the last outcome with `ended`.
     assert_eq!(fuse.passed(), 2 + 2 + 5 * 4 + 2 + 2);
+}
+
+fn gave_out() -> StepError {
+    StepError::failed("gave-out", "it gave out").help("mend it")
+}
+
+async fn lines(project: &Project, run: &str) -> Vec<String> {
+    shown(&project.events(run).await)
+}
+
+#[tokio::test]
+async fn failed_step_stops_the_run_and_resume_tries_it_again() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    project.world.fail("r", Some(gave_out()));
+    let RunEnd::Failed { step, code, help, .. } = project.run(&run).await else { panic!("it did not fail") };
+    assert_eq!((step.as_str(), code.as_str(), help.as_deref()), ("r", "gave-out", Some("mend it")));
+    assert_eq!(project.world.there(), ["t"]);
+
+    project.world.fail("r", None);
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    let tail = &lines(&project, &run).await[5..9];
+    assert_eq!(tail, ["> r #1 failed gave-out", "claimed 2", "> r #2 intent", "> r #2 done"]);
+}
+
+#[tokio::test]
+async fn step_that_is_in_doubt_is_settled_at_once_by_asking_the_target() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    // The connection broke at COMMIT, and the row is there: nothing is lost, and nobody is asked.
+    project.world.put("r");
+    project.world.fail("r", Some(StepError::in_doubt("connection", "the connection was lost at COMMIT")));
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    assert!(lines(&project, &run).await.contains(&"> r #1 done, recovered".to_owned()));
+}
+
+#[tokio::test]
+async fn step_that_is_in_doubt_and_did_not_happen_has_failed() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    project.world.fail("r", Some(StepError::in_doubt("connection", "the connection was lost at COMMIT")));
+    let RunEnd::Failed { step, failure, .. } = project.run(&run).await else { panic!("it did not fail") };
+    assert_eq!((step.as_str(), failure), ("r", step::Failure::Failed));
+}
+
+#[tokio::test]
+async fn unknown_effect_waits_for_a_decision_and_has_no_default() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    project.world.fail("o", Some(StepError::in_doubt("killed", "the command was killed")));
+    let RunEnd::Unknown { step, .. } = project.run(&run).await else { panic!("it was not unknown") };
+    assert_eq!(step.as_str(), "o");
+    project.world.fail("o", None);
+    let again = project.run(&run).await;
+    assert!(matches!(again, RunEnd::Unknown { .. }), "asked again, and nobody is here: {again:?}");
+
+    let engine = project.engine();
+    let unnamed = engine.decide(&run, &step, journal::Decision::Done, " ").await;
+    assert!(matches!(unnamed, Err(EngineError::NothingToDecide(_))), "a decision needs a reason");
+    let other = "t".parse().unwrap();
+    assert!(engine.decide(&run, &other, journal::Decision::Done, "no").await.is_err(), "nothing is open there");
+    engine.decide(&run, &step, journal::Decision::Done, "the file is there").await.unwrap();
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    assert!(!project.world.effects().contains(&"+o".to_owned()));
+}
+
+#[tokio::test]
+async fn first_interrupt_finishes_the_step_and_stops_resumable() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    let options = RunOptions::default();
+    let cancel = options.cancel.clone();
+    let on_event = move |event: &Event| {
+        if matches!(event, Event::Intent { step, .. } if step.as_str() == "r") {
+            cancel.ask();
+        }
+    };
+    let hand = Hand { on_event: Some(Box::new(on_event)), ..Hand::default() };
+    let end = project.engine().run(&run, &options, &hand).await.unwrap();
+    assert!(matches!(end, RunEnd::Stopped { .. }), "{end:?}");
+    assert_eq!(project.world.there(), ["r", "t"]);
+    assert_eq!(lines(&project, &run).await[6..], ["stopped"]);
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+}
+
+#[tokio::test]
+async fn second_interrupt_cancels_the_step() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    let _never_woken = project.world.hang("r");
+    let options = RunOptions::default();
+    let cancel = options.cancel.clone();
+    let on_event = move |event: &Event| {
+        if matches!(event, Event::Intent { step, .. } if step.as_str() == "r") {
+            cancel.ask();
+            cancel.ask();
+        }
+    };
+    let hand = Hand { on_event: Some(Box::new(on_event)), ..Hand::default() };
+    let end = project.engine().run(&run, &options, &hand).await.unwrap();
+    assert!(matches!(end, RunEnd::Stopped { .. }), "{end:?}");
+    assert_eq!(lines(&project, &run).await[5..], ["> r #1 failed interrupted", "stopped"]);
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    assert_eq!(project.world.effects(), ["+t", "+r", "+i", "+o"]);
+}
+
+#[tokio::test]
+async fn step_is_cancelled_when_its_time_is_over() {
+    let project = Project::new();
+    let run = project.begin(&FOUR.replace("resolvable = \"r\"", "resolvable = \"r\"\ntimeout = \"1s\"")).await;
+    let _never_woken = project.world.hang("r");
+    let RunEnd::Failed { code, message, .. } = project.run(&run).await else { panic!("it did not fail") };
+    assert_eq!(code, "timeout");
+    assert_eq!(message, "not done within 1s and cancelled: cancelled, and rolled back");
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+}
+
+#[tokio::test]
+async fn process_that_wakes_up_late_cannot_act_or_write() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    let wake = project.world.hang("r");
+    let late_engine = project.engine();
+    let (options, hand) = (RunOptions::default(), Hand::default());
+    let late = late_engine.run(&run, &options, &hand);
+    tokio::pin!(late);
+    // Until it hangs in `r`.
+    let hangs = async {
+        while !lines(&project, &run).await.contains(&"> r #1 intent".to_owned()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        end = &mut late => panic!("it did not hang: {end:?}"),
+        () = hangs => {}
+    }
+    assert_eq!(project.run(&run).await, RunEnd::Completed, "another process takes over");
+    wake.notify_one();
+    let error = late.await.unwrap_err();
+    assert!(matches!(error, EngineError::Journal(JournalError::Behind)), "{error}");
+    assert_eq!(project.world.effects(), ["+t", "+r", "+i", "+o"]);
+}
+
+#[tokio::test]
+async fn second_operator_is_told_who_where_since_when_and_at_which_step() {
+    let mut project = Project::new();
+    project.operator.pid = std::process::id();
+    let run = project.begin(FOUR).await;
+    let wake = project.world.hang("i");
+    let engine = project.engine();
+    let (options, hand) = (RunOptions::default(), Hand::default());
+    let first = engine.run(&run, &options, &hand);
+    tokio::pin!(first);
+    let second = async {
+        while !lines(&project, &run).await.contains(&"> i #1 intent".to_owned()) {
+            tokio::task::yield_now().await;
+        }
+        let other = project.begin(FOUR).await;
+        let mut errors = Vec::new();
+        for run in [&run, &other] {
+            errors.push(project.engine().run(run, &options, &hand).await.unwrap_err());
+        }
+        let decided = project.engine().decide(&run, &"i".parse().unwrap(), journal::Decision::Done, "no").await;
+        errors.push(decided.unwrap_err());
+        wake.notify_one();
+        errors
+    };
+    let (end, errors) = tokio::join!(&mut first, second);
+    assert_eq!(end.unwrap(), RunEnd::Completed, "the first goes on");
+    for error in errors {
+        let EngineError::Journal(JournalError::Taken(holder)) = error else { panic!("{error}") };
+        assert_eq!((holder.run.as_str(), holder.operator.as_str(), holder.host.as_str()), (&*run, "anna", "desk"));
+    }
+    assert!(project.engine().journal.leases().await.unwrap().is_empty(), "it was given back");
+    assert_eq!(project.world.claims(), ["claim 1", "release 1"]);
+}
+
+#[tokio::test]
+async fn target_held_by_another_run_is_left_alone() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    project.world.is_taken_by(Some(Claim {
+        run: "other".to_owned(),
+        runbook: "Other".to_owned(),
+        epoch: 1,
+        operator: "bert".to_owned(),
+        host: "elsewhere".to_owned(),
+        pid: 1,
+        since: jiff::Timestamp::UNIX_EPOCH,
+        step: None,
+    }));
+    let engine = project.engine();
+    let error = engine.run(&run, &RunOptions::default(), &Hand::default()).await.unwrap_err();
+    let EngineError::Target { source, .. } = error else { panic!("{error}") };
+    assert!(source.message.contains("run other of \"Other\" is at work on this target: bert"), "{source}");
+    assert!(project.world.effects().is_empty());
+    assert!(engine.journal.leases().await.unwrap().is_empty(), "the lease in the journal was given back");
+    project.world.is_taken_by(None);
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+}
+
+#[tokio::test]
+async fn run_without_changing_steps_claims_no_target() {
+    let project = Project::new();
+    let run = project.begin("# Look\n\n## Look\n\n```toml step\ngate = \"g\"\ntarget = \"main\"\n```\n").await;
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    assert!(project.world.claims().is_empty());
+}
+
+#[tokio::test]
+async fn run_that_has_ended_says_so_again() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    project.run(&run).await;
+    let events = project.events(&run).await.len();
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    project.rollback(&run, UNDO).await;
+    assert_eq!(project.run(&run).await, RunEnd::RolledBack);
+    assert_eq!(project.rollback(&run, UNDO).await, RunEnd::RolledBack);
+    assert!(project.events(&run).await.len() > events);
 }

@@ -38,6 +38,8 @@ struct Things {
     /// What plan() says.
     fact: Option<String>,
     claims: Vec<String>,
+    /// Steps that hang until they are told to abort, or until the notification, by id.
+    hanging: BTreeMap<String, Arc<tokio::sync::Notify>>,
     taken_by: Option<Claim>,
 }
 
@@ -116,6 +118,18 @@ impl World {
         });
     }
 
+    /// Lets a step hang in its next attempt, before its effect, until it is cancelled or woken.
+    pub fn hang(&self, step: &str) -> Arc<tokio::sync::Notify> {
+        let wake = Arc::new(tokio::sync::Notify::new());
+        self.with(|things| things.hanging.insert(step.to_owned(), Arc::clone(&wake)));
+        wake
+    }
+
+    /// A thing that came into the world by other ways.
+    pub fn put(&self, thing: &str) {
+        self.with(|things| things.there.insert(thing.to_owned()));
+    }
+
     pub fn become_another(&self, key: &str) {
         self.with(|things| key.clone_into(&mut things.key));
     }
@@ -130,21 +144,6 @@ impl World {
 
     pub fn is_taken_by(&self, claim: Option<Claim>) {
         self.with(|things| things.taken_by = claim);
-    }
-
-    /// A copy that goes its own way.
-    pub fn fork(&self) -> Self {
-        let (there, effects, ledger, epoch, key, timeline) = self.with(|things| {
-            (
-                things.there.clone(),
-                things.effects.clone(),
-                things.ledger.clone(),
-                things.epoch,
-                things.key.clone(),
-                things.timeline,
-            )
-        });
-        Self(Arc::new(Mutex::new(Things { there, effects, ledger, epoch, key, timeline, ..Things::default() })))
     }
 }
 
@@ -268,7 +267,13 @@ impl Double {
         if let Some(error) = self.world.with(|things| things.faults.get(cx.step.as_str()).cloned()) {
             return Err(error);
         }
-        if cx.epoch != self.world.with(|things| things.epoch) {
+        if let Some(wake) = self.world.with(|things| things.hanging.remove(cx.step.as_str())) {
+            tokio::select! {
+                () = cx.cancel.aborting() => return Err(StepError::interrupted("cancelled, and rolled back")),
+                () = wake.notified() => {}
+            }
+        }
+        if self.kind != "gate" && cx.epoch != self.world.with(|things| things.epoch) {
             return Err(StepError::failed("fenced", "another process took over this run"));
         }
         if self.takes_away.is_some() {

@@ -5,7 +5,8 @@ use pgrunbook_document::{ItemId, StepId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::plan::Plan;
+use super::JournalError;
+use crate::plan::{FORMAT, Plan};
 use crate::step::{Approval, Evidence, Failure};
 
 pub use crate::step::Direction;
@@ -132,6 +133,38 @@ impl Sealed {
         let seq = head.seq + 1;
         let hash = chain_hash(&head.hash, seq, at, &event);
         Self { seq, at, event, previous: head.hash.clone(), hash }
+    }
+
+    /// Reads an event as [`super::Journal::append`] was given it, its parts as text. What every journal's `read` uses.
+    ///
+    /// # Errors
+    /// [`JournalError::Newer`] if a newer pgrunbook wrote the run; [`JournalError::Broken`] if it cannot be read.
+    pub fn read(
+        run: &str,
+        seq: u64,
+        at: &str,
+        event: &str,
+        previous: String,
+        hash: String,
+    ) -> Result<Self, JournalError> {
+        let broken = |why: String| JournalError::Broken { run: run.to_owned(), seq, why };
+        let at = at.parse().map_err(|error| broken(format!("its time cannot be read: {error}")))?;
+        // Before anything else of it is understood: a newer format may hold anything.
+        let newer = |found| JournalError::Newer { run: run.to_owned(), found, known: FORMAT };
+        match serde_json::from_str(event) {
+            Ok(Event::Begun { format, .. }) if format > FORMAT => Err(newer(format)),
+            Ok(event) => Ok(Self { seq, at, event, previous, hash }),
+            Err(error) => {
+                let format = serde_json::from_str::<serde_json::Value>(event).ok().and_then(|value| {
+                    let is_begun = value.get("event").is_some_and(|name| name == "begun");
+                    u32::try_from(value.get("format").filter(|_| is_begun)?.as_u64()?).ok()
+                });
+                match format {
+                    Some(format) if format > FORMAT => Err(newer(format)),
+                    _ => Err(broken(format!("it cannot be read: {error}"))),
+                }
+            }
+        }
     }
 
     /// The head of the chain that ends here.

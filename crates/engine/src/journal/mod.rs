@@ -67,6 +67,8 @@ pub enum JournalError {
     Taken(Box<Claim>),
     #[error("the journal at {place} cannot be {what}: {why}")]
     Storage { place: String, what: &'static str, why: String },
+    #[error("run {run} is of format {found}; this pgrunbook knows up to {known}: nothing was touched")]
+    Newer { run: String, found: u32, known: u32 },
     #[error("the journal of run {run} is broken at event {seq}: {why}")]
     Broken { run: String, seq: u64, why: String },
 }

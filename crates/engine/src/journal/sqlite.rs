@@ -168,7 +168,7 @@ enum Fault {
     Format(String),
     Behind,
     Taken(Box<Claim>),
-    Broken { run: String, seq: u64, why: String },
+    Unreadable(JournalError),
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -185,7 +185,7 @@ impl Fault {
             Self::Format(why) => storage(why),
             Self::Behind => JournalError::Behind,
             Self::Taken(claim) => JournalError::Taken(claim),
-            Self::Broken { run, seq, why } => JournalError::Broken { run, seq, why },
+            Self::Unreadable(error) => error,
         }
     }
 }
@@ -250,15 +250,8 @@ impl Journal for SqliteJournal {
             while let Some(row) = rows.next()? {
                 let seq: u64 = row.get(0)?;
                 let (at, event): (String, String) = (row.get(1)?, row.get(2)?);
-                let broken = |why: String| Fault::Broken { run: run.clone(), seq, why };
-                events.push(Sealed {
-                    seq,
-                    at: at.parse::<Timestamp>().map_err(|error| broken(format!("its time cannot be read: {error}")))?,
-                    event: serde_json::from_str(&event)
-                        .map_err(|error| broken(format!("it cannot be read: {error}")))?,
-                    previous: row.get(3)?,
-                    hash: row.get(4)?,
-                });
+                let sealed = Sealed::read(&run, seq, &at, &event, row.get(3)?, row.get(4)?);
+                events.push(sealed.map_err(Fault::Unreadable)?);
             }
             Ok(events)
         })
