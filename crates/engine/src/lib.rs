@@ -30,7 +30,7 @@ pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, PathStatus, Purpose, Status};
 pub use environment::{Environment, People, Person};
 pub use error::EngineError;
-pub use journal::{Event, Journal};
+pub use journal::{Event, Journal, JournalError};
 pub use kinds::Kinds;
 pub use operator::{Doubt, DoubtAnswer, ItemAnswer, ItemQuestion, Operator};
 pub use plan::{Moved, Plan, UndoCoverage};

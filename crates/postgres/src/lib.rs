@@ -1,10 +1,14 @@
 //! What every capability needs of PostgreSQL and nothing that only one needs.
 //!
-//! Connections as users have them ([`options`]) and sessions ([`session`]).
+//! Connections as users have them ([`options`]), sessions ([`session`]), who a database is ([`identity`]), the records that
+//! a run keeps in it ([`ledger`]), and the engine's view of it ([`target`]).
 
 pub mod error;
+pub mod identity;
+pub mod ledger;
 pub mod options;
 pub mod session;
+pub mod target;
 mod tls;
 
 pub use error::{PgError, ServerError};
@@ -12,3 +16,4 @@ pub use options::{ConnectOptions, ConnectSpec, Surroundings};
 /// The one place that builds SQL from names and values.
 pub use pgrunbook_document::sql::quote;
 pub use session::{Answer, Notice, Session};
+pub use target::PostgresTarget;

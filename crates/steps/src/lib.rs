@@ -8,12 +8,14 @@ mod http;
 mod notify;
 mod sh;
 
+pub mod open;
 pub mod project;
 pub mod registry;
 pub mod secret;
 pub mod surroundings;
 pub mod workplace;
 
+pub use open::{OpenError, Opened, open};
 pub use project::{Project, ProjectError};
 pub use registry::{KINDS, Kind};
 pub use surroundings::Surroundings;

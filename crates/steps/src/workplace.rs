@@ -15,8 +15,14 @@ use crate::surroundings::Surroundings;
 #[derive(Debug, Clone)]
 pub enum Place {
     Postgres(ConnectOptions),
-    Http { base: String },
-    Sqlite { path: PathBuf },
+    Http {
+        base: String,
+    },
+    Sqlite {
+        path: PathBuf,
+    },
+    /// It has no value here (a variable that is not set), and why.
+    Unusable(String),
 }
 
 /// The targets of an open project. Cheap to clone; every step holds one.
@@ -90,11 +96,15 @@ impl Workplace {
     /// # Errors
     /// If the project has no such target.
     pub fn place(&self, target: &str) -> Result<&Place, StepError> {
-        self.0.places.get(target).ok_or_else(|| {
-            let known: Vec<&str> = self.0.places.keys().map(String::as_str).collect();
-            StepError::unusable("no-target", format!("the project has no target `{target}`"))
-                .help(format!("pgrunbook.toml has {}", known.join(", ")))
-        })
+        match self.0.places.get(target) {
+            Some(Place::Unusable(why)) => Err(StepError::unusable("no-value", why.clone())),
+            Some(place) => Ok(place),
+            None => {
+                let known: Vec<&str> = self.0.places.keys().map(String::as_str).collect();
+                Err(StepError::unusable("no-target", format!("the project has no target `{target}`"))
+                    .help(format!("pgrunbook.toml has {}", known.join(", "))))
+            }
+        }
     }
 
     /// Where a PostgreSQL target is.
