@@ -119,6 +119,7 @@ pub fn connect_options(spec: &ConnectSpec, surroundings: &Surroundings) -> Resul
     ConnectOptions::resolve(spec, &around)
 }
 
+#[expect(clippy::unused_async, reason = "a journal in PostgreSQL connects")]
 async fn journal(project: &Project, surroundings: &Surroundings) -> Result<Arc<dyn Journal>, OpenError> {
     match &project.journal {
         JournalConfig::Sqlite(path) => Ok(Arc::new(SqliteJournal::open(path)?)),
