@@ -18,6 +18,7 @@ mod lease;
 pub mod operator;
 pub mod plan;
 mod planner;
+pub mod process;
 mod rollback;
 pub mod run;
 pub mod state;

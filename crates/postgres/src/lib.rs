@@ -1,12 +1,13 @@
 //! What every capability needs of PostgreSQL and nothing that only one needs.
 //!
 //! Connections as users have them ([`options`]), sessions ([`session`]), who a database is ([`identity`]), the records that
-//! a run keeps in it ([`ledger`]), and the engine's view of it ([`target`]).
+//! a run keeps in it ([`ledger`]), the engine's view of it ([`target`]), and throwaway clusters ([`sandbox`]).
 
 pub mod error;
 pub mod identity;
 pub mod ledger;
 pub mod options;
+pub mod sandbox;
 pub mod session;
 pub mod target;
 mod tls;

@@ -166,6 +166,36 @@ impl ConnectOptions {
         self.to_string()
     }
 
+    /// The connection as libpq's variables, for PostgreSQL's own programs. Holds the password.
+    ///
+    /// See <https://www.postgresql.org/docs/current/libpq-envars.html>.
+    pub fn libpq_env(&self) -> BTreeMap<String, String> {
+        let joined = |part: &dyn Fn(&HostPort) -> String| self.hosts.iter().map(part).collect::<Vec<_>>().join(",");
+        let mode = match self.ssl.mode {
+            SslMode::Disable => "disable",
+            SslMode::Prefer => "prefer",
+            SslMode::Require => "require",
+            SslMode::VerifyCa => "verify-ca",
+            SslMode::VerifyFull => "verify-full",
+        };
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let values = [
+            ("PGHOST", Some(joined(&|place| place.host.clone()))),
+            ("PGPORT", Some(joined(&|place| place.port.to_string()))),
+            ("PGUSER", Some(self.user.clone())),
+            ("PGDATABASE", Some(self.database.clone())),
+            ("PGPASSWORD", self.password.clone()),
+            ("PGSSLMODE", Some(mode.to_owned())),
+            ("PGSSLROOTCERT", path(&self.ssl.root_cert)),
+            ("PGSSLCERT", path(&self.ssl.cert)),
+            ("PGSSLKEY", path(&self.ssl.key)),
+            ("PGOPTIONS", self.options.clone()),
+            ("PGTARGETSESSIONATTRS", self.read_write.then(|| "read-write".to_owned())),
+            ("PGCONNECT_TIMEOUT", Some(self.connect_timeout.as_secs().max(2).to_string())),
+        ];
+        values.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
     fn build(params: &Params, surroundings: &Surroundings<'_>) -> Result<Self, PgError> {
         let text = |key: &str| params.get(key).map(|(value, _)| value.as_str()).filter(|value| !value.is_empty());
         let hosts: Vec<String> = match text("hostaddr").or(text("host")) {

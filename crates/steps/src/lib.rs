@@ -4,8 +4,11 @@
 //! kinds, journal, clock, targets and redactor together; the CLI and the tests all begin there.
 
 mod approve;
+pub mod backup;
 mod http;
 mod notify;
+mod process;
+pub mod restore;
 mod sh;
 
 pub mod open;

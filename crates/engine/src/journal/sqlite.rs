@@ -4,8 +4,6 @@
 //! error of the storage the connection is thrown away: what SQLite believes of the file is then not worth much, and
 //! the next call opens it again.
 
-mod process;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Journal, JournalError, LEASE_EXPIRY, Sealed};
+use crate::process;
 use crate::target::Claim;
 
 /// Version of the tables, in `user_version`.

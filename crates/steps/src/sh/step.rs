@@ -8,9 +8,10 @@ use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
+use crate::process::{Ended, run};
 use crate::registry::{Kind, Skipped, bound_fields, fields};
 use crate::secret::Reference;
-use crate::sh::process::{Ended, run};
+
 use crate::workplace::Workplace;
 
 /// The kind `sh`.
@@ -151,9 +152,10 @@ impl Shell {
             env.insert(name.clone(), self.workplace.secret(value)?);
         }
         fault::pass(Point::BeforeEffect);
-        let finished = run(argv, &env, self.workplace.root(), cx).await.map_err(|error| {
-            StepError::failed("spawn", format!("`{}` cannot be started: {error}", argv[0])).source(error)
-        })?;
+        let finished =
+            run(argv, &env, self.workplace.root(), cx.cancel, |line| cx.say(line)).await.map_err(|error| {
+                StepError::failed("spawn", format!("`{}` cannot be started: {error}", argv[0])).source(error)
+            })?;
         fault::pass(Point::AfterEffect);
         let evidence = Evidence::of("").fact("output", finished.tail);
         match finished.ended {

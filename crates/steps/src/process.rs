@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use pgrunbook_engine::RunCx;
+use pgrunbook_engine::Cancel;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::Command;
@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How a command ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub enum Ended {
     /// By itself.
     Exited(ExitStatus),
     /// It was stopped, and may have done a part of its work.
@@ -31,17 +31,18 @@ pub(super) enum Ended {
 
 /// A command that has ended, with its last lines of output.
 #[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) ended: Ended,
-    pub(super) tail: Vec<String>,
+pub struct Finished {
+    pub ended: Ended,
+    pub tail: Vec<String>,
 }
 
 /// Runs a program to its end, telling its output line by line; stops it when the operator aborts.
-pub(super) async fn run(
+pub async fn run(
     argv: &[String],
     env: &BTreeMap<String, String>,
     folder: &Path,
-    cx: &RunCx<'_>,
+    cancel: &Cancel,
+    say: impl Fn(String),
 ) -> std::io::Result<Finished> {
     let (program, arguments) = argv.split_first().ok_or_else(|| std::io::Error::other("there is no command"))?;
     let mut child = Command::new(program)
@@ -60,7 +61,7 @@ pub(super) async fn run(
     tokio::spawn(read_lines(child.stderr.take(), sender));
     let mut tail = VecDeque::new();
     let mut keep = |line: String| {
-        cx.say(line.clone());
+        say(line.clone());
         if tail.len() == KEPT_LINES {
             tail.pop_front();
         }
@@ -71,7 +72,7 @@ pub(super) async fn run(
         tokio::select! {
             Some(line) = lines.recv() => keep(line),
             status = child.wait() => break status?,
-            () = cx.cancel.aborting(), if !stopped => {
+            () = cancel.aborting(), if !stopped => {
                 stopped = true;
                 signal(group, Signal::TERM);
                 tokio::spawn(async move {

@@ -1,16 +1,16 @@
-//! Whether the process that took a lease still lives, asked on its own host.
+//! Whether a process that left its mark (the holder of a lease, the owner of a sandbox) still lives, on this host.
 
 use rustix::process::{Pid, test_kill_process};
 
 /// What tells a process from a later one with the same number: boot and start time. `None` where `/proc` is not.
-pub(super) fn mark(pid: u32) -> Option<String> {
+pub fn mark(pid: u32) -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let stat = Stat::of(pid)?;
     Some(format!("{} {}", boot.trim(), stat.start))
 }
 
 /// Whether the process lives. A zombie does not; nor does another process that got the number after it.
-pub(super) fn lives(pid: u32, marked: Option<&str>) -> bool {
+pub fn lives(pid: u32, marked: Option<&str>) -> bool {
     let Some(id) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
     // EPERM: it is there and belongs to somebody else.
     if test_kill_process(id) == Err(rustix::io::Errno::SRCH) {

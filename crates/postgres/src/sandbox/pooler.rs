@@ -1,0 +1,117 @@
+//! PgBouncer in front of a sandbox.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pgrunbook_engine::process;
+
+use super::{RunAs, SandboxError, finished, free_port, path_of, signal, write_private};
+use crate::options::{ConnectOptions, HostPort};
+
+/// When a server connection goes to the next client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    Session,
+    Transaction,
+}
+
+/// A running PgBouncer. It ends with its sandbox.
+#[derive(Debug)]
+pub struct Pooler {
+    folder: PathBuf,
+    port: u16,
+    superuser: ConnectOptions,
+}
+
+impl Pooler {
+    pub(super) fn start(
+        sandbox: &Path,
+        run_as: RunAs,
+        server_port: u16,
+        mode: PoolMode,
+        users: &[(String, String)],
+        superuser: ConnectOptions,
+    ) -> Result<Self, SandboxError> {
+        let program = path_of("pgbouncer").ok_or(SandboxError::NoPgBouncer)?;
+        let port = free_port()?;
+        let folder = sandbox.join(format!("pooler-{port}"));
+        fs::create_dir(&folder).map_err(SandboxError::io(format!("make {}", folder.display())))?;
+        let quoted = |text: &str| text.replace('"', "\"\"");
+        let list: String =
+            users.iter().map(|(user, password)| format!("\"{}\" \"{}\"\n", quoted(user), quoted(password))).collect();
+        let mode = match mode {
+            PoolMode::Session => "session",
+            PoolMode::Transaction => "transaction",
+        };
+        let file = |name: &str| folder.join(name).display().to_string();
+        // One server connection for each user and database: two clients then certainly share it.
+        let conf = format!(
+            "[databases]\n* = host=127.0.0.1 port={server_port}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\n\
+             default_pool_size = 1\nmax_client_conn = 200\nlogfile = {}\npidfile = {}\n\
+             ignore_startup_parameters = extra_float_digits,options\nserver_tls_sslmode = disable\n",
+            file("users"),
+            file("log"),
+            file("pid")
+        );
+        write_private(&folder.join("users"), &list)?;
+        write_private(&folder.join("conf"), &conf)?;
+        for path in [folder.join("users"), folder.join("conf"), folder.clone()] {
+            run_as.own(&path)?;
+        }
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))
+            .map_err(SandboxError::io(format!("open {}", folder.display())))?;
+        let mut command = run_as.command(&program);
+        command.args(["-q", "-d", &file("conf")]);
+        finished("pgbouncer", &mut command)?;
+        let pooler = Self { folder, port, superuser };
+        // It answers a moment after it has gone to the background.
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if begun.elapsed() > Duration::from_secs(10) {
+                let said = fs::read_to_string(pooler.folder.join("log")).unwrap_or_default();
+                let said = said.lines().last().unwrap_or("it does not answer").to_owned();
+                return Err(SandboxError::Program { program: "pgbouncer".to_owned(), said });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(pooler)
+    }
+
+    /// The superuser's connection through it, to the database `postgres`.
+    pub fn options(&self) -> ConnectOptions {
+        self.through(&self.superuser)
+    }
+
+    /// Another connection, led through it.
+    pub fn through(&self, options: &ConnectOptions) -> ConnectOptions {
+        ConnectOptions { hosts: vec![HostPort { host: "127.0.0.1".to_owned(), port: self.port }], ..options.clone() }
+    }
+
+    /// Ends it now.
+    pub fn stop(&self) {
+        stop(&self.folder);
+    }
+}
+
+/// Ends every PgBouncer of a sandbox.
+pub(super) fn stop_all(sandbox: &Path) {
+    for entry in fs::read_dir(sandbox).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("pooler-") {
+            stop(&entry.path());
+        }
+    }
+}
+
+fn stop(folder: &Path) {
+    let pid = fs::read_to_string(folder.join("pid")).ok().and_then(|text| text.trim().parse().ok());
+    let Some(pid) = pid else { return };
+    // SIGTERM: at once; SIGINT would wait for clients.
+    signal(pid, rustix::process::Signal::TERM);
+    let begun = Instant::now();
+    while process::lives(pid, None) && begun.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,272 @@
+//! One `pg_dump` into one file, and the proof that it can be restored.
+
+use std::path::{Path, PathBuf};
+
+use pgrunbook_document::sql::quote;
+use pgrunbook_engine::fault::{self, Point};
+use pgrunbook_engine::{Evidence, StepError};
+use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
+use pgrunbook_postgres::{ConnectOptions, PgError, Session};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::compare::{TableSum, compare, sums};
+use super::programs::{Audience, call, find};
+
+/// How a backup is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// `pg_restore --list`: the file is whole as far as its table of contents tells.
+    #[default]
+    List,
+    /// Restored into a throwaway server, and every table compared with the source at the dump's snapshot.
+    Restore,
+}
+
+/// What is dumped, and how.
+#[derive(Debug, Clone, Default)]
+pub struct DumpOptions {
+    pub verify: Verify,
+    /// Only these schemas; all if none is named.
+    pub schemas: Vec<String>,
+    /// Not these tables' rows (patterns of `pg_dump --exclude-table-data`).
+    pub exclude_data: Vec<String>,
+}
+
+/// A dump that was made and verified.
+#[derive(Debug, Clone)]
+pub struct Dump {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub sha256: String,
+    pub evidence: Evidence,
+}
+
+/// Dumps a database into `path`, which appears only when it is whole and verified.
+///
+/// # Errors
+/// If the server or the programs fail, or the file does not hold what the source held.
+pub async fn dump(
+    source: &ConnectOptions,
+    path: &Path,
+    options: &DumpOptions,
+    application_name: &str,
+    audience: Audience<'_>,
+) -> Result<Dump, StepError> {
+    let session = Session::connect(source, application_name).await.map_err(PgError::into_step_error)?;
+    let read = |error: PgError| error.into_step_error();
+    let facts = session
+        .simple(
+            "SELECT current_setting('server_version_num')::int / 10000, pg_database_size(current_database()),
+                 CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END",
+        )
+        .await
+        .map_err(read)?;
+    let row = facts.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
+    let fact = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    let (major, size, lsn) = (fact(0).parse().unwrap_or(0), fact(1).parse().ok(), fact(2));
+    // One snapshot for the dump and for the sums that its restore is compared with.
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await.map_err(read)?;
+    let snapshot = session.value("SELECT pg_catalog.pg_export_snapshot()").await.map_err(read)?;
+
+    let partial = partial(path);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| cannot("made", folder, &error))?;
+    }
+    // What an earlier attempt left.
+    let _ = std::fs::remove_file(&partial);
+    private(&partial)?;
+    let mut arguments = vec![
+        "--format=custom".to_owned(),
+        format!("--file={}", partial.display()),
+        format!("--snapshot={snapshot}"),
+        "--no-password".to_owned(),
+        "--lock-wait-timeout=30s".to_owned(),
+    ];
+    arguments.extend(options.schemas.iter().map(|schema| format!("--schema={}", pattern(schema))));
+    arguments.extend(options.exclude_data.iter().map(|table| format!("--exclude-table-data={table}")));
+    let program = find("pg_dump", major)?;
+    fault::pass(Point::BeforeEffect);
+    call(&program, &arguments, Some(source), Some((&partial, size)), audience).await?;
+    let entries = list(&partial, major, audience).await?;
+    let mut evidence = Evidence::default()
+        .fact("lsn", lsn)
+        .fact("server_major", major)
+        .fact("entries", entries)
+        .fact("verified", if options.verify == Verify::List { "list" } else { "restore" });
+    if options.verify == Verify::Restore {
+        let wanted = sums(&session, &options.exclude_data).await?;
+        let tables = verify_by_restore(&partial, major, &wanted, audience).await?;
+        let rows: u64 = wanted.iter().map(|table| table.rows).sum();
+        evidence = evidence.fact("tables_compared", tables).fact("rows_compared", rows);
+    }
+    session.execute("ROLLBACK").await.map_err(read)?;
+    let (bytes, sha256) = digest(&partial)?;
+    durable(&partial, path)?;
+    fault::pass(Point::AfterEffect);
+    evidence = evidence
+        .fact("file", path.display().to_string())
+        .fact("bytes", bytes)
+        .fact("sha256", sha256.clone())
+        .fact("source", source.to_string());
+    evidence.summary = format!(
+        "{} in {}, {}",
+        size_of(bytes),
+        path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        match options.verify {
+            Verify::List => format!("{entries} entries listed"),
+            Verify::Restore => "restored and compared".to_owned(),
+        }
+    );
+    Ok(Dump { path: path.to_owned(), bytes, sha256, evidence })
+}
+
+/// Counts the entries in a dump's table of contents.
+///
+/// # Errors
+/// If `pg_restore` cannot read it, or it holds nothing.
+pub async fn list(path: &Path, major: u32, audience: Audience<'_>) -> Result<usize, StepError> {
+    let program = find("pg_restore", major)?;
+    let quiet = Audience { watcher: &Silent, ..audience };
+    // Into a file, since a database may have more entries than lines of output are kept.
+    let contents = path.with_extension("contents");
+    let arguments = ["--list".to_owned(), format!("--file={}", contents.display()), path.display().to_string()];
+    let listed = call(&program, &arguments, None, None, quiet).await;
+    let text = std::fs::read_to_string(&contents);
+    let _ = std::fs::remove_file(&contents);
+    listed.map_err(|error| StepError::failed("bad-backup", format!("the backup cannot be read: {error}")))?;
+    let text = text.map_err(|error| cannot("read", &contents, &error))?;
+    let entries = text.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
+    if entries == 0 {
+        return Err(StepError::failed(
+            "bad-backup",
+            "the backup holds nothing: the database or the selection is empty",
+        ));
+    }
+    Ok(entries)
+}
+
+/// Restores into a throwaway server and compares; returns the number of tables.
+async fn verify_by_restore(
+    path: &Path,
+    major: u32,
+    wanted: &[TableSum],
+    audience: Audience<'_>,
+) -> Result<usize, StepError> {
+    audience.say("restoring into a throwaway server");
+    let sandbox = Sandbox::start(SandboxOptions { major: Some(major), ..SandboxOptions::default() })
+        .await
+        .map_err(|error| StepError::failed("sandbox", format!("no throwaway server could be started: {error}")))?;
+    let database = sandbox
+        .database("restored")
+        .await
+        .map_err(|error| StepError::failed("sandbox", format!("no throwaway database could be made: {error}")))?;
+    restore_into(path, &database, major, true, audience).await?;
+    let session = Session::connect(&database, "pgrunbook:verify").await.map_err(PgError::into_step_error)?;
+    let found = sums(&session, &[]).await?;
+    let differences = compare(wanted, &found);
+    if let Some(first) = differences.first() {
+        return Err(StepError::failed(
+            "bad-backup",
+            format!("the restored backup is not the source: {first} ({} differences)", differences.len()),
+        ));
+    }
+    Ok(wanted.len())
+}
+
+/// Restores a dump into an existing, empty database. `elsewhere`: roles of the source need not exist there.
+///
+/// # Errors
+/// If an object cannot be restored; what had been restored stays in that database.
+pub async fn restore_into(
+    path: &Path,
+    database: &ConnectOptions,
+    major: u32,
+    elsewhere: bool,
+    audience: Audience<'_>,
+) -> Result<(), StepError> {
+    let mut arguments = vec!["--exit-on-error".to_owned(), "--no-password".to_owned()];
+    if elsewhere {
+        arguments.extend(["--no-owner".to_owned(), "--no-privileges".to_owned()]);
+    }
+    let jobs = std::thread::available_parallelism().map_or(2, usize::from).min(8);
+    arguments.push(format!("--jobs={jobs}"));
+    arguments.push(format!("--dbname={}", database.database));
+    arguments.push(path.display().to_string());
+    let program = find("pg_restore", major)?;
+    call(&program, &arguments, Some(database), None, audience).await.map(drop)
+}
+
+/// The digest of a file, in hex, and its length.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn digest(path: &Path) -> Result<(u64, String), StepError> {
+    let mut file = std::fs::File::open(path).map_err(|error| cannot("read", path, &error))?;
+    let mut hasher = Sha256::new();
+    let bytes = std::io::copy(&mut file, &mut hasher).map_err(|error| cannot("read", path, &error))?;
+    Ok((bytes, format!("{:x}", hasher.finalize())))
+}
+
+/// Where a file grows before it is whole.
+pub fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+/// Makes the file for its owner alone: it will hold everything that the database holds.
+pub fn private(path: &Path) -> Result<(), StepError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).map(drop).map_err(|error| cannot("made", path, &error))
+}
+
+/// Gives a whole file its name, so that it is there after a power cut too.
+///
+/// # Errors
+/// If the disk is full or the folder cannot be written.
+pub fn durable(partial: &Path, path: &Path) -> Result<(), StepError> {
+    let sync = |path: &Path| std::fs::File::open(path).and_then(|file| file.sync_all());
+    sync(partial).map_err(|error| cannot("written", partial, &error))?;
+    std::fs::rename(partial, path).map_err(|error| cannot("named", path, &error))?;
+    match path.parent() {
+        Some(folder) => sync(folder).map_err(|error| cannot("written", folder, &error)),
+        None => Ok(()),
+    }
+}
+
+fn cannot(what: &str, path: &Path, error: &std::io::Error) -> StepError {
+    StepError::failed("file", format!("{} cannot be {what}: {error}", path.display()))
+}
+
+/// `pg_dump --schema` takes patterns; a name is quoted so that it is only itself.
+fn pattern(schema: &str) -> String {
+    quote::ident(schema).map_or_else(
+        |_| schema.to_owned(),
+        |name| {
+            if name.starts_with('"') { name } else { format!("\"{name}\"") }
+        },
+    )
+}
+
+/// Bytes for people.
+pub fn size_of(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let of = |unit: u64| bytes as f64 / unit as f64;
+    match bytes {
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{:.1} KiB", of(1_024)),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", of(1_048_576)),
+        _ => format!("{:.1} GiB", of(1_073_741_824)),
+    }
+}
+
+/// Nobody wants to see a table of contents go by.
+struct Silent;
+
+impl pgrunbook_engine::step::Watcher for Silent {
+    fn progress(&self, _step: &pgrunbook_document::StepId, _progress: pgrunbook_engine::step::Progress) {}
+}

@@ -1,0 +1,13 @@
+//! Copies of a database: `pg_dump` in its custom format, SQLite's online backup; proven by reading the table of contents or
+//! by an actual restore that is compared with the source at one snapshot.
+
+mod compare;
+mod dump;
+pub mod programs;
+mod sqlite;
+mod step;
+
+pub use compare::{Difference, TableSum, compare, sums};
+pub use dump::{Dump, DumpOptions, Verify, digest, dump, list, restore_into};
+pub use sqlite::{back_up as back_up_sqlite, check as check_sqlite};
+pub use step::{KIND, path_of};
