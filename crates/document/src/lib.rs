@@ -15,5 +15,5 @@ pub mod vocabulary;
 pub use adopt::{Proposal, adopt};
 pub use diagnostic::{Diagnostic, Severity};
 pub use model::*;
-pub use parse::{Loader, Parsed, Values, parse, parse_duration, parse_within};
+pub use parse::{Loader, Parsed, Values, parse, parse_duration, parse_expectation, parse_within};
 pub use vocabulary::{FieldSpec, KindSpec, Vocabulary};

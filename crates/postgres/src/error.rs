@@ -3,6 +3,8 @@
 use std::fmt;
 
 use pgrunbook_engine::StepError;
+
+use crate::retry::Blocker;
 use tokio_postgres::error::{DbError, ErrorPosition};
 
 /// An error of a connection or a statement.
@@ -26,6 +28,9 @@ pub enum PgError {
     /// The connection was lost while a statement was under way.
     #[error("the connection to {address} was lost: {why}")]
     Lost { address: String, why: String },
+    /// A lock was not to be had, in all the attempts that were allowed. Nothing was changed.
+    #[error("a lock was not to be had in {attempts} attempts over {seconds} s{}", held_by(.blockers))]
+    Locked { seconds: u64, attempts: u32, blockers: Vec<Blocker>, error: Box<ServerError> },
     /// The client library failed in another way.
     #[error("{0}")]
     Client(String),
@@ -113,7 +118,7 @@ impl PgError {
     /// The server's SQLSTATE, where a server spoke.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Server(error) | Self::Refused { error, .. } => Some(&error.sqlstate),
+            Self::Server(error) | Self::Refused { error, .. } | Self::Locked { error, .. } => Some(&error.sqlstate),
             _ => None,
         }
     }
@@ -150,10 +155,20 @@ impl PgError {
                 step.help = error.hint.clone().or_else(|| help_for(&error.sqlstate));
                 step
             }
+            Self::Locked { .. } => StepError::failed("sqlstate-55P03", format!("{text}. Nothing was changed."))
+                .help("wait for that session or end it: SELECT pg_terminate_backend(pid); then resume"),
             Self::Lost { .. } => StepError::in_doubt("connection-lost", text),
             Self::Client(_) => StepError::failed("client", text),
         }
         .source(self)
+    }
+}
+
+fn held_by(blockers: &[Blocker]) -> String {
+    match blockers.first() {
+        None => String::new(),
+        Some(first) if blockers.len() == 1 => format!("; it is held by {first}"),
+        Some(first) => format!("; it is held by {first} and {} more", blockers.len() - 1),
     }
 }
 

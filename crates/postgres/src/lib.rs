@@ -7,6 +7,7 @@ pub mod error;
 pub mod identity;
 pub mod ledger;
 pub mod options;
+pub mod retry;
 pub mod sandbox;
 pub mod session;
 pub mod target;

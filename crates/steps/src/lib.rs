@@ -6,10 +6,12 @@
 mod approve;
 pub mod backup;
 mod http;
+pub mod migrate;
 mod notify;
 mod process;
 pub mod restore;
 mod sh;
+pub mod sql;
 
 pub mod open;
 pub mod project;

@@ -9,7 +9,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, Ste
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
-use crate::{approve, backup, http, notify, restore, sh};
+use crate::{approve, backup, http, notify, restore, sh, sql};
 
 /// One kind of step.
 #[derive(Clone, Copy)]
@@ -29,7 +29,17 @@ pub type Build = fn(&Block, &Workplace) -> Result<Box<dyn Step>, StepError>;
 pub type UndoBy = fn(&Block, &Block, &Workplace) -> Result<Box<dyn Step>, StepError>;
 
 /// Every kind.
-pub const KINDS: &[Kind] = &[backup::KIND, restore::KIND, approve::KIND, http::KIND, sh::KIND, notify::KIND];
+pub const KINDS: &[Kind] = &[
+    sql::CHECK,
+    sql::PROBE,
+    sql::APPLY,
+    backup::KIND,
+    restore::KIND,
+    approve::KIND,
+    http::KIND,
+    sh::KIND,
+    notify::KIND,
+];
 
 static SPECS: LazyLock<Vec<KindSpec>> = LazyLock::new(|| KINDS.iter().map(|kind| kind.spec).collect());
 

@@ -42,6 +42,8 @@ struct Inner {
 pub struct Loan {
     target: String,
     session: Session,
+    /// An earlier step used it: the server may have closed it since.
+    pub reused: bool,
 }
 
 impl std::ops::Deref for Loan {
@@ -54,6 +56,13 @@ impl std::ops::Deref for Loan {
 impl std::ops::DerefMut for Loan {
     fn deref_mut(&mut self) -> &mut Session {
         &mut self.session
+    }
+}
+
+/// Names only: options hold passwords.
+impl std::fmt::Debug for Workplace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.places.keys()).finish()
     }
 }
 
@@ -126,10 +135,10 @@ impl Workplace {
         let options = self.postgres(target)?;
         let kept = self.0.idle.lock().await.remove(target);
         if let Some(session) = kept.filter(|session| !session.is_closed()) {
-            return Ok(Loan { target: target.to_owned(), session });
+            return Ok(Loan { target: target.to_owned(), session, reused: true });
         }
         let session = Session::connect(options, application_name).await.map_err(PgError::into_step_error)?;
-        Ok(Loan { target: target.to_owned(), session })
+        Ok(Loan { target: target.to_owned(), session, reused: false })
     }
 
     /// Keeps a session for the next step. The caller has left nothing in it: no open transaction, no changed setting

@@ -584,6 +584,14 @@ fn duration(text: &str, span: Span, found: &mut Vec<Diagnostic>) -> Option<Durat
     value
 }
 
+/// One expectation as a directive writes it; the error says what to write instead.
+///
+/// # Errors
+/// If the text is none.
+pub fn parse_expectation(text: &str) -> Result<crate::expectation::Expectation, &'static str> {
+    expectation::expectation(text)
+}
+
 /// `30s`, `5m`, `1h 30m`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();

@@ -1,0 +1,6 @@
+//! The kinds of step, run by the engine on real servers.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod backup;
+mod bench;
+mod sql;
