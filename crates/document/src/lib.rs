@@ -6,14 +6,18 @@
 pub mod adopt;
 pub mod diagnostic;
 pub mod expectation;
+pub mod lint;
 pub mod model;
 pub mod parse;
+pub mod render;
 pub mod secrets;
 pub mod sql;
 pub mod vocabulary;
 
 pub use adopt::{Proposal, adopt};
 pub use diagnostic::{Diagnostic, Severity};
+pub use lint::lint;
 pub use model::*;
 pub use parse::{Loader, Parsed, Values, parse, parse_duration, parse_expectation, parse_within};
+pub use render::{Format, render};
 pub use vocabulary::{FieldSpec, KindSpec, Vocabulary};

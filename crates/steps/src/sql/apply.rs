@@ -123,7 +123,6 @@ impl Apply {
             StepError { failure: Failure::Failed, ..error }
         };
         let (before, count) = self.preamble(entry, policy);
-        fault::pass(Point::BeforeEffect);
         let first = match Streamed::send(session, &format!("{before}{}", self.text.text)).await {
             Ok(sent) => sent.read(session, count, Some(judge), cx.cancel).await,
             Err(error) => Err(error),
@@ -150,9 +149,10 @@ impl Apply {
                 return Ok(Err(error));
             }
         };
+        fault::pass(Point::BeforeCommit);
         let end = format!("RESET SESSION AUTHORIZATION; RESET ROLE; {}; COMMIT", entry.record_sql());
         let committed = session.execute(&end).await;
-        fault::pass(Point::AfterEffect);
+        fault::pass(Point::AfterCommit);
         if let Err(error) = committed {
             if !session.is_closed() {
                 // A deferred constraint at COMMIT, say: rolled back, certainly.
