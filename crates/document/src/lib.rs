@@ -6,6 +6,7 @@
 pub mod adopt;
 pub mod diagnostic;
 pub mod expectation;
+pub mod fmt;
 pub mod lint;
 pub mod model;
 pub mod parse;
@@ -16,6 +17,7 @@ pub mod vocabulary;
 
 pub use adopt::{Proposal, adopt};
 pub use diagnostic::{Diagnostic, Severity};
+pub use fmt::format;
 pub use lint::lint;
 pub use model::*;
 pub use parse::{Loader, Parsed, Values, parse, parse_duration, parse_expectation, parse_within};

@@ -5,4 +5,4 @@ mod sqlite;
 mod step;
 mod swap;
 
-pub use step::{KIND, undo_by};
+pub use step::{KIND, put_back, undo_by};

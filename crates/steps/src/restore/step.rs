@@ -191,6 +191,22 @@ impl Restore {
     }
 }
 
+/// Puts a file in place of a target's database, outside of any run. `stamp` names what is kept.
+///
+/// # Errors
+/// If the file is no backup, or the database cannot be exchanged; until then nothing is touched.
+pub async fn put_back(
+    workplace: &Workplace,
+    target: &str,
+    file: &Path,
+    stamp: &str,
+    audience: Audience<'_>,
+) -> Result<Evidence, StepError> {
+    let options = workplace.postgres(target)?;
+    let names = Names::of(&options.database, stamp, "restore");
+    restore(options, target, file, &names, "pgrunbook:restore", workplace, audience).await
+}
+
 fn mark(step: &StepId, direction: pgrunbook_engine::step::Direction) -> String {
     format!("{step} {direction:?}")
 }

@@ -111,6 +111,7 @@ impl<'a> Judge<'a> {
             return match raised {
                 None => Ok(match &self.seen.columns {
                     Some(_) => rows(self.seen.row_count),
+                    None if self.seen.row_count == 0 => "done".to_owned(),
                     None => format!("{} changed", rows(self.seen.row_count)),
                 }),
                 Some(raised) => Err(format!("expected no error, got {}", shown_error(raised))),

@@ -1,0 +1,125 @@
+//! What every command begins with: the surroundings, the project, the runbook.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use pgrunbook_document::{Format, Runbook, Severity, VarValue, lint, parse, render};
+use pgrunbook_steps::{Opened, Project, Surroundings, open, registry};
+
+use crate::args::{Global, Output};
+use crate::failure::Failure;
+
+/// A call of the program.
+pub struct App {
+    pub global: Global,
+    pub surroundings: Surroundings,
+}
+
+impl App {
+    /// Reads the environment, once.
+    pub fn new(global: Global) -> Self {
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let var = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+        let surroundings = Surroundings {
+            home: var("HOME").map(PathBuf::from),
+            user: var("USER").or_else(|| var("LOGNAME")).or_else(own_name),
+            host: host.or_else(|| var("HOSTNAME")).unwrap_or_else(|| "localhost".to_owned()),
+            pid: std::process::id(),
+            cwd: std::env::current_dir().unwrap_or_default(),
+            env,
+        };
+        Self { global, surroundings }
+    }
+
+    /// The project's folder.
+    pub fn root(&self) -> PathBuf {
+        match &self.global.project {
+            Some(folder) => self.surroundings.cwd.join(folder),
+            None => Project::find(&self.surroundings.cwd).unwrap_or_else(|| self.surroundings.cwd.clone()),
+        }
+    }
+
+    pub fn project(&self) -> Result<Project, Failure> {
+        Ok(Project::load(&self.root(), self.global.environment.as_deref())?)
+    }
+
+    pub async fn open(&self) -> Result<Opened, Failure> {
+        Ok(open(self.project()?, &self.surroundings, self.global.principal.as_deref()).await?)
+    }
+
+    /// Whether somebody sits at a terminal and can be asked.
+    pub fn is_interactive(&self) -> bool {
+        self.global.format == Output::Human && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Whether colours may be printed to standard output.
+    pub fn colour(&self) -> bool {
+        self.global.format == Output::Human
+            && !self.global.no_color
+            && self.surroundings.var("NO_COLOR").is_none()
+            && std::io::stdout().is_terminal()
+    }
+
+    pub fn lint_format(&self) -> Format {
+        match self.global.format {
+            Output::Human | Output::Plain => Format::Human { colour: self.colour() },
+            Output::Json => Format::Json,
+            Output::Github => Format::Github,
+            Output::Sarif => Format::Sarif,
+        }
+    }
+
+    /// Reads a runbook, and refuses one with errors.
+    ///
+    /// Its path is kept relative to the project, so that the plan is the same on every machine.
+    pub fn runbook(&self, path: &Path) -> Result<Runbook, Failure> {
+        let full = self.surroundings.cwd.join(path);
+        let text = std::fs::read_to_string(&full)
+            .map_err(|error| Failure::unusable("file", format!("{} cannot be read: {error}", path.display())))?;
+        let root = self.root();
+        let shown = full.strip_prefix(&root).unwrap_or(path).display().to_string();
+        let parsed = parse(&shown, &text, &loader(&full), registry::vocabulary());
+        let found = lint(&parsed, registry::vocabulary());
+        let errors: Vec<_> = found.into_iter().filter(|one| one.severity == Severity::Error).collect();
+        if errors.is_empty() {
+            return Ok(parsed.runbook);
+        }
+        let count = if errors.len() == 1 { "an error".to_owned() } else { format!("{} errors", errors.len()) };
+        let mut failure = Failure::unusable("document", format!("{shown} has {count}; nothing was touched"));
+        failure.report = render(&errors, &parsed.runbook.sources, Format::Human { colour: self.colour() });
+        Err(failure)
+    }
+}
+
+/// Reads included files, relative to the runbook.
+pub fn loader(runbook: &Path) -> impl Fn(&str) -> Result<String, String> {
+    let folder = runbook.parent().map(Path::to_path_buf).unwrap_or_default();
+    move |path| std::fs::read_to_string(folder.join(path)).map_err(|error| format!("{path} cannot be read: {error}"))
+}
+
+/// `--var name=value`.
+pub fn variables(given: &[String]) -> Result<BTreeMap<String, VarValue>, Failure> {
+    given
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) => Ok((name.trim().to_owned(), VarValue::Text(value.to_owned()))),
+            None => Err(Failure::unusable("variable", format!("`{text}` is not NAME=VALUE"))),
+        })
+        .collect()
+}
+
+/// The operating system's name of the user, where the environment has none.
+fn own_name() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let uid = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    })
+}

@@ -1,0 +1,239 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+
+/// Executable PostgreSQL runbooks: planned, gated, proven, reversible.
+#[derive(Debug, Parser)]
+#[command(name = "pgrunbook", version, about, after_help = exit::HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// The project's folder; else the nearest one above that holds pgrunbook.toml.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+    /// The environment of pgrunbook.toml.
+    #[arg(short, long, global = true, value_name = "NAME", env = "PGRUNBOOK_ENVIRONMENT")]
+    pub environment: Option<String>,
+    /// Who acts, as pgrunbook.toml and allowed_signers name them; else user@host.
+    #[arg(long = "as", global = true, value_name = "PRINCIPAL", env = "PGRUNBOOK_AS")]
+    pub principal: Option<String>,
+    /// How to print. `json`: one event a line.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
+    pub format: Output,
+    /// No colours; NO_COLOR does the same.
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For a terminal.
+    Human,
+    /// Plain lines, without colours and progress bars.
+    Plain,
+    /// One JSON object a line.
+    Json,
+    /// Workflow commands of GitHub (lint).
+    Github,
+    /// SARIF 2.1.0 (lint).
+    Sarif,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write pgrunbook.toml and a first runbook into this folder.
+    Init,
+    /// Find what is wrong with runbooks, without touching a database.
+    Lint {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Lay a runbook out in the usual form.
+    Fmt {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Change nothing; exit 1 if something would change.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Read a prose runbook, and write a proposal with steps beside it.
+    Adopt {
+        file: PathBuf,
+        /// Where the proposal goes; else FILE.proposal.md.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Say what a runbook would do, by reading only.
+    Plan {
+        file: PathBuf,
+        #[command(flatten)]
+        vars: Vars,
+        /// Save the plan, to be approved and run.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Run a runbook.
+    Run {
+        file: PathBuf,
+        /// The saved plan that was approved; refused if anything moved since.
+        #[arg(long)]
+        plan: Option<PathBuf>,
+        #[command(flatten)]
+        vars: Vars,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Go on with a run after a stop, a failure or a crash.
+    Resume {
+        /// The run; else the newest that has not ended.
+        run: Option<String>,
+        /// STEP=done or STEP=again: what became of an effect that nobody can know.
+        #[arg(long, value_name = "STEP=ANSWER", requires = "reason")]
+        decide: Option<String>,
+        /// Why, for the journal.
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Go back on a rollback path.
+    Rollback {
+        /// The run; else the newest.
+        run: Option<String>,
+        /// `undo`, or the slug of a rollback section; asked for if several are open.
+        #[arg(long)]
+        path: Option<String>,
+        /// Why, for the journal.
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Run a runbook forward and back on a throwaway server, and record it as a rehearsal.
+    Rehearse {
+        file: PathBuf,
+        #[command(flatten)]
+        vars: Vars,
+        /// A dump (pg_dump -Fc) that is the starting point; else the files of `[rehearsal] setup`.
+        #[arg(long, value_name = "DUMP")]
+        from: Option<PathBuf>,
+    },
+    /// List the runs, or say where one stands and which ways back are open.
+    Status { run: Option<String> },
+    /// Print a run's journal: every event, with its evidence.
+    Show { run: Option<String> },
+    /// Follow a run that another process is at work on.
+    Watch { run: Option<String> },
+    /// Copy a database into a file, and prove that it can be restored.
+    Backup {
+        /// The target of pgrunbook.toml; else `main`.
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// Where the file goes.
+        out: PathBuf,
+        /// How it is proven.
+        #[arg(long, value_enum, default_value_t = VerifyHow::List)]
+        verify: VerifyHow,
+    },
+    /// Put a backup in place of a database; what was there is kept under another name.
+    Restore {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// A file that `backup` or `pg_dump -Fc` made.
+        file: PathBuf,
+        /// Needed, since the sessions of the database are ended.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Throwaway PostgreSQL servers.
+    Sandbox {
+        #[command(subcommand)]
+        action: SandboxAction,
+    },
+    /// Print a completion script.
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page.
+    Man,
+}
+
+/// Values for variables.
+#[derive(Debug, Clone, Args)]
+pub struct Vars {
+    /// A variable's value.
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    pub vars: Vec<String>,
+}
+
+/// What a person says in advance.
+#[derive(Debug, Clone, Args)]
+pub struct Consent {
+    /// A TOML file with answers to checklist items; refused in protected environments.
+    #[arg(long, value_name = "FILE")]
+    pub answers: Option<PathBuf>,
+    /// The confirmation text of a protected environment.
+    #[arg(long, value_name = "TEXT")]
+    pub confirm: Option<String>,
+    /// Accept a target's new timeline (failover).
+    #[arg(long)]
+    pub accept_timeline: bool,
+    /// Ask nothing: stop where a person is needed.
+    #[arg(long)]
+    pub no_input: bool,
+}
+
+/// How a backup is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VerifyHow {
+    /// By its table of contents.
+    List,
+    /// By restoring it into a throwaway server and comparing every table.
+    Restore,
+}
+
+/// `pgrunbook sandbox ...`
+#[derive(Debug, Subcommand)]
+pub enum SandboxAction {
+    /// Start one; it ends with Ctrl-C, or stays with --detach.
+    Up {
+        /// A name for it.
+        #[arg(long)]
+        name: Option<String>,
+        /// Leave it running until `sandbox down`.
+        #[arg(long)]
+        detach: bool,
+        /// A major version of those that are installed.
+        #[arg(long)]
+        major: Option<u32>,
+        /// Commits survive a crash of the machine: slower.
+        #[arg(long)]
+        durable: bool,
+        /// PgBouncer in transaction mode in front of it, for this user and password too (repeatable).
+        #[arg(long, value_name = "USER:PASSWORD")]
+        pooler: Vec<String>,
+        /// Make this database.
+        #[arg(long)]
+        database: Option<String>,
+    },
+    /// End one, or all.
+    Down {
+        #[arg(required_unless_present = "all")]
+        name: Option<String>,
+        #[arg(long)]
+        all: bool,
+    },
+    /// Names of those that run.
+    List,
+}

@@ -1,0 +1,76 @@
+//! `lint` and `fmt`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use pgrunbook_document::{Format, Severity, format, lint as look, parse, render};
+use pgrunbook_steps::registry;
+
+use crate::app::{App, loader};
+use crate::exit;
+use crate::failure::Failure;
+
+/// Prints what is wrong with runbooks. Exit 2 with errors.
+pub fn lint(app: &App, files: &[PathBuf]) -> Result<u8, Failure> {
+    let (mut found, mut sources) = (Vec::new(), Vec::new());
+    for file in files {
+        let text = read(app, file)?;
+        let full = app.surroundings.cwd.join(file);
+        let parsed = parse(&file.display().to_string(), &text, &loader(&full), registry::vocabulary());
+        // One report over all files: their sources stand one after the other.
+        let before = sources.len();
+        for mut one in look(&parsed, registry::vocabulary()) {
+            one.span.file += before;
+            found.push(one);
+        }
+        sources.extend(parsed.runbook.sources);
+    }
+    let report_format = app.lint_format();
+    let _ = write!(std::io::stdout(), "{}", render(&found, &sources, report_format));
+    let errors = found.iter().filter(|one| one.severity == Severity::Error).count();
+    if let Format::Human { .. } = report_format {
+        let warnings = found.iter().filter(|one| one.severity == Severity::Warning).count();
+        let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        let _ = writeln!(
+            std::io::stdout(),
+            "{}: {}, {}",
+            count(files.len(), "file"),
+            count(errors, "error"),
+            count(warnings, "warning")
+        );
+    }
+    Ok(if errors == 0 { exit::DONE } else { exit::UNUSABLE })
+}
+
+/// Lays files out in the usual form.
+pub fn fmt(app: &App, files: &[PathBuf], check: bool) -> Result<u8, Failure> {
+    let mut changed = 0;
+    for file in files {
+        let text = read(app, file)?;
+        let formatted = format(&text);
+        if formatted == text {
+            continue;
+        }
+        changed += 1;
+        if check {
+            println!("{} would change", file.display());
+        } else {
+            write_whole(&app.surroundings.cwd.join(file), &formatted)?;
+            println!("{} changed", file.display());
+        }
+    }
+    Ok(if check && changed > 0 { exit::FAILED } else { exit::DONE })
+}
+
+pub(super) fn read(app: &App, file: &std::path::Path) -> Result<String, Failure> {
+    std::fs::read_to_string(app.surroundings.cwd.join(file))
+        .map_err(|error| Failure::unusable("file", format!("{} cannot be read: {error}", file.display())))
+}
+
+/// Writes beside and renames: a crash leaves the old file or the new one.
+pub(super) fn write_whole(path: &std::path::Path, text: &str) -> Result<(), Failure> {
+    let beside = path.with_extension("pgrunbook-new");
+    std::fs::write(&beside, text)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(|error| Failure::unusable("file", format!("{} cannot be written: {error}", path.display())))
+}

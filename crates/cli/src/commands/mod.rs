@@ -1,0 +1,40 @@
+//! One file for each command, or for commands that are one thing from two sides.
+
+mod adopt;
+mod backup;
+mod init;
+mod lint;
+mod plan;
+mod run;
+mod sandbox;
+mod status;
+
+use crate::app::App;
+use crate::args::Command;
+use crate::failure::Failure;
+
+/// Runs a command; the exit code.
+pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Init => init::init(app),
+        Command::Lint { files } => lint::lint(app, &files),
+        Command::Fmt { files, check } => lint::fmt(app, &files, check),
+        Command::Adopt { file, out } => adopt::adopt(app, &file, out.as_deref()),
+        Command::Plan { file, vars, out } => plan::plan(app, &file, &vars, out.as_deref()).await,
+        Command::Run { file, plan, vars, consent } => run::run(app, &file, plan.as_deref(), &vars, &consent).await,
+        Command::Resume { run, decide, reason, consent } => {
+            run::resume(app, run.as_deref(), decide.as_deref(), reason.as_deref(), &consent).await
+        }
+        Command::Rollback { run, path, reason, consent } => {
+            run::rollback(app, run.as_deref(), path.as_deref(), reason, &consent).await
+        }
+        Command::Rehearse { file, vars, from } => run::rehearse(app, &file, &vars, from.as_deref()).await,
+        Command::Status { run } => status::status(app, run.as_deref()).await,
+        Command::Show { run } => status::show(app, run.as_deref()).await,
+        Command::Watch { run } => status::watch(app, run.as_deref()).await,
+        Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
+        Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
+        Command::Sandbox { action } => sandbox::sandbox(app, action).await,
+        Command::Completions { .. } | Command::Man => unreachable!("answered before the runtime was started"),
+    }
+}

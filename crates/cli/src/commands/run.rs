@@ -1,0 +1,330 @@
+//! `run`, `resume`, `rollback` and `rehearse`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pgrunbook_document::{ItemId, StepId};
+use pgrunbook_engine::journal::{Decision, Direction, ItemOutcome};
+use pgrunbook_engine::{Cancel, Engine, ItemAnswer, Plan, Purpose, RunEnd, RunOptions, Status, UNDO, Waiting};
+use pgrunbook_steps::{Source, rehearse as rehearsal};
+use serde::Deserialize;
+
+use crate::app::{App, variables};
+use crate::args::{Consent, Output, Vars};
+use crate::console::{Console, put};
+use crate::exit;
+use crate::failure::Failure;
+
+/// Plans (or takes a saved plan), begins and runs.
+pub async fn run(app: &App, file: &Path, saved: Option<&Path>, vars: &Vars, consent: &Consent) -> Result<u8, Failure> {
+    let runbook = app.runbook(file)?;
+    let opened = app.open().await?;
+    let engine = &opened.engine;
+    let plan = match saved {
+        None => engine.plan(&runbook, &variables(&vars.vars)?).await?,
+        Some(path) => {
+            let text = super::lint::read(app, path)?;
+            let saved: Plan = serde_json::from_str(&text)
+                .map_err(|error| Failure::unusable("plan", format!("{} is no plan: {error}", path.display())))?;
+            if !saved.is_whole() {
+                return Err(Failure::unusable(
+                    "moved",
+                    format!(
+                        "{} was edited: its digest is not that of its content. Nothing was touched",
+                        path.display()
+                    ),
+                )
+                .help("make a new plan and let it be approved"));
+            }
+            engine.renew(&saved, &runbook).await?
+        }
+    };
+    let options = options(app, &plan, consent)?;
+    let run = engine.begin(plan.clone(), Purpose::Real).await?;
+    say(app, &format!("Run {run}: {}", plan.title));
+    let console = Console::new(app, &plan, options.cancel.clone(), consent.no_input, false);
+    let end = engine.run(&run, &options, &console).await;
+    finish(app, &run, end?)
+}
+
+/// Goes on with a run.
+pub async fn resume(
+    app: &App,
+    run: Option<&str>,
+    decide: Option<&str>,
+    reason: Option<&str>,
+    consent: &Consent,
+) -> Result<u8, Failure> {
+    let opened = app.open().await?;
+    let engine = &opened.engine;
+    let status = find(engine, run, true).await?;
+    let run = status.run;
+    if let (Some(decide), Some(reason)) = (decide, reason) {
+        let (step, decision) = decision(decide)?;
+        engine.decide(&run, &step, decision, reason).await?;
+    }
+    let plan = &status.state.plan;
+    let options = options(app, plan, consent)?;
+    say(app, &format!("Run {run}: {}", plan.title));
+    let console = Console::new(app, plan, options.cancel.clone(), consent.no_input, status.state.rehearsal);
+    let end = engine.run(&run, &options, &console).await;
+    finish(app, &run, end?)
+}
+
+fn decision(text: &str) -> Result<(StepId, Decision), Failure> {
+    let wrong = || {
+        Failure::unusable("decide", format!("`{text}` is no decision"))
+            .help("write STEP=done (it happened) or STEP=again (run it again)")
+    };
+    let (step, answer) = text.split_once('=').ok_or_else(wrong)?;
+    let decision = match answer {
+        "done" => Decision::Done,
+        "again" => Decision::Again,
+        _ => return Err(wrong()),
+    };
+    Ok((step.parse().map_err(|_| wrong())?, decision))
+}
+
+/// Goes back.
+pub async fn rollback(
+    app: &App,
+    run: Option<&str>,
+    path: Option<&str>,
+    reason: Option<String>,
+    consent: &Consent,
+) -> Result<u8, Failure> {
+    let opened = app.open().await?;
+    let engine = &opened.engine;
+    let status = find(engine, run, false).await?;
+    let run = status.run;
+    let plan = &status.state.plan;
+    let options = options(app, plan, consent)?;
+    let console = Console::new(app, plan, options.cancel.clone(), consent.no_input, status.state.rehearsal);
+    let path = match (path, &status.state.turned_back) {
+        (Some(path), _) => path.to_owned(),
+        (None, Some(path)) => path.clone(),
+        (None, None) => {
+            let paths = engine.paths(&run, &console).await?;
+            let open: Vec<_> = paths.iter().filter(|path| path.open.is_ok()).collect();
+            match open.as_slice() {
+                [only] => only.slug.clone(),
+                _ => {
+                    let mut failure = Failure::unusable("path", "choose a way back with --path; nothing was touched");
+                    failure.report = super::status::shown_paths(&paths);
+                    return Err(failure);
+                }
+            }
+        }
+    };
+    say(app, &format!("Run {run}: {}", plan.title));
+    let end = engine.rollback(&run, &path, reason, &options, &console).await;
+    finish(app, &run, end?)
+}
+
+/// Forward and back on a throwaway server.
+pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>) -> Result<u8, Failure> {
+    let runbook = app.runbook(file)?;
+    let project = app.project()?;
+    let source = match from {
+        Some(dump) => Source::Dump(app.surroundings.cwd.join(dump)),
+        None => Source::Files,
+    };
+    say(app, "Starting a throwaway server for the rehearsal");
+    let rehearsal = rehearsal(project, &app.surroundings, app.global.principal.as_deref(), &source).await?;
+    let engine = &rehearsal.opened.engine;
+    let plan = engine.plan(&runbook, &variables(&vars.vars)?).await?;
+    let consent = Consent { answers: None, confirm: None, accept_timeline: false, no_input: true };
+    let options = options(app, &plan, &consent)?;
+    let run = engine.begin(plan.clone(), Purpose::Rehearsal).await?;
+    say(app, &format!("Rehearsal {run}: {}", plan.title));
+    let console = Console::new(app, &plan, options.cancel.clone(), true, true);
+    let end = engine.run(&run, &options, &console).await?;
+    if end != RunEnd::Completed {
+        return finish(app, &run, end);
+    }
+    let end = engine.rollback(&run, UNDO, Some("rehearsal".to_owned()), &options, &console).await?;
+    if end == RunEnd::RolledBack {
+        say(app, &format!("Rehearsed forward and back. content {}", plan.content_digest));
+    }
+    finish(app, &run, end)
+}
+
+/// The run that is meant: the newest, or the newest that has not ended.
+pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Status, Failure> {
+    if let Some(run) = run {
+        return Ok(engine.status(run).await?);
+    }
+    for run in engine.journal.runs().await? {
+        let status = engine.status(&run).await?;
+        if !status.state.rehearsal && (!open || status.state.ended.is_none()) {
+            return Ok(status);
+        }
+    }
+    let what = if open { "no run is open" } else { "there is no run yet" };
+    Err(Failure::unusable("run", what).help("begin one: pgrunbook run RUNBOOK.md"))
+}
+
+/// What a person said in advance, and their Ctrl-C.
+fn options(app: &App, plan: &Plan, consent: &Consent) -> Result<RunOptions, Failure> {
+    let answers = match &consent.answers {
+        None => BTreeMap::new(),
+        Some(path) => answers(app, plan, path)?,
+    };
+    let options = RunOptions {
+        cancel: Cancel::default(),
+        approvals: Vec::new(),
+        answers,
+        accept_timeline: consent.accept_timeline,
+        confirmation: consent.confirm.clone(),
+    };
+    let (cancel, quiet) = (options.cancel.clone(), app.global.format == Output::Json);
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            let first = !cancel.is_stopping();
+            cancel.ask();
+            if !quiet {
+                eprintln!(
+                    "\n{}",
+                    if first {
+                        "Stopping after this step; the run can be resumed. Press Ctrl-C again to cancel the step."
+                    } else {
+                        "Cancelling the step."
+                    }
+                );
+            }
+        }
+    });
+    Ok(options)
+}
+
+/// `"line of the checklist" = "confirmed"`, or `{ outcome = "not-applicable", note = "why" }`; also by the item's id.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Word(String),
+    Whole { outcome: String, note: Option<String> },
+}
+
+fn answers(app: &App, plan: &Plan, path: &Path) -> Result<BTreeMap<ItemId, ItemAnswer>, Failure> {
+    let text = super::lint::read(app, path)?;
+    let bad = |why: String| Failure::unusable("answers", format!("{}: {why}", path.display()));
+    let given: BTreeMap<String, Answer> = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
+    let mut answers = BTreeMap::new();
+    for (name, answer) in given {
+        let item =
+            plan.phases.iter().chain(&plan.rollback_paths).flat_map(|phase| &phase.entries).find_map(
+                |entry| match entry {
+                    pgrunbook_engine::plan::PlannedEntry::Item { id, text, .. } if *text == name || id.0 == name => {
+                        Some(id.clone())
+                    }
+                    _ => None,
+                },
+            );
+        let item = item.ok_or_else(|| bad(format!("the plan has no checklist line \"{name}\"")))?;
+        let (outcome, note) = match answer {
+            Answer::Word(outcome) => (outcome, None),
+            Answer::Whole { outcome, note } => (outcome, note),
+        };
+        let outcome = match outcome.as_str() {
+            "confirmed" => ItemOutcome::Confirmed,
+            "not-applicable" if note.is_some() => ItemOutcome::NotApplicable,
+            "not-applicable" => return Err(bad(format!("\"{name}\": say in `note` why it is not applicable"))),
+            "refused" => ItemOutcome::Refused,
+            other => return Err(bad(format!("`{other}` is no answer: confirmed, not-applicable or refused"))),
+        };
+        answers.insert(item, ItemAnswer { outcome, note });
+    }
+    Ok(answers)
+}
+
+fn say(app: &App, text: &str) {
+    if app.global.format != Output::Json {
+        put(text);
+    }
+}
+
+/// Says how far it went and what goes on; the exit code.
+fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
+    let code = exit::of_end(&end);
+    let next = format!("pgrunbook resume {run}");
+    let way = |direction: Direction| if direction == Direction::Back { "Its undo" } else { "It" };
+    let (word, text, then) = match end {
+        RunEnd::Completed => ("completed", String::new(), String::new()),
+        RunEnd::RolledBack => ("rolled-back", String::new(), String::new()),
+        RunEnd::Failed { step, direction, help, .. } => (
+            "failed",
+            format!(
+                "Stopped at step `{step}`. {} did not happen; what was done before stays.{}",
+                way(direction),
+                help.map_or_else(String::new, |help| format!("\n  help: {help}"))
+            ),
+            format!("{next}\npgrunbook rollback {run}"),
+        ),
+        RunEnd::RollbackBlocked { step, help, undone, left, .. } => {
+            let list = |steps: &[StepId]| match steps {
+                [] => "nothing".to_owned(),
+                steps => steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            };
+            let help = help.map_or_else(String::new, |help| format!("\n  help: {help}"));
+            (
+                "rollback-blocked",
+                format!("The way back is blocked at `{step}`. Undone: {}. Left: {}.{help}", list(&undone), list(&left)),
+                next,
+            )
+        }
+        RunEnd::Refused { text, note, .. } => {
+            let note = note.map_or_else(String::new, |note| format!(": {note}"));
+            ("refused", format!("Refused: \"{text}\"{note}."), format!("{next}\npgrunbook rollback {run}"))
+        }
+        RunEnd::Waiting { on } => ("waiting", waiting(&on), waiting_command(&on, run, &next)),
+        RunEnd::Unknown { step, direction, why } => (
+            "unknown",
+            format!(
+                "Nobody can tell whether step `{step}`{} happened: {why}.\nLook at the target, then say what became of it; there is no default.",
+                if direction == Direction::Back { " (its undo)" } else { "" }
+            ),
+            format!(
+                "{next} --decide {step}=done --reason \"how you know\"\n{next} --decide {step}=again --reason \"why that is safe\""
+            ),
+        ),
+        RunEnd::Stopped { why } => ("stopped", format!("Stopped: {why}."), format!("{next}\npgrunbook rollback {run}")),
+    };
+    if app.global.format == Output::Json {
+        put(&serde_json::json!({ "type": "end", "run": run, "end": word, "exit": code, "text": text, "next": then.lines().collect::<Vec<_>>() }).to_string());
+        return Ok(code);
+    }
+    if !text.is_empty() {
+        put(&format!("\n{text}"));
+    }
+    for command in then.lines() {
+        put(&format!("  {command}"));
+    }
+    Ok(code)
+}
+
+fn waiting(on: &Waiting) -> String {
+    match on {
+        Waiting::Item { text, roles, .. } => {
+            let who = if roles.is_empty() { "a person".to_owned() } else { format!("@{}", roles.join(", @")) };
+            format!("Waiting for {who}: \"{text}\"")
+        }
+        Waiting::Approvals { why, missing, roles } => {
+            let roles = if roles.is_empty() { String::new() } else { format!(" (roles: {})", roles.join(", ")) };
+            format!("Waiting for {missing} approval(s){roles}: {why}.")
+        }
+        Waiting::Confirmation { wanted } => format!("Waiting for the confirmation text \"{wanted}\"."),
+        Waiting::Acceptance { what } => format!("Waiting for somebody to accept it: {what}."),
+        Waiting::Step { message, help, .. } => {
+            format!("Waiting: {message}{}", help.as_ref().map_or_else(String::new, |help| format!("\n  help: {help}")))
+        }
+    }
+}
+
+fn waiting_command(on: &Waiting, run: &str, next: &str) -> String {
+    match on {
+        Waiting::Item { .. } => format!("{next}\n{next} --answers FILE"),
+        Waiting::Approvals { .. } | Waiting::Step { .. } => format!("pgrunbook approve {run}\n{next}"),
+        Waiting::Confirmation { wanted } => format!("{next} --confirm \"{wanted}\""),
+        Waiting::Acceptance { .. } => format!("{next} --accept-timeline"),
+    }
+}
