@@ -3,4 +3,5 @@
 
 mod backup;
 mod bench;
+mod migrate;
 mod sql;

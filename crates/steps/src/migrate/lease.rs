@@ -1,19 +1,20 @@
 //! One runner at a time for each chain.
 //!
 //! A row in `pgrunbook.migration_runner` names the runner. It is a lock that a transaction pooler cannot break: every
-//! migration touches it in its own transaction, so a runner at work is known by the lock on its row, a waiting one by its
-//! heartbeat, and a dead one by its backend that is gone.
+//! migration touches it in its own transaction, so a runner at work is known by the lock on its row or its busy backend, a
+//! waiting one by its heartbeat, and a dead one by its backend that is gone.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrunbook_engine::StepError;
 use pgrunbook_postgres::{PgError, Session};
 
-use super::Surroundings;
 use super::history::{create, is_missing, literal};
+use super::runner::Around;
 
-/// A runner that was not heard of for this long, and holds no lock on its row, is taken for dead.
-const EXPIRY: &str = "30 s";
+/// A runner whose backend is idle and that has written nothing for this long is taken for dead: behind a pooler the
+/// backend outlives it. Longer than any pause between two attempts to get a lock.
+const EXPIRY: &str = "90 s";
 
 /// How often a waiting runner looks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -35,7 +36,7 @@ impl Lease {
         chain: &str,
         run: Option<&str>,
         wait: Duration,
-        around: &Surroundings<'_>,
+        around: &Around<'_>,
     ) -> Result<Self, StepError> {
         let token = token(session);
         let begun = around.clock.instant();
@@ -58,7 +59,9 @@ impl Lease {
             if waited >= wait || around.cancel.is_stopping() {
                 return Err(StepError::unusable(
                     "chain-taken",
-                    format!("chain `{chain}` is being changed by {holder}, after {waited:.0?} still. Nothing was changed."),
+                    format!(
+                        "chain `{chain}` is being changed by {holder}, after {waited:.0?} still. Nothing was changed."
+                    ),
                 )
                 .help("wait for it to end, or end its session if it hangs; then run this again"));
             }
@@ -97,21 +100,6 @@ impl Lease {
         ));
         session.execute(&text).await
     }
-
-    /// Shows that the runner lives, while it does something outside of transactions.
-    ///
-    /// # Errors
-    /// If the connection is lost.
-    pub async fn beat(&self, session: &Session) -> Result<(), PgError> {
-        session
-            .execute(&format!(
-                "UPDATE pgrunbook.migration_runner SET heartbeat_at = pg_catalog.clock_timestamp()
-                 WHERE chain = {} AND token = {}",
-                literal(&self.chain),
-                literal(&self.token)
-            ))
-            .await
-    }
 }
 
 /// A name for this runner that no other has.
@@ -137,10 +125,10 @@ async fn claim(
          ON CONFLICT (chain) DO UPDATE SET token = excluded.token, operator = excluded.operator, run = excluded.run,
              since = excluded.since, heartbeat_at = excluded.heartbeat_at, backend_pid = excluded.backend_pid,
              backend_start = excluded.backend_start
-         WHERE r.heartbeat_at < pg_catalog.clock_timestamp() - interval '{EXPIRY}'
-            OR r.backend_start IS NOT NULL AND NOT EXISTS (
-                SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = r.backend_pid
-                AND (a.backend_start = r.backend_start OR a.backend_start IS NULL))
+         WHERE NOT EXISTS (
+             SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = r.backend_pid
+             AND (a.backend_start = r.backend_start OR a.backend_start IS NULL OR r.backend_start IS NULL)
+             AND (a.state IS DISTINCT FROM 'idle' OR r.heartbeat_at >= pg_catalog.clock_timestamp() - interval '{EXPIRY}'))
          RETURNING token;
          COMMIT",
         chain = literal(chain),
@@ -167,9 +155,4 @@ async fn holder(session: &Session, chain: &str) -> Result<Option<String>, PgErro
         ))
         .await?;
     Ok(answers.last().and_then(|answer| answer.rows.first()?.first()?.clone()))
-}
-
-/// Measures in whole milliseconds.
-pub fn milliseconds(since: Instant) -> u128 {
-    since.elapsed().as_millis()
 }

@@ -1,10 +1,23 @@
 //! Chains of migrations: an ordered set of SQL files with its own history in one schema of the target.
+//!
+//! A file runs in one transaction with its row in the history; a file that cannot is run statement by statement, and
+//! each statement is recorded. What a crash or a lost connection leaves is settled by the history, never guessed.
 
+pub mod adopt;
 pub mod chain;
+mod dry;
 pub mod error;
 pub mod history;
 pub mod layout;
+mod lease;
+mod runner;
+mod send;
 pub mod standing;
+mod step;
 pub mod text;
+mod verify;
 
+pub use dry::{DryRun, dry_run};
+pub use runner::{Applied, Around, Goal, Options, Runner};
+pub use step::KIND;
 pub use text::shown;

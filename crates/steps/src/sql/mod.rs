@@ -10,6 +10,7 @@ mod send;
 mod step;
 
 pub use apply::Apply;
+pub(crate) use apply::held_by;
 pub use judge::{Judge, Raised, Seen};
 pub use outside::{Stands, is_finished_by, stands};
 pub use send::{Answered, Question, Streamed, ask};

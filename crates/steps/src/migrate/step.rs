@@ -1,0 +1,366 @@
+//! The block: `migrate = "eng"`, `target = "main"`, `chain = "db/migrations/eng"`, `undo = "down"`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
+use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_postgres::ledger::{self, Entry};
+use pgrunbook_postgres::{PgError, Session};
+use serde::Deserialize;
+
+use super::chain::Chain;
+use super::error::ChainError;
+use super::history;
+use super::layout::Version;
+use super::runner::{Applied, Around, Goal, Options, Runner, chain_error};
+use super::standing::{Finding, RowState};
+use super::text::Text;
+use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::workplace::Workplace;
+
+/// The kind `migrate`.
+pub const KIND: Kind = Kind {
+    spec: KindSpec {
+        name: "migrate",
+        language: Language::Toml,
+        summary: "Applies the pending migrations of a chain, each in one transaction with its row in the history.",
+        fields: &[
+            FieldSpec {
+                name: "chain",
+                about: "The folder of the migrations, relative to the project.",
+                required: true,
+            },
+            FieldSpec { name: "to", about: "The version up to which they are applied; else all.", required: false },
+            FieldSpec {
+                name: "down_to",
+                about: "Goes down instead, to this version, which stays; `\"0\"` takes everything back.",
+                required: false,
+            },
+            FieldSpec {
+                name: "out_of_order",
+                about: "Whether files that stand before applied ones are applied too.",
+                required: false,
+            },
+            FieldSpec {
+                name: "verify",
+                about: "Whether the verify files are run after each migration; they are, if nothing is said.",
+                required: false,
+            },
+        ],
+        needs_target: true,
+        changes: true,
+        undo_words: &["down"],
+        check: |block| fields::<Fields>(block).map(drop),
+    },
+    build,
+    undo_by: None,
+};
+
+/// Applies the pending migrations of a chain.
+///
+/// Effect: transactional, since each file's row is committed with it. Undo: `down`, by the down files of what this step
+/// applied.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    #[serde(rename = "migrate")]
+    _id: String,
+    chain: String,
+    to: Option<String>,
+    down_to: Option<String>,
+    #[serde(default)]
+    out_of_order: bool,
+    #[serde(default = "yes")]
+    verify: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+struct Migrate {
+    target: String,
+    /// As the runbook writes it: the history is kept under it.
+    chain: String,
+    folder: PathBuf,
+    goal: Goal,
+    out_of_order: bool,
+    verify: bool,
+    workplace: Workplace,
+}
+
+fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
+    let fields: Fields = bound_fields(block)?;
+    let target = required_target(block)?;
+    workplace.postgres(&target)?;
+    let version =
+        |text: &str| Version::parse(text).ok_or_else(|| chain_error(ChainError::NotAVersion { text: text.to_owned() }));
+    let goal = match (&fields.to, &fields.down_to) {
+        (to, None) => Goal::Up(to.as_deref().map(version).transpose()?),
+        (None, Some(to)) if to == "0" => Goal::Down(None),
+        (None, Some(to)) => Goal::Down(Some(version(to)?)),
+        (Some(_), Some(_)) => {
+            return Err(StepError::unusable("bad-value", format!("step `{}` has both `to` and `down_to`", block.id)));
+        }
+    };
+    Ok(Box::new(Migrate {
+        target,
+        folder: workplace.root().join(&fields.chain),
+        chain: fields.chain,
+        goal,
+        out_of_order: fields.out_of_order,
+        verify: fields.verify,
+        workplace: workplace.clone(),
+    }))
+}
+
+impl Migrate {
+    fn read(&self) -> Result<Chain, StepError> {
+        Chain::read(&self.chain, &self.folder).map_err(chain_error)
+    }
+
+    async fn session(&self, name: &str) -> Result<Session, StepError> {
+        Session::connect(self.workplace.postgres(&self.target)?, name).await.map_err(PgError::into_step_error)
+    }
+
+    async fn go(&self, cx: &RunCx<'_>, goal: &Goal) -> Result<(Applied, Result<(), StepError>), StepError> {
+        let chain = self.read()?;
+        let tell = |line: String| cx.say(line);
+        let runner = Runner {
+            chain: &chain,
+            target: self.workplace.postgres(&self.target)?,
+            options: Options { out_of_order: self.out_of_order, verify: self.verify, ..Options::default() },
+            around: Around {
+                clock: cx.clock,
+                cancel: cx.cancel,
+                operator: cx.operator,
+                run: Some((cx.run, cx.step.as_str())),
+                assert: Some(Entry::of(cx).assert_sql()),
+                tell: &tell,
+            },
+        };
+        let mut applied = Applied::default();
+        let done = runner.go(goal, &mut applied).await;
+        Ok((applied, done))
+    }
+
+    /// Versions that this step of this run has applied, in order of their writing.
+    async fn applied_by(&self, session: &Session, cx: &RunCx<'_>) -> Result<Vec<String>, StepError> {
+        let kept = history::read(session, &self.chain).await.map_err(PgError::into_step_error)?;
+        let own = kept.into_iter().filter(|kept| {
+            !kept.row.repeatable
+                && kept.row.run.as_deref() == Some(cx.run)
+                && kept.step.as_deref() == Some(cx.step.as_str())
+        });
+        Ok(own.map(|kept| kept.row.version).collect())
+    }
+
+    fn evidence(versions: &[String], applied: &Applied) -> Evidence {
+        let summary = match (versions, applied.repeatable.len()) {
+            ([], 0) => "nothing was pending".to_owned(),
+            ([], count) => format!("{count} repeatable file(s) applied again"),
+            (versions, 0) => format!("{} applied", versions.join(", ")),
+            (versions, count) => format!("{} applied, and {count} repeatable file(s)", versions.join(", ")),
+        };
+        Evidence::of(summary)
+            .fact("applied", versions.to_vec())
+            .fact("repeatable", applied.repeatable.clone())
+            .fact("verified", applied.verified.clone())
+    }
+}
+
+#[async_trait]
+impl Step for Migrate {
+    fn effect(&self) -> Effect {
+        Effect::Transactional
+    }
+
+    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        let chain = self.read()?;
+        let session = self.session("pgrunbook:plan").await?;
+        let (standing, _) = Runner::standing(&chain, &session).await.map_err(PgError::into_step_error)?;
+        let mut change = Change::default();
+        for migration in &chain.migrations {
+            let scripts = [Some(&migration.up), migration.down.as_ref(), migration.verify.as_ref()];
+            for script in scripts.into_iter().flatten() {
+                change.files.insert(format!("{}/{}", self.chain, script.shown), script.sha256.clone());
+            }
+        }
+        for file in &chain.repeatable {
+            change.files.insert(format!("{}/{}", self.chain, file.script.shown), file.script.sha256.clone());
+        }
+        for finding in &standing.findings {
+            let passes = matches!(finding, Finding::OutOfOrder { .. }) && self.out_of_order;
+            if finding.blocks() && !passes && matches!(self.goal, Goal::Up(_)) {
+                change.blocked.get_or_insert_with(|| format!("{finding}; {}", finding.remedy()));
+            } else {
+                change.warnings.push(finding.to_string());
+            }
+        }
+        match &self.goal {
+            Goal::Up(to) => {
+                if let Some(to) = to
+                    && chain.find(to).is_none()
+                {
+                    return Err(chain_error(ChainError::NoSuchVersion { version: to.to_string() }));
+                }
+                let within = |version: &Version| to.as_ref().is_none_or(|to| version <= to);
+                let pending: Vec<_> = standing.pending.iter().filter(|one| within(&one.version)).collect();
+                change.summary = match pending.as_slice() {
+                    [] => "nothing is pending".to_owned(),
+                    [one] => format!("apply {}", one.title()),
+                    [first, .., last] => {
+                        format!("apply {} migrations, {} to {}", pending.len(), first.version, last.version)
+                    }
+                };
+                for migration in pending {
+                    let text = Text::read(&migration.up).map_err(chain_error)?;
+                    let count = text.statements.len();
+                    let note = text.mode.note().map_or_else(String::new, |note| format!("; {note}"));
+                    let down = if migration.down.is_some() { "" } else { "; no down file" };
+                    change.details.push(format!("{}: {count} statement(s){note}{down}", migration.title()));
+                }
+                if standing.pending.is_empty() || to.is_none() {
+                    let names = standing.repeatable.iter().map(|file| format!("{}: applied again", file.script.shown));
+                    change.details.extend(names);
+                }
+            }
+            Goal::Down(to) => {
+                let above = |version: &str| {
+                    Version::parse(version).is_some_and(|version| to.as_ref().is_none_or(|to| version > *to))
+                };
+                let rows: Vec<_> = standing.applied.iter().filter(|row| above(&row.version)).collect();
+                change.summary = match rows.as_slice() {
+                    [] => "nothing to take back".to_owned(),
+                    rows => format!(
+                        "take back {}",
+                        rows.iter().rev().map(|row| row.version.as_str()).collect::<Vec<_>>().join(", ")
+                    ),
+                };
+            }
+        }
+        // What is applied when the run begins must be what was applied when it was planned.
+        let newest = standing.newest.map_or_else(|| "nothing".to_owned(), |version| version.to_string());
+        if self.is_first(&standing.applied) {
+            change.preconditions.insert(format!("chain {}", self.chain), newest);
+        }
+        Ok(change)
+    }
+
+    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        let (applied, done) = self.go(cx, &self.goal).await?;
+        let down = matches!(self.goal, Goal::Down(_));
+        match done {
+            Ok(()) if down => Ok(Evidence::of(match applied.versions.as_slice() {
+                [] => "nothing was to be taken back".to_owned(),
+                versions => format!("{} taken back", versions.join(", ")),
+            })
+            .fact("taken_back", applied.versions)),
+            Ok(()) => {
+                let session = self.session("pgrunbook:history").await?;
+                let versions = self.applied_by(&session, cx).await?;
+                Ok(Self::evidence(&versions, &applied))
+            }
+            Err(error) if applied.versions.is_empty() && applied.repeatable.is_empty() => Err(error),
+            Err(error) => {
+                let stays = applied.versions.join(", ");
+                let message = format!("{} ({stays} before it stays)", error.message);
+                let evidence = Self::evidence(&applied.versions, &applied);
+                Err(StepError { message, ..error }.partly(evidence))
+            }
+        }
+    }
+
+    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        let session = self.session("pgrunbook:resolve").await?;
+        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+        let chain = self.read()?;
+        let (standing, kept) = Runner::standing(&chain, &session).await.map_err(PgError::into_step_error)?;
+        let own = |kept: &&history::Kept| {
+            kept.row.run.as_deref() == Some(cx.run) && kept.step.as_deref() == Some(cx.step.as_str())
+        };
+        let mut unfinished = kept.iter().filter(own).filter(|kept| kept.row.state != RowState::Applied);
+        if let Some(kept) = unfinished.find(|kept| kept.row.mode == "own") {
+            return Ok(Happened::Unknown(format!(
+                "{} {} controls its own transactions and was interrupted",
+                kept.row.version, kept.row.name
+            )));
+        }
+        let versions = self.applied_by(&session, cx).await?;
+        let left = match &self.goal {
+            Goal::Up(to) => {
+                let pending = standing.pending.iter().any(|one| to.as_ref().is_none_or(|to| one.version <= *to));
+                pending || (to.is_none() && !standing.repeatable.is_empty())
+            }
+            Goal::Down(to) => standing.applied.iter().any(|row| {
+                Version::parse(&row.version).is_some_and(|version| to.as_ref().is_none_or(|to| version > *to))
+            }),
+        };
+        let evidence = Self::evidence(&versions, &Applied::default());
+        Ok(match (left, versions.is_empty(), &self.goal) {
+            (false, _, _) => Happened::Yes(evidence),
+            (true, true, _) | (true, _, Goal::Down(_)) => Happened::No,
+            (true, false, Goal::Up(_)) => Happened::Partly(evidence),
+        })
+    }
+
+    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        let session = self.session("pgrunbook:history").await?;
+        let own: BTreeSet<String> = self.applied_by(&session, cx).await?.into_iter().collect();
+        drop(session);
+        let Some(lowest) = own.iter().filter_map(|version| Version::parse(version)).min() else {
+            return Ok(Evidence::of("nothing to take back: this step applied nothing"));
+        };
+        let chain = self.read()?;
+        // Down to what stood below the lowest; whatever was put above it since must go first, and is not ours to take.
+        let below = chain.migrations.iter().rev().find(|one| one.version < lowest).map(|one| one.version.clone());
+        let session = self.session("pgrunbook:history").await?;
+        let kept = history::read(&session, &self.chain).await.map_err(PgError::into_step_error)?;
+        let foreign = kept.iter().find(|kept| {
+            !kept.row.repeatable
+                && !own.contains(&kept.row.version)
+                && Version::parse(&kept.row.version).is_some_and(|version| version > lowest)
+        });
+        if let Some(kept) = foreign {
+            return Err(StepError::failed(
+                "not-ours",
+                format!(
+                    "{} {} was applied above it by {}, not by this step",
+                    kept.row.version, kept.row.name, kept.row.applied_by
+                ),
+            )
+            .help("take that one back first: pgrunbook migrate down"));
+        }
+        drop(session);
+        let (applied, done) = self.go(cx, &Goal::Down(below)).await?;
+        match done {
+            Ok(()) => Ok(Evidence::of(format!("{} taken back", applied.versions.join(", ")))
+                .fact("taken_back", applied.versions)),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        let session = self.session("pgrunbook:resolve").await?;
+        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+        let left = self.applied_by(&session, cx).await?;
+        Ok(if left.is_empty() { Happened::Yes(Evidence::of("taken back, as the history says")) } else { Happened::No })
+    }
+}
+
+impl Migrate {
+    /// Whether this step is the chain's next: the history that a later step of the same runbook will meet is made by the
+    /// steps before it.
+    fn is_first(&self, applied: &[super::standing::Row]) -> bool {
+        match &self.goal {
+            Goal::Up(Some(to)) => {
+                let newest = applied.iter().filter_map(|row| Version::parse(&row.version)).max();
+                newest.is_none_or(|newest| newest < *to)
+            }
+            Goal::Up(None) => true,
+            Goal::Down(_) => false,
+        }
+    }
+}
