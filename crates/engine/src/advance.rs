@@ -95,7 +95,7 @@ impl Engine {
             Ok(state) => {
                 let epoch = lease.epoch();
                 let (journal, clock) = (Arc::clone(&self.journal), Arc::clone(&self.clock));
-                let writer = Writer::new(run, epoch, state, journal, clock, operator);
+                let writer = Writer::new(run, epoch, state, journal, clock, operator, self.redactor.clone());
                 let (checked_phase, approvals, workshop, lease) = (None, Vec::new(), &workshop, &lease);
                 let mut call = Call {
                     engine: self,

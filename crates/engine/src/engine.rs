@@ -17,6 +17,7 @@ use crate::journal::{Decision, EndState, Event, Journal, JournalError, Outcome, 
 use crate::kinds::Kinds;
 use crate::operator::Operator;
 use crate::plan::{Moved, Plan};
+use crate::redact::Redactor;
 use crate::rollback;
 use crate::run::{RunEnd, RunOptions};
 use crate::state::{RunState, StepStatus};
@@ -33,6 +34,8 @@ pub struct Engine {
     pub environment: Environment,
     pub people: People,
     pub operator: Person,
+    /// Knows the secrets of this process; in front of everything that is written or shown.
+    pub redactor: Redactor,
     /// The project's folder.
     pub root: PathBuf,
     /// Where steps put files: one folder below it for each run.

@@ -124,7 +124,7 @@ impl Engine {
     async fn step(&self, bound: &Bound) -> Result<PlannedStep, EngineError> {
         let block = &bound.block;
         let at = |source| EngineError::of_step(&block.id, source);
-        let step = self.kinds.build(block).map_err(at)?;
+        let step = self.build(block).map_err(at)?;
         let (cancel, clock) = (Cancel::default(), &*self.clock);
         let change = step.plan(&PlanCx { step: &block.id, clock, cancel: &cancel }).await.map_err(at)?;
         // What undoes it must be buildable too: a way back that is found broken on the way back is none.
@@ -132,11 +132,11 @@ impl Engine {
             BoundUndo::NotNeeded => PlannedUndo::NotNeeded,
             BoundUndo::Own { word } => PlannedUndo::Own { word: word.clone() },
             BoundUndo::Block(by) => {
-                self.kinds.build(by).map_err(|source| EngineError::of_step(&by.id, source))?;
+                self.build(by).map_err(|source| EngineError::of_step(&by.id, source))?;
                 PlannedUndo::Block { id: by.id.clone(), text: by.text.clone() }
             }
             BoundUndo::By(by) => {
-                self.kinds.undo_by(by, block).ok_or_else(|| at(cannot_undo(&by.id, &by.kind)))?.map_err(at)?;
+                self.undo_by(by, block).ok_or_else(|| at(cannot_undo(&by.id, &by.kind)))?.map_err(at)?;
                 PlannedUndo::Block { id: by.id.clone(), text: by.text.clone() }
             }
             BoundUndo::Nothing { why } => PlannedUndo::Nothing { why: why.clone() },

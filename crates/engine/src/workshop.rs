@@ -105,10 +105,10 @@ fn bench(engine: &Engine, bound: &Bound) -> Result<Bench, EngineError> {
         BoundUndo::NotNeeded | BoundUndo::Nothing { .. } | BoundUndo::OneWay { .. } => Undoing::Nobody,
         BoundUndo::Own { .. } => Undoing::Own,
         BoundUndo::Block(by) => {
-            Undoing::Other(tool(engine.kinds.build(by).map_err(|source| EngineError::of_step(&by.id, source))?, by))
+            Undoing::Other(tool(engine.build(by).map_err(|source| EngineError::of_step(&by.id, source))?, by))
         }
         BoundUndo::By(by) => {
-            let step = engine.kinds.undo_by(by, block).ok_or_else(|| at(cannot_undo(&by.id, &by.kind)))?;
+            let step = engine.undo_by(by, block).ok_or_else(|| at(cannot_undo(&by.id, &by.kind)))?;
             Undoing::Other(Tool { step: step.map_err(at)?, digest: expand::digest(by), timeout: None })
         }
     };
@@ -117,7 +117,7 @@ fn bench(engine: &Engine, bound: &Bound) -> Result<Bench, EngineError> {
         BoundUndo::OneWay { why } => Some(why.clone()),
         _ => None,
     };
-    Ok(Bench { step: tool(engine.kinds.build(block).map_err(at)?, block), undo, changes, one_way })
+    Ok(Bench { step: tool(engine.build(block).map_err(at)?, block), undo, changes, one_way })
 }
 
 /// Parses the frozen texts: includes are found among the plan's own sources.

@@ -1,11 +1,13 @@
 //! The one hand that writes a run's journal: seals events, folds them, and makes them durable in batches.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::fault::{self, Point};
 use crate::journal::{Event, Journal, JournalError, Sealed};
 use crate::operator::Operator;
+use crate::redact::Redactor;
 use crate::state::RunState;
 
 /// Writes events of a run that this process has claimed.
@@ -17,6 +19,7 @@ pub(crate) struct Writer<'a> {
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
     operator: &'a dyn Operator,
+    redactor: Redactor,
     /// Noted and not durable. Never more than the outcome of one step and the intent of the next, or what one person
     /// did at once.
     pending: Vec<Sealed>,
@@ -30,12 +33,26 @@ impl<'a> Writer<'a> {
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
         operator: &'a dyn Operator,
+        redactor: Redactor,
     ) -> Self {
-        Self { run: run.to_owned(), epoch, state, journal, clock, operator, pending: Vec::new() }
+        Self { run: run.to_owned(), epoch, state, journal, clock, operator, redactor, pending: Vec::new() }
     }
 
     /// Folds an event, to be made durable by the next [`Writer::flush`].
-    pub fn note(&mut self, event: Event) -> Result<(), JournalError> {
+    pub fn note(&mut self, mut event: Event) -> Result<(), JournalError> {
+        // What steps say comes without secrets already; these are the words of people and of the engine.
+        match &mut event {
+            Event::Item { note: Some(text), .. }
+            | Event::Decided { note: text, .. }
+            | Event::TurnedBack { reason: Some(text), .. }
+            | Event::Accepted { what: text, .. }
+            | Event::Stopped { why: text } => {
+                if let Cow::Owned(clean) = self.redactor.redact(text) {
+                    *text = clean;
+                }
+            }
+            _ => {}
+        }
         let sealed = Sealed::seal_behind(event, self.clock.now(), &self.state.head);
         // An event that cannot follow must never be written; that the engine made one is a mistake in the engine.
         self.state.apply(&sealed).map_err(|broken| broken.of(&self.run))?;

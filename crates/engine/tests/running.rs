@@ -290,3 +290,32 @@ async fn run_that_has_ended_says_so_again() {
     assert_eq!(project.rollback(&run, UNDO).await, RunEnd::RolledBack);
     assert!(project.events(&run).await.len() > events);
 }
+
+#[tokio::test]
+async fn secret_that_a_step_lets_slip_reaches_no_sink() {
+    let project = Project::new();
+    project.redactor.learn("s3cr3t/pass");
+    let run = project.begin(FOUR).await;
+    let slip = "tried s3cr3t/pass, then s3cr3t%2Fpass, then dXNlcjpzM2NyM3QvcGFzcw== in vain";
+    let error = StepError::failed("slip", slip)
+        .help("ask for s3cr3t/pass")
+        .evidence(Evidence::of(slip).fact("said", slip).fact("s3cr3t/pass", 1));
+    project.world.fail("r", Some(error));
+    let end = project.run(&run).await;
+    let RunEnd::Failed { message, help, .. } = &end else { panic!("{end:?}") };
+    for text in [message, help.as_ref().unwrap()] {
+        assert!(!text.contains("s3cr3t") && !text.contains("czM2NyM3QvcGFzc"), "{text}");
+    }
+    let reason = Some("typed s3cr3t/pass by mistake".to_owned());
+    let (options, hand) = (RunOptions::default(), Hand::default());
+    project.engine().rollback(&run, UNDO, reason, &options, &hand).await.unwrap();
+    let mut written = Vec::new();
+    for file in std::fs::read_dir(project.folder.path()).unwrap().flatten().filter(|file| file.path().is_file()) {
+        written.extend(std::fs::read(file.path()).unwrap());
+    }
+    let written = String::from_utf8_lossy(&written);
+    assert!(written.contains("tried ***, then ***, then"), "the journal holds the rest of the sentence");
+    for form in ["s3cr3t", "s3cr3t%2Fpass", "M2NyM3Qv"] {
+        assert!(!written.contains(form), "{form} is in the journal");
+    }
+}

@@ -449,6 +449,7 @@ pub struct Project {
     pub environment: Environment,
     pub people: People,
     pub operator: Person,
+    pub redactor: Redactor,
 }
 
 impl Project {
@@ -459,6 +460,7 @@ impl Project {
             environment: Environment { name: "test".to_owned(), ..Environment::default() },
             people: People::default(),
             operator: Person { principal: "anna".to_owned(), host: "desk".to_owned(), pid: dead_pid() },
+            redactor: Redactor::new(),
         }
     }
 
@@ -477,6 +479,7 @@ impl Project {
             environment: self.environment.clone(),
             people: self.people.clone(),
             operator: self.operator.clone(),
+            redactor: self.redactor.clone(),
             root: self.folder.path().to_owned(),
             artifacts: self.folder.path().join("runs"),
         }

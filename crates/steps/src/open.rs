@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pgrunbook_engine::journal::sqlite::SqliteJournal;
 use pgrunbook_engine::{
-    Claim, Engine, Identity, Journal, JournalError, People, Person, StepError, SystemClock, Target,
+    Claim, Engine, Identity, Journal, JournalError, People, Person, Redactor, StepError, SystemClock, Target,
 };
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, PostgresTarget};
 
@@ -56,6 +56,7 @@ pub(crate) async fn open_at(
     places: BTreeMap<String, Place>,
     rehearsal: bool,
 ) -> Result<Opened, OpenError> {
+    let redactor = Redactor::new();
     let journal = journal(&project, surroundings).await?;
     let people = people(&project)?;
     let user = surroundings.user.as_deref().unwrap_or("unknown");
@@ -65,7 +66,7 @@ pub(crate) async fn open_at(
         pid: surroundings.pid,
     };
     let targets = places.iter().map(|(name, place)| (name.clone(), target(name, place))).collect();
-    let workplace = Workplace::new(project.root.clone(), surroundings.clone(), places, rehearsal);
+    let workplace = Workplace::new(project.root.clone(), surroundings.clone(), redactor.clone(), places, rehearsal);
     let engine = Engine {
         journal,
         clock: Arc::new(SystemClock),
@@ -74,6 +75,7 @@ pub(crate) async fn open_at(
         environment: project.environment.clone(),
         people,
         operator,
+        redactor,
         root: project.root.clone(),
         artifacts: project.root.join(".pgrunbook/runs"),
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pgrunbook_engine::StepError;
+use pgrunbook_engine::{Redactor, StepError};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use tokio::sync::Mutex;
 
@@ -32,6 +32,7 @@ pub struct Workplace(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     surroundings: Surroundings,
+    redactor: Redactor,
     places: BTreeMap<String, Place>,
     rehearsal: bool,
     /// One idle session for each target: kept from one step to the next.
@@ -68,8 +69,22 @@ impl std::fmt::Debug for Workplace {
 
 impl Workplace {
     /// A workplace with these targets. In a rehearsal they are those of the throwaway cluster.
-    pub fn new(root: PathBuf, surroundings: Surroundings, places: BTreeMap<String, Place>, rehearsal: bool) -> Self {
-        Self(Arc::new(Inner { root, surroundings, places, rehearsal, idle: Mutex::new(BTreeMap::new()) }))
+    ///
+    /// `redactor` learns every secret before it is used.
+    pub fn new(
+        root: PathBuf,
+        surroundings: Surroundings,
+        redactor: Redactor,
+        places: BTreeMap<String, Place>,
+        rehearsal: bool,
+    ) -> Self {
+        for place in places.values() {
+            if let Place::Postgres(ConnectOptions { password: Some(password), .. }) = place {
+                redactor.learn(password);
+            }
+        }
+
+        Self(Arc::new(Inner { root, surroundings, redactor, places, rehearsal, idle: Mutex::new(BTreeMap::new()) }))
     }
 
     /// Whether the targets are throwaway ones, so that steps that act on the world outside hold still.
@@ -82,9 +97,13 @@ impl Workplace {
     /// # Errors
     /// If it has none; the message names the reference and never a value.
     pub fn secret(&self, reference: &Reference) -> Result<String, StepError> {
-        reference
+        let value = reference
             .resolve(&self.0.root, &self.0.surroundings)
-            .map_err(|error| StepError::unusable("no-value", error.to_string()).source(error))
+            .map_err(|error| StepError::unusable("no-value", error.to_string()).source(error))?;
+        if reference.is_secret() {
+            self.0.redactor.learn(&value);
+        }
+        Ok(value)
     }
 
     /// The project's folder.

@@ -43,6 +43,11 @@ async fn bench() -> Bench {
     bench
 }
 
+/// The file that a backup recorded.
+fn file(bench: &Bench, run: &str, evidence: &pgrunbook_engine::Evidence) -> std::path::PathBuf {
+    bench.path(&format!(".pgrunbook/runs/{run}/{}", evidence.facts["file"].as_str().unwrap()))
+}
+
 #[tokio::test]
 async fn backup_is_verified_by_a_restore_and_put_back() {
     let bench = bench().await;
@@ -59,7 +64,7 @@ async fn backup_is_verified_by_a_restore_and_put_back() {
     assert_eq!(evidence.facts["rows_compared"], 102);
     assert!(evidence.facts["lsn"].as_str().unwrap().contains('/'));
     let mode = std::os::unix::fs::PermissionsExt::mode(
-        &std::fs::metadata(evidence.facts["file"].as_str().unwrap()).unwrap().permissions(),
+        &std::fs::metadata(file(&bench, &run, &evidence)).unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600, "a backup is for its owner alone");
     assert_eq!(bench.value("SELECT count(*) FROM \"Odd name\"").await, "3");
@@ -76,7 +81,7 @@ async fn backup_is_verified_by_a_restore_and_put_back() {
 async fn damaged_backup_is_not_restored() {
     let bench = bench().await;
     let (run, _) = bench.run(&ROUND.replace("\"restore\"", "\"list\"")).await;
-    let file = bench.evidence(&run, "before").await.facts["file"].as_str().unwrap().to_owned();
+    let file = file(&bench, &run, &bench.evidence(&run, "before").await);
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();

@@ -106,7 +106,7 @@ pub async fn dump(
     durable(&partial, path)?;
     fault::pass(Point::AfterEffect);
     evidence = evidence
-        .fact("file", path.display().to_string())
+        .fact("file", path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()))
         .fact("bytes", bytes)
         .fact("sha256", sha256.clone())
         .fact("source", source.to_string());

@@ -63,6 +63,7 @@ struct Fields {
 struct Backup {
     target: String,
     options: DumpOptions,
+    /// Relative to the project.
     folder: Option<PathBuf>,
     workplace: Workplace,
 }
@@ -72,7 +73,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Backup {
         target: required_target(block)?,
         options: DumpOptions { verify: fields.verify, schemas: fields.schemas, exclude_data: fields.exclude_data },
-        folder: fields.folder.map(|folder| workplace.root().join(folder)),
+        folder: fields.folder,
         workplace: workplace.clone(),
     }))
 }
@@ -120,9 +121,9 @@ impl Step for Backup {
             Place::Postgres(options) => {
                 let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
                 let audience = Audience { step: cx.step, watcher: cx.watcher, cancel: cx.cancel };
-                Ok(dump(options, &path, &self.options, &name, audience).await?.evidence)
+                Ok(self.placed(dump(options, &path, &self.options, &name, audience).await?.evidence))
             }
-            Place::Sqlite { path: source } => copy_sqlite(source.clone(), path).await,
+            Place::Sqlite { path: source } => Ok(self.placed(copy_sqlite(source.clone(), path).await?)),
             _ => Err(no_database(&self.target)),
         }
     }
@@ -133,14 +134,23 @@ impl Step for Backup {
             return Ok(Happened::No);
         }
         let (bytes, sha256) = digest(&path)?;
-        Ok(Happened::Yes(described(&path, bytes, sha256)))
+        Ok(Happened::Yes(self.placed(described(&path, bytes, sha256))))
     }
 }
 
 impl Backup {
     fn path(&self, cx: &RunCx<'_>) -> Result<PathBuf, StepError> {
         let sqlite = matches!(self.workplace.place(&self.target)?, Place::Sqlite { .. });
-        Ok(path_of(self.folder.as_deref().unwrap_or(cx.artifacts), cx.run, cx.step, sqlite))
+        let folder = self.folder.as_ref().map(|folder| self.workplace.root().join(folder));
+        Ok(path_of(folder.as_deref().unwrap_or(cx.artifacts), cx.run, cx.step, sqlite))
+    }
+
+    /// Where the file is, for the restore: in the run's own folder if nothing is said.
+    fn placed(&self, evidence: Evidence) -> Evidence {
+        match &self.folder {
+            Some(folder) => evidence.fact("folder", folder.display().to_string()),
+            None => evidence,
+        }
     }
 
     /// Bytes of the database, and the server's major version.
@@ -173,10 +183,7 @@ async fn copy_sqlite(source: PathBuf, path: PathBuf) -> Result<Evidence, StepErr
 
 fn described(path: &Path, bytes: u64, sha256: String) -> Evidence {
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    Evidence::of(format!("{} in {name}", size_of(bytes)))
-        .fact("file", path.display().to_string())
-        .fact("bytes", bytes)
-        .fact("sha256", sha256)
+    Evidence::of(format!("{} in {name}", size_of(bytes))).fact("file", name).fact("bytes", bytes).fact("sha256", sha256)
 }
 
 fn no_database(target: &str) -> StepError {

@@ -177,7 +177,8 @@ impl Restore {
         let (Some(file), Some(wanted)) = (fact("file"), fact("sha256")) else {
             return Err(StepError::unusable("no-backup", format!("step `{}` recorded no file", self.from)));
         };
-        let path = PathBuf::from(file);
+        let folder = fact("folder").map(|folder| self.workplace.root().join(folder));
+        let path = folder.unwrap_or_else(|| cx.artifacts.to_owned()).join(file);
         let (_, found) = digest(&path).map_err(|error| {
             StepError::unusable("no-backup", format!("the backup of step `{}` is gone: {error}", self.from))
         })?;
