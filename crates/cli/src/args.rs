@@ -137,6 +137,39 @@ pub enum Command {
     Show { run: Option<String> },
     /// Follow a run that another process is at work on.
     Watch { run: Option<String> },
+    /// Approve a plan with an SSH signature.
+    Approve {
+        /// A run that waits, or a plan that was saved with `plan --out`.
+        what: String,
+        /// A private key without a passphrase.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// A signature that `ssh-keygen -Y sign` made; without it and --key the text to sign is printed.
+        #[arg(long, value_name = "FILE", conflicts_with = "key")]
+        signature: Option<PathBuf>,
+    },
+    /// Write the evidence bundle of a run.
+    Report {
+        run: Option<String>,
+        /// Where it goes; else evidence/RUN.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// The SSH key that signs it.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Check an evidence bundle, without network or database.
+    Verify {
+        folder: PathBuf,
+        /// An allowed_signers file: the bundle must be signed by somebody it allows.
+        #[arg(long, value_name = "FILE")]
+        signers: Option<PathBuf>,
+    },
+    /// Run the migrations of a chain without a runbook.
+    Migrate {
+        #[command(subcommand)]
+        action: MigrateAction,
+    },
     /// Copy a database into a file, and prove that it can be restored.
     Backup {
         /// The target of pgrunbook.toml; else `main`.
@@ -201,6 +234,63 @@ pub enum VerifyHow {
     List,
     /// By restoring it into a throwaway server and comparing every table.
     Restore,
+}
+
+/// `pgrunbook migrate ...`
+#[derive(Debug, Subcommand)]
+pub enum MigrateAction {
+    /// Say how a chain stands to its history in the target. Exit 1 if something does not fit.
+    Status(ChainArgs),
+    /// Apply what is pending.
+    Up {
+        #[command(flatten)]
+        chain: ChainArgs,
+        /// Up to and with this version.
+        #[arg(long, value_name = "VERSION")]
+        to: Option<String>,
+        /// Also apply files that stand before applied ones.
+        #[arg(long)]
+        out_of_order: bool,
+        /// Leave the verify files out.
+        #[arg(long)]
+        no_verify: bool,
+        /// Run everything in one transaction, report the locks, and roll back.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take migrations back by their down files.
+    Down {
+        #[command(flatten)]
+        chain: ChainArgs,
+        /// The version that stays; `0` takes everything back.
+        #[arg(long, value_name = "VERSION")]
+        to: String,
+    },
+    /// Set the history right by hand, without running anything.
+    Baseline {
+        #[command(flatten)]
+        chain: ChainArgs,
+        /// Everything up to this version counts as applied.
+        #[arg(long, value_name = "VERSION")]
+        at: Option<String>,
+        /// Take this file's content as the one that was applied.
+        #[arg(long, value_name = "VERSION")]
+        accept: Option<String>,
+        /// Drop this version's row.
+        #[arg(long, value_name = "VERSION")]
+        forget: Option<String>,
+    },
+    /// Take over the history of Flyway, sqlx, Supabase, dbmate, golang-migrate, Alembic or Drizzle.
+    Adopt(ChainArgs),
+}
+
+/// Which chain, and where.
+#[derive(Debug, Clone, Args)]
+pub struct ChainArgs {
+    /// The chain's folder, relative to the project.
+    pub chain: String,
+    #[arg(long, default_value = "main")]
+    pub target: String,
 }
 
 /// `pgrunbook sandbox ...`

@@ -146,5 +146,9 @@ fn verify(engine: &Engine, state: &RunState, approval: &Approval) -> Result<(), 
     if [&state.operator, &engine.operator.principal].contains(&&approval.principal) {
         return Err("whoever runs it cannot approve it".to_owned());
     }
-    Ok(())
+    let Approval { plan_digest, principal, signature, .. } = approval;
+    let now = engine.clock.now();
+    crate::approval::verify(plan_digest, principal, signature, &engine.people, now)
+        .map(drop)
+        .map_err(|error| error.to_string())
 }

@@ -5,10 +5,12 @@
 //! nothing else.
 
 mod advance;
+pub mod approval;
 pub mod clock;
 pub mod engine;
 pub mod environment;
 pub mod error;
+pub mod evidence;
 mod expand;
 pub mod fault;
 mod gate;
@@ -22,6 +24,7 @@ pub mod process;
 pub mod redact;
 mod rollback;
 pub mod run;
+pub mod signers;
 pub mod state;
 pub mod step;
 pub mod target;

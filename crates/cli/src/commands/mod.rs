@@ -4,7 +4,9 @@ mod adopt;
 mod backup;
 mod init;
 mod lint;
+mod migrate;
 mod plan;
+mod proof;
 mod run;
 mod sandbox;
 mod status;
@@ -32,6 +34,12 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Status { run } => status::status(app, run.as_deref()).await,
         Command::Show { run } => status::show(app, run.as_deref()).await,
         Command::Watch { run } => status::watch(app, run.as_deref()).await,
+        Command::Approve { what, key, signature } => {
+            proof::approve(app, &what, key.as_deref(), signature.as_deref()).await
+        }
+        Command::Report { run, out, key } => proof::report(app, run.as_deref(), out.as_deref(), key.as_deref()).await,
+        Command::Verify { folder, signers } => proof::verify(app, &folder, signers.as_deref()),
+        Command::Migrate { action } => migrate::migrate(app, action).await,
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
         Command::Sandbox { action } => sandbox::sandbox(app, action).await,

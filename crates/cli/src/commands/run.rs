@@ -6,7 +6,7 @@ use std::path::Path;
 use pgrunbook_document::{ItemId, StepId};
 use pgrunbook_engine::journal::{Decision, Direction, ItemOutcome};
 use pgrunbook_engine::{Cancel, Engine, ItemAnswer, Plan, Purpose, RunEnd, RunOptions, Status, UNDO, Waiting};
-use pgrunbook_steps::{Source, rehearse as rehearsal};
+use pgrunbook_steps::{Opened, Source, rehearse as rehearsal};
 use serde::Deserialize;
 
 use crate::app::{App, variables};
@@ -39,7 +39,7 @@ pub async fn run(app: &App, file: &Path, saved: Option<&Path>, vars: &Vars, cons
             engine.renew(&saved, &runbook).await?
         }
     };
-    let options = options(app, &plan, consent)?;
+    let options = options(app, &opened, &plan, consent)?;
     let run = engine.begin(plan.clone(), Purpose::Real).await?;
     say(app, &format!("Run {run}: {}", plan.title));
     let console = Console::new(app, &plan, options.cancel.clone(), consent.no_input, false);
@@ -64,7 +64,7 @@ pub async fn resume(
         engine.decide(&run, &step, decision, reason).await?;
     }
     let plan = &status.state.plan;
-    let options = options(app, plan, consent)?;
+    let options = options(app, &opened, plan, consent)?;
     say(app, &format!("Run {run}: {}", plan.title));
     let console = Console::new(app, plan, options.cancel.clone(), consent.no_input, status.state.rehearsal);
     let end = engine.run(&run, &options, &console).await;
@@ -98,7 +98,7 @@ pub async fn rollback(
     let status = find(engine, run, false).await?;
     let run = status.run;
     let plan = &status.state.plan;
-    let options = options(app, plan, consent)?;
+    let options = options(app, &opened, plan, consent)?;
     let console = Console::new(app, plan, options.cancel.clone(), consent.no_input, status.state.rehearsal);
     let path = match (path, &status.state.turned_back) {
         (Some(path), _) => path.to_owned(),
@@ -134,7 +134,7 @@ pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>) 
     let engine = &rehearsal.opened.engine;
     let plan = engine.plan(&runbook, &variables(&vars.vars)?).await?;
     let consent = Consent { answers: None, confirm: None, accept_timeline: false, no_input: true };
-    let options = options(app, &plan, &consent)?;
+    let options = options(app, &rehearsal.opened, &plan, &consent)?;
     let run = engine.begin(plan.clone(), Purpose::Rehearsal).await?;
     say(app, &format!("Rehearsal {run}: {}", plan.title));
     let console = Console::new(app, &plan, options.cancel.clone(), true, true);
@@ -165,14 +165,14 @@ pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Stat
 }
 
 /// What a person said in advance, and their Ctrl-C.
-fn options(app: &App, plan: &Plan, consent: &Consent) -> Result<RunOptions, Failure> {
+fn options(app: &App, opened: &Opened, plan: &Plan, consent: &Consent) -> Result<RunOptions, Failure> {
     let answers = match &consent.answers {
         None => BTreeMap::new(),
         Some(path) => answers(app, plan, path)?,
     };
     let options = RunOptions {
         cancel: Cancel::default(),
-        approvals: Vec::new(),
+        approvals: super::proof::kept(opened, plan)?,
         answers,
         accept_timeline: consent.accept_timeline,
         confirmation: consent.confirm.clone(),

@@ -18,6 +18,6 @@ pub mod text;
 mod verify;
 
 pub use dry::{DryRun, dry_run};
-pub use runner::{Applied, Around, Goal, Options, Runner};
+pub use runner::{Applied, Around, Correction, Goal, Options, Runner};
 pub use step::KIND;
 pub use text::shown;

@@ -1,0 +1,161 @@
+//! `approve`, `report` and `verify`.
+
+use std::path::{Path, PathBuf};
+
+use pgrunbook_engine::evidence::verify::verify as verify_bundle;
+use pgrunbook_engine::step::Approval;
+use pgrunbook_engine::{Plan, approval, signers};
+use pgrunbook_steps::Opened;
+use serde_json::json;
+
+use super::run::find;
+use crate::app::App;
+use crate::args::Output;
+use crate::console::put;
+use crate::exit;
+use crate::failure::Failure;
+
+/// Signs the digest of a plan, or takes a signature that was made elsewhere.
+///
+/// `what` is a run or a saved plan. The signature is kept beside the journal, where `run` and `resume` find it.
+pub async fn approve(app: &App, what: &str, key: Option<&Path>, signature: Option<&Path>) -> Result<u8, Failure> {
+    let opened = app.open().await?;
+    let plan = plan_of(app, &opened, what).await?;
+    let text = approval::text(&plan.plan_digest);
+    let armored = match (key, signature) {
+        (Some(key), _) => {
+            let private = super::lint::read(app, key)?;
+            signers::sign(approval::NAMESPACE, text.as_bytes(), &private)
+                .map_err(|error| Failure::unusable("signature", error.to_string()))?
+        }
+        (None, Some(path)) => super::lint::read(app, path)?,
+        (None, None) => {
+            put("Read the plan, then sign exactly this text with your SSH key:\n");
+            put(&format!("  {}", text.trim_end()));
+            put("\nWith a key file:          pgrunbook approve PLAN --as YOU --key ~/.ssh/id_ed25519");
+            put(&format!(
+                "With an agent or hardware: printf '%s\\n' '{}' > approval.txt\n                           ssh-keygen -Y sign -f KEY -n {} approval.txt\n                           pgrunbook approve PLAN --as YOU --signature approval.txt.sig",
+                text.trim_end(),
+                approval::NAMESPACE
+            ));
+            return Ok(exit::WAITING);
+        }
+    };
+    let principal = opened.engine.operator.principal.clone();
+    let people = &opened.engine.people;
+    if people.allowed_signers.is_none() {
+        return Err(Failure::unusable("signers", "the project names nobody who may approve")
+            .help("write `allowed_signers = \"allowed_signers\"` under [project] in pgrunbook.toml, and one line `name ssh-ed25519 ...` for each person"));
+    }
+    let approval = approval::approve(&plan, &principal, &armored, people, jiff::Timestamp::now()).map_err(|error| {
+        Failure::unusable("approval", error.to_string())
+            .help("say who you are with --as NAME, as allowed_signers has it")
+    })?;
+    let folder = folder(&opened, &plan.plan_digest);
+    std::fs::create_dir_all(&folder)?;
+    let text = serde_json::to_string_pretty(&approval).unwrap_or_default();
+    let name: String =
+        principal.chars().map(|c| if c.is_ascii_alphanumeric() || "-_@.".contains(c) { c } else { '_' }).collect();
+    super::lint::write_whole(&folder.join(format!("{name}.json")), &text)?;
+    put(&format!("Approved by {} ({}): plan {}", approval.principal, approval.key, plan.plan_digest));
+    Ok(exit::DONE)
+}
+
+async fn plan_of(app: &App, opened: &Opened, what: &str) -> Result<Plan, Failure> {
+    let path = app.surroundings.cwd.join(what);
+    if !path.is_file() {
+        return Ok((*opened.engine.status(what).await?.state.plan).clone());
+    }
+    let text = super::lint::read(app, Path::new(what))?;
+    let plan: Plan = serde_json::from_str(&text)
+        .map_err(|error| Failure::unusable("plan", format!("{what} is no plan: {error}")))?;
+    if !plan.is_whole() {
+        return Err(Failure::unusable("moved", format!("{what} was edited: its digest is not that of its content")));
+    }
+    Ok(plan)
+}
+
+fn folder(opened: &Opened, plan_digest: &str) -> PathBuf {
+    opened.project.root.join(".pgrunbook/approvals").join(plan_digest)
+}
+
+/// The approvals of a plan that are kept beside the journal. Whether they count is for the engine to say.
+pub fn kept(opened: &Opened, plan: &Plan) -> Result<Vec<Approval>, Failure> {
+    let folder = folder(opened, &plan.plan_digest);
+    let mut approvals = Vec::new();
+    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path())?;
+        let approval = serde_json::from_str(&text).map_err(|error| {
+            Failure::unusable("approval", format!("{} cannot be read: {error}", entry.path().display()))
+        })?;
+        approvals.push(approval);
+    }
+    Ok(approvals)
+}
+
+/// Writes the evidence bundle of a run.
+pub async fn report(app: &App, run: Option<&str>, out: Option<&Path>, key: Option<&Path>) -> Result<u8, Failure> {
+    let opened = app.open().await?;
+    let run = find(&opened.engine, run, false).await?.run;
+    let folder = out.map_or_else(|| opened.project.evidence_dir.join(&run), |out| app.surroundings.cwd.join(out));
+    let key = match (key, &opened.project.evidence_key) {
+        (Some(key), _) => Some(super::lint::read(app, key)?),
+        (None, Some(reference)) => Some(opened.workplace.secret(reference)?),
+        (None, None) => None,
+    };
+    if folder.exists() && !folder.join(pgrunbook_engine::evidence::STATEMENT).exists() {
+        return Err(Failure::unusable(
+            "file",
+            format!("{} is there, and is no evidence bundle: it is not replaced", folder.display()),
+        )
+        .help("name another folder: --out DIR"));
+    }
+    let bundle = opened
+        .engine
+        .report(&run, &folder, key.as_deref())
+        .await
+        .map_err(|error| Failure::unusable("evidence", error.to_string()))?;
+    if app.global.format == Output::Json {
+        put(&json!({ "type": "evidence", "run": run, "folder": bundle.folder, "files": bundle.files, "signed_by": bundle.signed_by }).to_string());
+        return Ok(exit::DONE);
+    }
+    put(&format!("{} files in {}", bundle.files.len() + 1, bundle.folder.display()));
+    match bundle.signed_by {
+        Some(key) => put(&format!("signed by {key}")),
+        None => put("not signed: name a key with --key, or under [evidence] in pgrunbook.toml"),
+    }
+    put(&format!("report: {}", bundle.folder.join("report.html").display()));
+    Ok(exit::DONE)
+}
+
+/// Verifies a bundle, without network or database.
+pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Failure> {
+    let allowed = signers.map(|path| super::lint::read(app, path)).transpose()?;
+    let verdict = match verify_bundle(&app.surroundings.cwd.join(folder), allowed.as_deref()) {
+        Ok(verdict) => verdict,
+        Err(wrong) => {
+            let mut failure = Failure::unusable("evidence", format!("this bundle cannot be trusted: {wrong}"));
+            failure.exit = exit::FAILED;
+            return Err(failure);
+        }
+    };
+    if app.global.format == Output::Json {
+        put(&json!({
+            "type": "verified", "run": verdict.run, "title": verdict.title, "environment": verdict.environment,
+            "operator": verdict.operator, "ended": verdict.ended, "events": verdict.events, "files": verdict.files,
+            "signed_by": verdict.signed_by, "signer": verdict.signer, "approvals": verdict.approvals,
+        })
+        .to_string());
+        return Ok(exit::DONE);
+    }
+    put(&format!("{}: {}, {} in {}", verdict.run, verdict.title, verdict.ended, verdict.environment));
+    put(&format!("{} files and {} events are whole, and belong together", verdict.files, verdict.events));
+    let approvals = if verdict.approvals.is_empty() { "none".to_owned() } else { verdict.approvals.join(", ") };
+    put(&format!("operator {}; approvals: {approvals}", verdict.operator));
+    put(&match (verdict.signer, verdict.signed_by) {
+        (Some(signer), Some(key)) => format!("signed by {signer} ({key})"),
+        (None, Some(key)) => format!("signed by {key}; whose key that is, only `--signers allowed_signers` can tell"),
+        _ => "not signed: whoever has the files could have made them".to_owned(),
+    });
+    Ok(exit::DONE)
+}
