@@ -177,7 +177,13 @@ impl Engine {
     /// Where a run stands, by its journal.
     pub async fn status(&self, run: &str) -> Result<Status, EngineError> {
         let state = self.fold(run).await?;
-        let holder = self.journal.leases().await?.into_iter().map(|(_, claim)| claim).find(|claim| claim.run == run);
+        let holder = self
+            .journal
+            .leases(&self.operator.host)
+            .await?
+            .into_iter()
+            .map(|(_, claim)| claim)
+            .find(|claim| claim.run == run);
         Ok(Status { run: run.to_owned(), state, holder })
     }
 

@@ -242,7 +242,7 @@ async fn second_operator_is_told_who_where_since_when_and_at_which_step() {
         let EngineError::Journal(JournalError::Taken(holder)) = error else { panic!("{error}") };
         assert_eq!((holder.run.as_str(), holder.operator.as_str(), holder.host.as_str()), (&*run, "anna", "desk"));
     }
-    assert!(project.engine().journal.leases().await.unwrap().is_empty(), "it was given back");
+    assert!(project.engine().journal.leases("desk").await.unwrap().is_empty(), "it was given back");
     assert_eq!(project.world.claims(), ["claim 1", "release 1"]);
 }
 
@@ -265,7 +265,7 @@ async fn target_held_by_another_run_is_left_alone() {
     let EngineError::Target { source, .. } = error else { panic!("{error}") };
     assert!(source.message.contains("run other of \"Other\" is at work on this target: bert"), "{source}");
     assert!(project.world.effects().is_empty());
-    assert!(engine.journal.leases().await.unwrap().is_empty(), "the lease in the journal was given back");
+    assert!(engine.journal.leases("desk").await.unwrap().is_empty(), "the lease in the journal was given back");
     project.world.is_taken_by(None);
     assert_eq!(project.run(&run).await, RunEnd::Completed);
 }

@@ -388,8 +388,8 @@ impl Journal for FusedJournal {
         self.inner.release(name, claim).await
     }
 
-    async fn leases(&self) -> Result<Vec<(String, Claim)>, JournalError> {
-        self.inner.leases().await
+    async fn leases(&self, host: &str) -> Result<Vec<(String, Claim)>, JournalError> {
+        self.inner.leases(host).await
     }
 
     async fn cluster(&self) -> Result<Option<String>, JournalError> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pgrunbook_document::sql::quote;
 use pgrunbook_engine::step::{Progress, Watcher};
 use pgrunbook_engine::{Cancel, Environment, StepError};
-use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
+use pgrunbook_postgres::sandbox::{SUPERUSER, Sandbox, SandboxOptions};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
 use crate::backup::programs::Audience;
@@ -79,6 +79,11 @@ pub async fn rehearse(
             made.insert(database.clone(), options);
         }
         let superuser = made[&database].clone();
+        // Who is superuser there is superuser here.
+        if user == SUPERUSER {
+            throwaway.insert(name, Place::Postgres(superuser));
+            continue;
+        }
         role(&superuser, &user, first).await?;
         throwaway
             .insert(name, Place::Postgres(ConnectOptions { user, password: Some(PASSWORD.to_owned()), ..superuser }));
@@ -88,7 +93,9 @@ pub async fn rehearse(
     }
     // What the starting point made may have taken the password or the right to log in away.
     for (name, place) in &throwaway {
-        if let Place::Postgres(options) = place {
+        if let Place::Postgres(options) = place
+            && options.user != SUPERUSER
+        {
             let superuser = &made[&options.database];
             let session = Session::connect(superuser, "pgrunbook:rehearsal").await.map_err(PgError::into_step_error)?;
             let user = ident(&options.user, name)?;
@@ -100,6 +107,8 @@ pub async fn rehearse(
     }
     let Environment { name, vars, .. } = project.environment;
     project.environment = Environment { name, vars, ..Environment::default() };
+    // Whoever rehearses stands for everybody.
+    project.people.clear();
     let opened = open_at(project, surroundings, principal, throwaway, true).await?;
     Ok(Rehearsal { opened, _sandbox: sandbox })
 }

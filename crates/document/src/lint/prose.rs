@@ -34,6 +34,7 @@ pub(super) fn look(file: usize, text: &str, blocks: &[&Block], found: &mut Vec<D
     let in_block = |at: usize| blocks.iter().find(|block| block.span.range().contains(&at));
     let mut rollback = false;
     let mut fence: Option<String> = None;
+    let mut sql = false;
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let start = at;
@@ -42,7 +43,10 @@ pub(super) fn look(file: usize, text: &str, blocks: &[&Block], found: &mut Vec<D
         let marker: String = trimmed.chars().take_while(|c| matches!(c, '`' | '~')).collect();
         if marker.len() >= 3 {
             match &fence {
-                None => fence = Some(marker),
+                None => {
+                    sql = trimmed[marker.len()..].trim_start().starts_with("sql");
+                    fence = Some(marker);
+                }
                 Some(open) if marker.starts_with(open.as_str()) && trimmed.len() == marker.len() => fence = None,
                 Some(_) => {}
             }
@@ -54,7 +58,7 @@ pub(super) fn look(file: usize, text: &str, blocks: &[&Block], found: &mut Vec<D
         }
         let block = in_block(start);
         if rollback && fence.is_some() {
-            way_back(line, block.is_some(), &span, found);
+            way_back(line, block.is_some(), sql, &span, found);
         }
         let comment = trimmed.starts_with("--") && !trimmed.starts_with("-- expect:");
         let says = (fence.is_none() && !trimmed.starts_with('|')) || (block.is_some() && comment);
@@ -72,18 +76,20 @@ pub(super) fn look(file: usize, text: &str, blocks: &[&Block], found: &mut Vec<D
 }
 
 /// A command of a way back that cannot run as it is written.
-fn way_back(line: &str, runs: bool, span: &dyn Fn(Range<usize>) -> Span, found: &mut Vec<Diagnostic>) {
+fn way_back(line: &str, runs: bool, sql: bool, span: &dyn Fn(Range<usize>) -> Span, found: &mut Vec<Diagnostic>) {
     let of = |code, span, message: &str| match runs {
         true => Diagnostic::error(code, span, message),
         false => Diagnostic::warning(code, span, message),
     };
-    if let Some(matched) = PLACEHOLDER.find(line) {
+    // In SQL, angle brackets compare and a star counts.
+    let placeholder = PLACEHOLDER.find_iter(line).find(|matched| !(sql && matched.as_str().starts_with('<')));
+    if let Some(matched) = placeholder {
         found.push(
             of("rollback-placeholder", span(matched.range()), "a placeholder: this way back cannot run as written").help(
                 "name the thing itself, or make it a step: `restore = \"...\"` with `from` the backup's id, `migrate` with `down_to`",
             ),
         );
-    } else if let Some(matched) = GLOB.find(line) {
+    } else if let Some(matched) = GLOB.find(line).filter(|_| !sql) {
         found.push(
             of("rollback-glob", span(matched.range()), "a pattern that may match several files, or none")
                 .help("name one file, or refer to the backup step by its id: `from = \"...\"`"),

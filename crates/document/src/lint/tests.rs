@@ -124,7 +124,7 @@ fn way_back_must_run_as_written() {
     let step = "## Rollback\n\n```toml step\nrestore = \"r\"\ntarget = \"main\"\nfrom = \"b/[DATE].dump\"\n```\n";
     assert_eq!(found(step), [error("rollback-placeholder", "[DATE]")]);
     assert_eq!(found(&text.replace("## Rollback", "## Backup")), []);
-    assert_eq!(found("## Rollback\n\n```sql\nSELECT a[1], count(*) FROM t;\n```\n"), []);
+    assert_eq!(found("## Rollback\n\n```sql\nSELECT a[1], count(*), 1 <b> c FROM t; -- LIKE '%<row>%'\n```\n"), []);
 }
 
 #[test]

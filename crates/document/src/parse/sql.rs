@@ -86,6 +86,12 @@ pub(super) fn read(draft: &Draft<'_>, vocabulary: Vocabulary<'_>, found: &mut Ve
         sql.expectations.push(table);
     }
     let Some((kind, _)) = kind else {
+        // A kind that was misspelt is reported already.
+        let misspelt =
+            |one: &Diagnostic| one.code == "unknown-directive" && draft.span.range().contains(&one.span.start);
+        if found.iter().any(misspelt) {
+            return None;
+        }
         let wanted = kinds.iter().map(|kind| format!("`-- {kind}: some-id`")).collect::<Vec<_>>().join(" or ");
         found.push(
             Diagnostic::error("no-kind", draft.span, "this SQL step does not say what it is")

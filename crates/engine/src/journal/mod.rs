@@ -48,8 +48,8 @@ pub trait Journal: Send + Sync {
     /// Gives the lease back.
     async fn release(&self, name: &str, claim: &Claim) -> Result<(), JournalError>;
 
-    /// Who holds a lease now, by name.
-    async fn leases(&self) -> Result<Vec<(String, Claim)>, JournalError>;
+    /// Who holds a lease now, by name: holders that live, as far as it can be known on `host`.
+    async fn leases(&self, host: &str) -> Result<Vec<(String, Claim)>, JournalError>;
 
     /// The cluster the journal lives in (`system_identifier`), if it lives in one; to refuse a journal in the target.
     async fn cluster(&self) -> Result<Option<String>, JournalError>;

@@ -342,9 +342,11 @@ impl Journal for SqliteJournal {
         .await
     }
 
-    async fn leases(&self) -> Result<Vec<(String, Claim)>, JournalError> {
-        self.call("read", |connection| {
-            Ok(holders(connection, "", [])?.into_iter().map(|holder| (holder.name, holder.claim)).collect())
+    async fn leases(&self, host: &str) -> Result<Vec<(String, Claim)>, JournalError> {
+        let host = host.to_owned();
+        self.call("read", move |connection| {
+            let living = holders(connection, "", [])?.into_iter().filter(|holder| holder.lives(&host));
+            Ok(living.map(|holder| (holder.name, holder.claim)).collect())
         })
         .await
     }

@@ -1,0 +1,181 @@
+//! SIGKILL at every point between two writes of a run, forward and back, over steps of every effect class.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::place::{Place, Said, cluster};
+
+const RUNBOOK: &str = "# Crash
+
+## Transactional
+
+```sql step
+-- apply: make    target: main    undo: unmake
+CREATE TABLE effects (what text);
+INSERT INTO effects VALUES ('apply');
+```
+
+```sql undo
+-- apply: unmake    target: main
+DROP TABLE effects;
+```
+
+```toml step
+migrate = \"chain\"
+target = \"main\"
+chain = \"db\"
+undo = \"down\"
+```
+
+## Resolvable
+
+```sql step
+-- apply: index    target: main    undo: drop-index
+CREATE INDEX CONCURRENTLY effects_what ON effects (what);
+```
+
+```sql undo
+-- apply: drop-index    target: main
+DROP INDEX CONCURRENTLY effects_what;
+```
+
+## Idempotent
+
+```sql step
+-- check: all-are-there    target: main
+-- expect: 3 rows
+SELECT what FROM effects;
+```
+
+## Opaque
+
+```toml step
+sh = \"mark\"
+run = \"echo done >> marker\"
+undo = \"auto\"
+undo_run = \"echo undone >> marker\"
+```
+";
+
+fn prepared(database: pgrunbook_postgres::ConnectOptions) -> Place {
+    let place = Place::on(database);
+    place.write("RUNBOOK.md", RUNBOOK);
+    place.write("db/1_one.sql", "INSERT INTO effects VALUES ('one');\n");
+    place.write("db/1_one.down.sql", "DELETE FROM effects WHERE what = 'one';\n");
+    place.write(
+        "db/2_two.sql",
+        "INSERT INTO effects VALUES ('two');\nCREATE INDEX CONCURRENTLY two ON effects (what);\n",
+    );
+    place.write("db/2_two.down.sql", "DROP INDEX CONCURRENTLY two;\nDELETE FROM effects WHERE what = 'two';\n");
+    place
+}
+
+/// What the world looks like: schema and rows, and the marks of the command.
+fn state(place: &Place) -> String {
+    let output = Command::new("pg_dump")
+        .args(["--inserts", "--exclude-schema=pgrunbook"])
+        .envs(place.database.libpq_env())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let dump = String::from_utf8_lossy(&output.stdout).into_owned();
+    let dump: Vec<&str> = dump.lines().filter(|line| !line.starts_with('\\')).collect();
+    format!("{}\nmarks: {}", dump.join("\n"), place.read("marker").replace('\n', " "))
+}
+
+/// Resumes until nothing is left to do, answering truthfully where only a person can know.
+fn to_the_end(place: &Place, forward: bool) -> Said {
+    for _ in 0..6 {
+        let said = place.call(&["resume"]);
+        match said.code {
+            Some(0) => return said,
+            Some(4) => {
+                // The command has left a mark, or it has not.
+                let word = if forward { "done" } else { "undone" };
+                let happened = place.read("marker").lines().any(|line| line == word);
+                let decision = format!("mark={}", if happened { "done" } else { "again" });
+                let said = place.call(&["resume", "--decide", &decision, "--reason", "looked at the marker"]);
+                if said.code == Some(0) {
+                    return said;
+                }
+            }
+            _ => panic!("{}\n{}", said.out, said.err),
+        }
+    }
+    panic!("it does not come to its end");
+}
+
+/// Runs `one` for each number up to `count`, a few at a time.
+fn each(count: usize, one: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(1);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    if number > count {
+                        return;
+                    }
+                    one(number);
+                }
+            });
+        }
+    });
+}
+
+fn fresh() -> Place {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    prepared(runtime.block_on(async { cluster().await.fresh_database("crash").await.unwrap() }))
+}
+
+#[test]
+fn run_that_is_killed_at_any_point_ends_as_if_undisturbed() {
+    let undisturbed = fresh();
+    let (said, points) = undisturbed.points(&["run", "RUNBOOK.md"]);
+    said.done();
+    let wanted = state(&undisturbed);
+    assert!(wanted.contains("marks: done "), "{wanted}");
+    assert!(points > 30, "{points} points: the runbook has shrunk");
+    each(points, |at| {
+        let place = fresh();
+        let died = place.call_and_die(&["run", "RUNBOOK.md"], at);
+        assert_eq!(died.code, None, "point {at} was not reached: {}\n{}", died.out, died.err);
+        if place.call(&["status"]).out.is_empty() {
+            // It died before anything was recorded: nothing was touched either.
+            assert!(!state(&place).contains("effects"), "point {at}");
+            place.call(&["run", "RUNBOOK.md"]).done();
+        } else if !place.call(&["status"]).out.contains("  completed  ") {
+            to_the_end(&place, true);
+        }
+        assert_eq!(state(&place), wanted, "killed at point {at}");
+    });
+}
+
+#[test]
+fn rollback_that_is_killed_at_any_point_ends_as_if_undisturbed() {
+    let undisturbed = fresh();
+    undisturbed.call(&["run", "RUNBOOK.md"]).done();
+    let (said, points) = undisturbed.points(&["rollback", "--path", "undo"]);
+    said.done();
+    let wanted = state(&undisturbed);
+    assert!(wanted.contains("marks: done undone ") && !wanted.contains("CREATE TABLE"), "{wanted}");
+    assert!(points > 25, "{points} points: the way back has shrunk");
+    each(points, |at| {
+        let place = fresh();
+        place.call(&["run", "RUNBOOK.md"]).done();
+        let died = place.call_and_die(&["rollback", "--path", "undo"], at);
+        assert_eq!(died.code, None, "point {at} was not reached: {}\n{}", died.out, died.err);
+        let status = place.call(&["status", &place.run_id()]).out;
+        if status.contains("completed in environment") {
+            // It died before it had turned back.
+            place.call(&["rollback", "--path", "undo"]).done();
+        } else if !status.contains("rolled back in environment") {
+            if place.call(&["show"]).out.contains("Going back on") {
+                to_the_end(&place, false);
+            } else {
+                place.call(&["rollback", "--path", "undo"]).done();
+            }
+        }
+        assert_eq!(state(&place), wanted, "killed at point {at}");
+    });
+}

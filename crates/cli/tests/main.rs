@@ -1,0 +1,8 @@
+//! The program, as a person or a script calls it, on real servers.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod crash;
+mod place;
+mod proof;
+mod unhappy;
+mod usual;

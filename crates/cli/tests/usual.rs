@@ -1,0 +1,173 @@
+//! What people do on most days.
+
+use crate::place::Place;
+
+#[tokio::test]
+async fn empty_folder_to_a_first_run_and_back() {
+    let place = Place::new().await;
+    place.call(&["init"]).done();
+    place.call(&["lint", "RUNBOOK.md"]).done();
+    assert_eq!(place.call(&["fmt", "--check", "RUNBOOK.md"]).code, Some(0), "the template is in the usual form");
+    let plan = place.call(&["plan", "RUNBOOK.md"]).done();
+    assert!(plan.out.contains("Undo: 1 of 1 changing steps can be taken back."), "{}", plan.out);
+    let run = place.call(&["run", "RUNBOOK.md"]).done();
+    assert!(run.out.contains("✓ create-notes  done") && run.out.contains("Completed."), "{}", run.out);
+    assert_eq!(place.value("SELECT count(*) FROM notes").await, "0");
+    place.call(&["rollback"]).done();
+    assert_eq!(place.value("SELECT to_regclass('notes') IS NULL").await, "t");
+    let again = place.call(&["init"]);
+    assert_eq!(
+        (again.code, again.err.as_str()),
+        (
+            Some(2),
+            "error: pgrunbook.toml is there already; nothing was written\n  help: run it in an empty folder, or name one with --project\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn items_are_answered_in_advance_or_waited_for() {
+    let place = Place::new().await;
+    place.write("RUNBOOK.md", "# T\n\n## P\n\n- [ ] The window is open — @release-manager\n- [ ] Nobody is in\n");
+    let waits = place.call(&["run", "RUNBOOK.md"]);
+    assert_eq!(waits.code, Some(3));
+    assert!(
+        waits.out.contains("Waiting for @release-manager: \"The window is open\"\n  pgrunbook resume "),
+        "{}",
+        waits.out
+    );
+    place.write(
+        "answers.toml",
+        "\"The window is open\" = \"confirmed\"\n\"Nobody is in\" = { outcome = \"not-applicable\" }\n",
+    );
+    let bad = place.call(&["resume", "--answers", "answers.toml"]);
+    assert_eq!(bad.code, Some(2));
+    assert!(bad.err.contains("say in `note` why it is not applicable"), "{}", bad.err);
+    place.write(
+        "answers.toml",
+        "\"The window is open\" = \"confirmed\"\n\"Nobody is in\" = { outcome = \"not-applicable\", note = \"at night\" }\n",
+    );
+    let done = place.call(&["resume", "--answers", "answers.toml"]).done();
+    assert!(
+        done.out.contains("not applicable by anna@") && done.out.contains("(answered in advance): at night"),
+        "{}",
+        done.out
+    );
+}
+
+#[tokio::test]
+async fn json_is_one_object_a_line() {
+    let place = Place::new().await;
+    place.call(&["init"]).done();
+    let run = place.call(&["run", "RUNBOOK.md", "--format", "json"]).done();
+    let lines: Vec<serde_json::Value> = run.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let types: Vec<&str> = lines.iter().filter_map(|line| line["type"].as_str()).collect();
+    assert_eq!((types.first(), types.last()), (Some(&"event"), Some(&"end")));
+    assert_eq!(lines.last().unwrap()["end"], "completed");
+    assert!(run.err.is_empty(), "{}", run.err);
+    let status = place.call(&["status", &place.run_id(), "--format", "json"]).done();
+    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    assert_eq!(status["state"], "completed");
+}
+
+#[tokio::test]
+async fn rehearsal_opens_the_way_into_a_protected_environment() {
+    let place = Place::new().await;
+    place.call(&["init"]).done();
+    place.write(
+        "pgrunbook.toml",
+        "[targets.main]\nurl = \"env:DATABASE_URL\"\n[environments.production]\nprotected = true\nconfirm = \"YES, NOW\"\nrehearsal = \"required\"\n",
+    );
+    let refused = place.call(&["run", "RUNBOOK.md"]);
+    assert_eq!(refused.code, Some(3), "{}", refused.err);
+    assert!(
+        refused.err.contains("demands a rehearsal of this content") && refused.err.contains("pgrunbook rehearse"),
+        "{}",
+        refused.err
+    );
+    let rehearsed = place.call(&["rehearse", "RUNBOOK.md"]).done();
+    assert!(rehearsed.out.contains("Rehearsed forward and back."), "{}", rehearsed.out);
+    assert_eq!(place.value("SELECT to_regclass('notes') IS NULL").await, "t", "the real target was not touched");
+
+    let unconfirmed = place.call(&["run", "RUNBOOK.md"]);
+    assert_eq!(unconfirmed.code, Some(3));
+    assert!(unconfirmed.out.contains("Waiting for the confirmation text \"YES, NOW\""), "{}", unconfirmed.out);
+    let wrong = place.call(&["resume", "--confirm", "yes, now"]);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.err);
+    place.write("answers.toml", "");
+    place.call(&["resume", "--confirm", "YES, NOW"]).done();
+    // An edit voids the rehearsal.
+    let text = place.read("RUNBOOK.md");
+    place.write("RUNBOOK.md", &format!("{text}\nOne more word.\n"));
+    assert_eq!(place.call(&["run", "RUNBOOK.md", "--confirm", "YES, NOW"]).code, Some(3));
+}
+
+#[tokio::test]
+async fn chain_is_run_without_a_runbook() {
+    let place = Place::new().await;
+    place.write("db/1_a.sql", "CREATE TABLE a (n int);\n");
+    place.write("db/1_a.down.sql", "DROP TABLE a;\n");
+    place.write("db/2_b.sql", "ALTER TABLE a ADD m int;\n");
+    let dry = place.call(&["migrate", "up", "db", "--dry-run"]).done();
+    assert!(
+        dry.out.contains("1_a.sql: ran, and was rolled back") && dry.out.ends_with("Nothing was changed.\n"),
+        "{}",
+        dry.out
+    );
+    assert!(place.call(&["migrate", "up", "db"]).done().out.ends_with("2 applied\n"));
+    assert_eq!(place.call(&["migrate", "up", "db"]).done().out, "Nothing to do.\n");
+    let status = place.call(&["migrate", "status", "db"]).done();
+    assert!(status.out.contains("✓ 1 a ") && status.out.contains("✓ 2 b "), "{}", status.out);
+    let down = place.call(&["migrate", "down", "db", "--to", "0"]);
+    assert_eq!(down.code, Some(2));
+    assert!(down.err.contains("2 b has no down file"), "{}", down.err);
+    place.call(&["migrate", "baseline", "db", "--forget", "2"]).done();
+    place.write("db/1_a.sql", "CREATE TABLE a (n int, more int);\n");
+    let edited = place.call(&["migrate", "status", "db"]);
+    assert_eq!(edited.code, Some(1));
+    assert!(edited.out.contains("+CREATE TABLE a (n int, more int);"), "{}", edited.out);
+    place.call(&["migrate", "baseline", "db", "--accept", "1"]).done();
+    place.call(&["migrate", "status", "db"]).done();
+}
+
+#[tokio::test]
+async fn backup_is_made_and_put_back() {
+    let place = Place::new().await;
+    place.execute("CREATE TABLE t AS SELECT 1 AS n").await;
+    place.call(&["backup", "before.dump", "--verify", "restore"]).done();
+    assert_eq!(place.call(&["backup", "before.dump"]).code, Some(2), "a backup is never overwritten");
+    place.execute("DELETE FROM t").await;
+    let asked = place.call(&["restore", "before.dump"]);
+    assert_eq!(asked.code, Some(2));
+    assert!(asked.err.contains("--yes"), "{}", asked.err);
+    place.call(&["restore", "before.dump", "--yes"]).done();
+    assert_eq!(place.value("SELECT count(*) FROM t").await, "1");
+}
+
+#[tokio::test]
+async fn interrupt_stops_after_the_step_and_a_second_one_cancels_it() {
+    let place = Place::new().await;
+    let text = "# T\n\n## P\n\n```sql step\n-- check: slow    target: main\n-- expect: 1 row\nSELECT pg_sleep(SECONDS);\n```\n\n```sql step\n-- check: next    target: main\n-- expect: 1 row\nSELECT 1;\n```\n";
+    for (seconds, signals) in [("1.5", 1), ("60", 2)] {
+        place.write("RUNBOOK.md", &text.replace("SECONDS", seconds));
+        let child = place
+            .command(&["run", "RUNBOOK.md"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Until the statement runs.
+        while place.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid()").await == "0" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        for _ in 0..signals {
+            std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        let said = crate::place::Said::of(child.wait_with_output().unwrap());
+        assert_eq!(said.code, Some(1), "{}\n{}", said.out, said.err);
+        assert!(said.out.contains("Stopped: ") && said.out.contains("pgrunbook resume "), "{}", said.out);
+        assert_eq!(said.out.contains("✓ slow"), signals == 1, "{}", said.out);
+        assert!(!said.out.contains("✓ next"), "{}", said.out);
+    }
+}
