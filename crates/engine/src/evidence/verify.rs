@@ -1,0 +1,270 @@
+//! Checks a bundle without network or database, and names the first thing that is wrong with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::{Envelope, NAMESPACE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT, STATEMENT_TYPE, files, pae, sha256};
+use crate::approval;
+use crate::journal::{Direction, Event, ItemOutcome, Outcome, Sealed};
+use crate::plan::Plan;
+use crate::signers;
+use crate::state::RunState;
+
+/// What was found to be true of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub run: String,
+    pub title: String,
+    pub environment: String,
+    pub operator: String,
+    /// `completed`, `rolled back`, `not ended`.
+    pub ended: String,
+    pub events: u64,
+    pub files: usize,
+    /// The fingerprint of the key that signed it; `None`: it is not signed.
+    pub signed_by: Option<String>,
+    /// The person whom `allowed_signers` names for that key.
+    pub signer: Option<String>,
+    /// Approvers, with whether `allowed_signers` was there to check them.
+    pub approvals: Vec<String>,
+}
+
+/// What is wrong with a bundle: the file, and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {why}")]
+pub struct Wrong {
+    pub file: String,
+    pub why: String,
+}
+
+fn wrong(file: &str, why: impl Into<String>) -> Wrong {
+    Wrong { file: file.to_owned(), why: why.into() }
+}
+
+/// Verifies a bundle.
+///
+/// `allowed_signers` is the text of such a file: with it the bundle must be signed, by somebody it allows, and approvals
+/// must be by people whom it allows. Without it signatures are checked by the keys that they carry.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, Wrong> {
+    let found = read(folder, folder)?;
+    let (statement, signed_by, signer) = statement(&found, allowed_signers)?;
+    digests(&found, &statement)?;
+    let events = journal(&found)?;
+    let state = RunState::fold(&events).map_err(|broken| wrong("journal.jsonl", broken.to_string()))?;
+    let run = statement["predicate"]["run"].as_str().unwrap_or_default().to_owned();
+    let head = &statement["predicate"]["journal"];
+    if head["head"] != state.head.hash.as_str() || head["events"] != state.head.seq {
+        return Err(wrong("journal.jsonl", "its last event is not the one that the statement names"));
+    }
+    plan(&found, &state)?;
+    let approvals = approvals(&state, &events, allowed_signers)?;
+    steps(&state, &events)?;
+    // Everything else is made of the journal: a report that says something else was changed, or is of another version.
+    if state.plan.engine == env!("CARGO_PKG_VERSION") {
+        for (name, text) in files(&run, &state, &events) {
+            if found.get(&name).is_none_or(|bytes| *bytes != text.as_bytes()) {
+                return Err(wrong(&name, "it does not say what the journal says"));
+            }
+        }
+    }
+    Ok(Verdict {
+        run,
+        title: state.plan.title.clone(),
+        environment: state.plan.environment.clone(),
+        operator: state.operator.clone(),
+        ended: super::word(&state).to_owned(),
+        events: state.head.seq,
+        files: found.len(),
+        signed_by,
+        signer,
+        approvals,
+    })
+}
+
+/// Every file, by its path in the folder.
+fn read(root: &Path, folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, Wrong> {
+    let shown = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    let unreadable =
+        |path: &Path, error: &std::io::Error| wrong(&path.display().to_string(), format!("cannot be read: {error}"));
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?.flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().map_err(|error| unreadable(&path, &error))?;
+        if kind.is_dir() {
+            files.extend(read(root, &path)?);
+        } else if kind.is_file() {
+            files.insert(shown(&path), std::fs::read(&path).map_err(|error| unreadable(&path, &error))?);
+        } else {
+            return Err(wrong(&shown(&path), "it is no ordinary file"));
+        }
+    }
+    Ok(files)
+}
+
+type Signed = (Value, Option<String>, Option<String>);
+
+fn statement(found: &BTreeMap<String, Vec<u8>>, allowed_signers: Option<&str>) -> Result<Signed, Wrong> {
+    let bad = |why: &str| wrong(STATEMENT, why);
+    let bytes = found.get(STATEMENT).ok_or_else(|| bad("it is missing: this is no evidence bundle"))?;
+    let envelope: Envelope =
+        serde_json::from_slice(bytes).map_err(|error| bad(&format!("it cannot be read: {error}")))?;
+    if envelope.payload_type != PAYLOAD_TYPE {
+        return Err(bad("its payload is of another type"));
+    }
+    let payload = STANDARD.decode(&envelope.payload).map_err(|_| bad("its payload is not base64"))?;
+    let (mut signed_by, mut signer) = (None, None);
+    for signature in &envelope.signatures {
+        let armored = STANDARD.decode(&signature.sig).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let armored = armored.ok_or_else(|| bad("its signature is not base64"))?;
+        let key = signers::check(NAMESPACE, &pae(&payload), &armored).map_err(|error| bad(&error.to_string()))?;
+        if key != signature.keyid {
+            return Err(bad("its signature is by another key than it names"));
+        }
+        if let Some(allowed) = allowed_signers {
+            signer = principals(allowed).into_iter().find(|principal| {
+                signers::verify(NAMESPACE, &pae(&payload), &armored, principal, allowed, jiff::Timestamp::now()).is_ok()
+            });
+            if signer.is_none() {
+                return Err(bad(&format!("nobody in allowed_signers signs with its key ({key})")));
+            }
+        }
+        signed_by = Some(key);
+    }
+    if allowed_signers.is_some() && signed_by.is_none() {
+        return Err(bad("it is not signed"));
+    }
+    let statement: Value = serde_json::from_slice(&payload).map_err(|_| bad("its payload is not JSON"))?;
+    if statement["_type"] != STATEMENT_TYPE || statement["predicateType"] != PREDICATE_TYPE {
+        return Err(bad("it is a statement of another kind"));
+    }
+    Ok((statement, signed_by, signer))
+}
+
+/// The principals that stand without patterns in `allowed_signers`.
+fn principals(allowed: &str) -> BTreeSet<String> {
+    let lines = allowed.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .filter_map(|line| line.split_whitespace().next())
+        .flat_map(|word| word.trim_matches('"').split(','))
+        // A pattern's own text matches it.
+        .filter(|name| !name.starts_with('!'))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn digests(found: &BTreeMap<String, Vec<u8>>, statement: &Value) -> Result<(), Wrong> {
+    let mut named = BTreeSet::from([STATEMENT.to_owned()]);
+    for subject in statement["subject"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let name = subject["name"].as_str().unwrap_or_default().to_owned();
+        let bytes = found.get(&name).ok_or_else(|| wrong(&name, "it is missing"))?;
+        if subject["digest"]["sha256"] != sha256(bytes).as_str() {
+            return Err(wrong(&name, "it was changed: its digest is not the one in the statement"));
+        }
+        named.insert(name);
+    }
+    match found.keys().find(|name| !named.contains(*name)) {
+        Some(stranger) => Err(wrong(stranger, "it is not named by the statement")),
+        None => Ok(()),
+    }
+}
+
+fn journal(found: &BTreeMap<String, Vec<u8>>) -> Result<Vec<Sealed>, Wrong> {
+    let bad = |why: String| wrong("journal.jsonl", why);
+    let bytes = found.get("journal.jsonl").ok_or_else(|| bad("it is missing".to_owned()))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| bad("it is not text".to_owned()))?;
+    let mut events: Vec<Sealed> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let sealed: Sealed =
+            serde_json::from_str(line).map_err(|error| bad(format!("line {} cannot be read: {error}", number + 1)))?;
+        if !sealed.follows(events.last()) {
+            return Err(bad(format!("the chain breaks at line {}", number + 1)));
+        }
+        events.push(sealed);
+    }
+    Ok(events)
+}
+
+fn plan(found: &BTreeMap<String, Vec<u8>>, state: &RunState) -> Result<(), Wrong> {
+    let bytes = found.get("plan.json").ok_or_else(|| wrong("plan.json", "it is missing"))?;
+    let plan: Plan =
+        serde_json::from_slice(bytes).map_err(|error| wrong("plan.json", format!("it cannot be read: {error}")))?;
+    if !plan.is_whole() {
+        return Err(wrong("plan.json", "its digests are not those of its content"));
+    }
+    if plan != *state.plan {
+        return Err(wrong("plan.json", "it is not the plan that the journal begins with"));
+    }
+    let runbook = found.get("runbook.md").ok_or_else(|| wrong("runbook.md", "it is missing"))?;
+    let frozen = plan.sources.first().map_or("", |source| source.text.as_str());
+    if runbook != frozen.as_bytes() {
+        return Err(wrong("runbook.md", "it is not the runbook that was planned"));
+    }
+    Ok(())
+}
+
+/// Signatures, that nobody approved their own run, and that nothing was changed before.
+fn approvals(state: &RunState, events: &[Sealed], allowed_signers: Option<&str>) -> Result<Vec<String>, Wrong> {
+    let mut names = Vec::new();
+    for sealed in events {
+        let Event::Approved { approval } = &sealed.event else { continue };
+        let bad = |why: String| wrong("journal.jsonl", format!("the approval by {}: {why}", approval.principal));
+        if approval.plan_digest != state.plan.plan_digest {
+            return Err(bad("it is for another plan".to_owned()));
+        }
+        if approval.principal == state.operator {
+            return Err(bad("the operator approved their own run".to_owned()));
+        }
+        let text = approval::text(&approval.plan_digest);
+        let key = match allowed_signers {
+            Some(allowed) => signers::verify(
+                approval::NAMESPACE,
+                text.as_bytes(),
+                &approval.signature,
+                &approval.principal,
+                allowed,
+                sealed.at,
+            ),
+            None => signers::check(approval::NAMESPACE, text.as_bytes(), &approval.signature),
+        };
+        let key = key.map_err(|error| bad(error.to_string()))?;
+        if key != approval.key {
+            return Err(bad("it is by another key than it names".to_owned()));
+        }
+        names.push(approval.principal.clone());
+    }
+    Ok(names)
+}
+
+/// Every outcome has its intent (the fold sees to that), every gate its evidence, every skipped line its reason.
+fn steps(state: &RunState, events: &[Sealed]) -> Result<(), Wrong> {
+    for sealed in events {
+        match &sealed.event {
+            Event::Item { item, outcome: ItemOutcome::NotApplicable, note, .. }
+                if note.as_ref().is_none_or(|note| note.trim().is_empty()) =>
+            {
+                return Err(wrong("journal.jsonl", format!("line {item} was left out without a reason")));
+            }
+            Event::Outcome { step, outcome: Outcome::Done { evidence, recovered: false }, direction, .. }
+                if evidence.summary.trim().is_empty() =>
+            {
+                let undo = if *direction == Direction::Back { "the undo of " } else { "" };
+                return Err(wrong("journal.jsonl", format!("{undo}step `{step}` is done and recorded nothing")));
+            }
+            _ => {}
+        }
+    }
+    if state.ended.is_some()
+        && state.turned_back.is_none()
+        && let Some(step) = state.plan.steps().find(|step| !state.is_done(&step.id))
+    {
+        return Err(wrong("journal.jsonl", format!("the run ended and step `{}` is not done", step.id)));
+    }
+    Ok(())
+}
