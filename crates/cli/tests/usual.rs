@@ -171,3 +171,22 @@ async fn interrupt_stops_after_the_step_and_a_second_one_cancels_it() {
         assert!(!said.out.contains("✓ next"), "{}", said.out);
     }
 }
+
+#[tokio::test]
+async fn journal_lives_in_another_cluster_and_not_in_the_target() {
+    let elsewhere = pgrunbook_postgres::sandbox::Sandbox::start(Default::default()).await.unwrap();
+    let mut place = Place::new().await;
+    place.call(&["init"]).done();
+    place.write("pgrunbook.toml", "[targets.main]\nurl = \"env:DATABASE_URL\"\n[journal]\nurl = \"env:JOURNAL_URL\"\n");
+    place.env.push(("JOURNAL_URL".to_owned(), elsewhere.url()));
+    place.call(&["run", "RUNBOOK.md"]).done();
+    assert!(place.call(&["status"]).done().out.contains("  completed  "));
+    place.call(&["rollback"]).done();
+    assert!(!place.path(".pgrunbook/journal.db").exists());
+    place.env.retain(|(name, _)| name != "JOURNAL_URL");
+    let url = pgrunbook_postgres::sandbox::url(&place.database);
+    place.env.push(("JOURNAL_URL".to_owned(), url));
+    let refused = place.call(&["run", "RUNBOOK.md"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.err.contains("the journal lives in the cluster of target `main`"), "{}", refused.err);
+}

@@ -1,12 +1,15 @@
 //! What every capability needs of PostgreSQL and nothing that only one needs.
 //!
 //! Connections as users have them ([`options`]), sessions ([`session`]), who a database is ([`identity`]), the records that
-//! a run keeps in it ([`ledger`]), the engine's view of it ([`target`]), and throwaway clusters ([`sandbox`]).
+//! a run keeps in it ([`ledger`]), the engine's view of it ([`target`]), the engine's
+//! journal in another cluster ([`journal`]), and throwaway clusters ([`sandbox`]).
 
 pub mod error;
 pub mod identity;
+pub mod journal;
 pub mod ledger;
 pub mod options;
+pub mod pooler;
 pub mod retry;
 pub mod sandbox;
 pub mod session;
@@ -14,6 +17,7 @@ pub mod target;
 mod tls;
 
 pub use error::{PgError, ServerError};
+pub use journal::PostgresJournal;
 pub use options::{ConnectOptions, ConnectSpec, Surroundings};
 /// The one place that builds SQL from names and values.
 pub use pgrunbook_document::sql::quote;

@@ -8,6 +8,7 @@ use crate::error::PgError;
 use crate::identity::identify;
 use crate::ledger::{self, Claimed};
 use crate::options::ConnectOptions;
+use crate::pooler::shares_its_backend;
 use crate::session::Session;
 
 /// A database, and the session that holds the claim on it while a run is at work.
@@ -58,6 +59,17 @@ impl Target for PostgresTarget {
                 ),
             )
             .help("name the primary, or several hosts with target_session_attrs=read-write"));
+        }
+        if shares_its_backend(&session).await.map_err(nothing_touched)? {
+            return Err(StepError::unusable(
+                "pooler",
+                format!(
+                    "target `{}` ({}) is reached through a pooler that shares backends between clients: a claim on it would \
+                     not hold. Nothing was changed.",
+                    self.name, self.options
+                ),
+            )
+            .help("give this target a direct connection; checks and probes may go through the pooler by a target of their own"));
         }
         match ledger::claim(&session, claim).await.map_err(|error| self.cannot_claim(error))? {
             Claimed::Yes => {

@@ -135,6 +135,17 @@ async fn standby_cannot_be_claimed() {
 }
 
 #[tokio::test]
+async fn shared_backend_is_no_place_for_a_claim() {
+    use pgrunbook_postgres::sandbox::PoolMode;
+    let cluster = Sandbox::start(SandboxOptions::default()).await.unwrap();
+    let shared = cluster.pooler(PoolMode::Transaction, &[]).await.unwrap();
+    let error = PostgresTarget::new("main", shared.options()).claim(&claim("r1", 1)).await.unwrap_err();
+    assert_eq!(error.code, "pooler");
+    let direct = PostgresTarget::new("main", cluster.options());
+    direct.claim(&claim("r1", 1)).await.unwrap();
+}
+
+#[tokio::test]
 async fn identity_is_that_of_the_database_and_not_of_the_way_there() {
     let cluster = crate::cluster().await;
     let (one, two) = (cluster.fresh_database("who").await.unwrap(), cluster.fresh_database("who").await.unwrap());

@@ -1,6 +1,8 @@
 //! What the crate promises, on real servers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../engine/tests/shared/journal_suite.rs"]
+mod journal_suite;
 mod ledger;
 mod sandbox;
 
@@ -15,4 +17,27 @@ pub async fn cluster() -> Sandbox {
 /// A database for one test.
 pub async fn database() -> ConnectOptions {
     cluster().await.fresh_database("postgres").await.unwrap()
+}
+
+#[tokio::test]
+async fn postgres_journal_does_what_every_journal_must() {
+    journal_suite::all(async || pgrunbook_postgres::PostgresJournal::open(&database().await).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn events_are_not_changed_even_by_their_owner() {
+    let options = database().await;
+    let journal = pgrunbook_postgres::PostgresJournal::open(&options).await.unwrap();
+    drop(journal);
+    let session = pgrunbook_postgres::Session::connect(&options, "test").await.unwrap();
+    session.execute("INSERT INTO pgrunbook_journal.event VALUES ('r', 1, 'at', '{}', '', '')").await.unwrap();
+    for statement in [
+        "UPDATE pgrunbook_journal.event SET at = ''",
+        "DELETE FROM pgrunbook_journal.event",
+        "TRUNCATE pgrunbook_journal.event",
+        "SET session_replication_role = replica; DELETE FROM pgrunbook_journal.event",
+    ] {
+        let error = session.execute(statement).await.unwrap_err();
+        assert!(error.to_string().contains("the journal is append-only"), "{statement}: {error}");
+    }
 }

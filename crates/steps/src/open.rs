@@ -9,7 +9,7 @@ use pgrunbook_engine::journal::sqlite::SqliteJournal;
 use pgrunbook_engine::{
     Claim, Engine, Identity, Journal, JournalError, People, Person, Redactor, StepError, SystemClock, Target,
 };
-use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, PostgresTarget};
+use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, PostgresJournal, PostgresTarget};
 
 use crate::project::{JournalConfig, Project, TargetConfig};
 use crate::registry::Registry;
@@ -121,7 +121,6 @@ pub fn connect_options(spec: &ConnectSpec, surroundings: &Surroundings) -> Resul
     ConnectOptions::resolve(spec, &around)
 }
 
-#[expect(clippy::unused_async, reason = "a journal in PostgreSQL connects")]
 async fn journal(project: &Project, surroundings: &Surroundings) -> Result<Arc<dyn Journal>, OpenError> {
     match &project.journal {
         JournalConfig::Sqlite(path) => Ok(Arc::new(SqliteJournal::open(path)?)),
@@ -130,7 +129,7 @@ async fn journal(project: &Project, surroundings: &Surroundings) -> Result<Arc<d
             let text = reference.resolve(&project.root, surroundings).map_err(|error| unusable(error.to_string()))?;
             let spec = ConnectSpec::Given { text, origin: "the journal's url".to_owned() };
             let options = connect_options(&spec, surroundings).map_err(|error| unusable(error.to_string()))?;
-            Err(unusable(format!("a journal in PostgreSQL ({options}) cannot be opened by this version")))
+            Ok(Arc::new(PostgresJournal::open(&options).await?))
         }
     }
 }
