@@ -32,7 +32,7 @@ bench:
 	bench/run
 
 fuzz:
-	@scripts/need rust cc
+	@scripts/need rust cc c++
 	fuzz/run 60
 
 clean:

@@ -25,13 +25,13 @@ spread() { printf '%s (%s to %s)' "$(median <"$1")" "$(sort -n "$1" | head -n 1)
 
 # A throwaway cluster with durable settings; sets $admin (a URL of its `postgres` database).
 server() {
-    admin=$("$pgrunbook" sandbox up --detach --name "bench-$$" --format plain)
+    admin=$("$pgrunbook" sandbox up --detach --durable --name "bench-$$" --format plain)
     trap '"$pgrunbook" sandbox down "bench-$$" >/dev/null 2>&1; rm -rf "$work"' EXIT
 }
 
 # The URL of a new, empty database.
 fresh() {
-    psql -X -q -d "$admin" -c "DROP DATABASE IF EXISTS $1 WITH (FORCE)" -c "CREATE DATABASE $1"
+    PGOPTIONS="-c client_min_messages=warning" psql -X -q -d "$admin" -c "DROP DATABASE IF EXISTS $1 WITH (FORCE)" -c "CREATE DATABASE $1"
     database "$1"
 }
 

@@ -190,3 +190,52 @@ async fn journal_lives_in_another_cluster_and_not_in_the_target() {
     assert_eq!(refused.code, Some(2));
     assert!(refused.err.contains("the journal lives in the cluster of target `main`"), "{}", refused.err);
 }
+
+#[tokio::test]
+async fn prose_becomes_a_proposal_that_is_read_without_errors() {
+    let place = Place::new().await;
+    place.write(
+        "PROSE.md",
+        "# Move it\n\n## Before\n\nBefore any switch:\n\n1. Tell the team\n2. Stop the workers\n\n## Check\n\n```sql\nSELECT count(*) FROM t;\n```\n\nExpected: 0 rows\n\n## Rollback\n\n```bash\npg_restore -d app backups/[TIMESTAMP].dump\n```\n",
+    );
+    let said = place.call(&["adopt", "PROSE.md"]).done();
+    assert!(
+        said.out.contains("rollback-placeholder") && said.out.contains("these 2 lines become checklist items"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.contains("PROSE.proposal.md: 1 steps and 2 checklist lines."), "{}", said.out);
+    assert!(place.read("PROSE.proposal.md").contains("- [ ] Stop the workers"));
+    place.call(&["lint", "PROSE.proposal.md"]).done();
+    assert_eq!(place.call(&["adopt", "PROSE.md"]).code, Some(2), "a proposal that was edited is not overwritten");
+}
+
+#[tokio::test]
+async fn second_operator_is_told_who_is_at_work_and_watches() {
+    let place = Place::new().await;
+    place.write(
+        "RUNBOOK.md",
+        "# T\n\n## P\n\n```sql step\n-- apply: slow    target: main\n-- undo: none: a test\nSELECT pg_sleep(3);\n```\n",
+    );
+    let first = place.command(&["run", "RUNBOOK.md"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    while place
+        .value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()")
+        .await
+        == "0"
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let second = place.call(&["run", "RUNBOOK.md"]);
+    assert_eq!(second.code, Some(2), "{}", second.out);
+    assert!(
+        second.err.contains("is already under way: anna@") && second.err.contains("It stands at step `slow`."),
+        "{}",
+        second.err
+    );
+    assert!(second.err.contains("help: `pgrunbook watch "), "{}", second.err);
+    let run =
+        second.err.split_whitespace().find(|word| word.starts_with("2") && word.contains('-')).unwrap().to_owned();
+    let watched = place.call(&["watch", &run]).done();
+    assert!(watched.out.contains("✓ slow") && watched.out.contains("Completed."), "{}", watched.out);
+    assert!(first.wait_with_output().unwrap().status.success());
+}

@@ -8,8 +8,8 @@
 pub fn format(text: &str) -> String {
     let mut out: Vec<String> = Vec::new();
     let mut fence: Option<Fence> = None;
-    let unified = text.replace("\r\n", "\n");
-    for raw in unified.split('\n') {
+    // However many carriage returns an editor has left before a line feed.
+    for raw in text.split('\n').map(|line| line.trim_end_matches('\r')) {
         if let Some(open) = &fence {
             let closes = open.is_closed_by(raw);
             let line = match (closes, open.marked) {

@@ -3,5 +3,6 @@
 
 mod backup;
 mod bench;
+mod contract;
 mod migrate;
 mod sql;

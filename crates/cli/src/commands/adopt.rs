@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use pgrunbook_document::{Source, adopt as propose, render};
+use pgrunbook_document::{Source, adopt as propose, lint, parse, render};
 use pgrunbook_steps::registry;
 
 use super::lint::{read, write_whole};
-use crate::app::App;
+use crate::app::{App, loader};
 use crate::args::Output;
 use crate::exit;
 use crate::failure::Failure;
@@ -17,8 +17,14 @@ pub fn adopt(app: &App, file: &Path, out: Option<&Path>) -> Result<u8, Failure> 
     let text = read(app, file)?;
     let shown = file.display().to_string();
     let proposal = propose(&shown, &text, registry::vocabulary());
+    // What is wrong with the prose itself stands beside what became of it.
+    let parsed = parse(&shown, &text, &loader(&app.surroundings.cwd.join(file)), registry::vocabulary());
+    let mut found = lint(&parsed, registry::vocabulary());
+    found.retain(|one| one.span.file == 0);
+    found.extend(proposal.diagnostics);
+    found.sort_by_key(|one| (one.span.start, one.code));
     let sources = [Source { path: shown, text }];
-    let _ = write!(std::io::stdout(), "{}", render(&proposal.diagnostics, &sources, app.lint_format()));
+    let _ = write!(std::io::stdout(), "{}", render(&found, &sources, app.lint_format()));
     let out = out.map_or_else(|| file.with_extension("proposal.md"), Path::to_path_buf);
     let path = app.surroundings.cwd.join(&out);
     if path.exists() {
@@ -28,7 +34,8 @@ pub fn adopt(app: &App, file: &Path, out: Option<&Path>) -> Result<u8, Failure> 
     write_whole(&path, &proposal.markdown)?;
     if matches!(app.global.format, Output::Human | Output::Plain) {
         let steps = proposal.markdown.matches(" step\n").count();
-        println!("{}: {steps} steps proposed. Read it, then: pgrunbook lint {}", out.display(), out.display());
+        let items = proposal.markdown.matches("- [ ] ").count();
+        println!("{0}: {steps} steps and {items} checklist lines. Read it, then: pgrunbook lint {0}", out.display());
     }
     Ok(exit::DONE)
 }

@@ -151,6 +151,10 @@ fn key_starts(comment: &str, known: &dyn Fn(&str) -> bool) -> Vec<usize> {
     let mut starts = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
+        if !comment.is_char_boundary(at) {
+            at += 1;
+            continue;
+        }
         let begins = at == 0
             || starts.is_empty() && comment[..at].trim().is_empty()
             || at >= 2 && bytes[at - 1].is_ascii_whitespace() && bytes[at - 2].is_ascii_whitespace()

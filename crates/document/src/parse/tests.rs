@@ -287,6 +287,13 @@ fn an_unset_variable_is_named_where_it_stands() {
     assert_eq!((problem.code, &text[problem.span.range()]), ("unset-variable", ":'vv'"));
 }
 
+#[test]
+fn letters_of_several_bytes_before_a_directive_are_no_trouble() {
+    let found =
+        read("## P\n\n```sql step\n-- é\u{a0}\u{2028} check: a\n--\u{3000}\u{3000}target: main\nSELECT 1;\n```\n");
+    assert!(found.diagnostics.iter().all(|one| !one.message.is_empty()));
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_and_every_place_is_in_it(text in "(## |- \\[ \\] |```sql step\n|```toml step\n|```\n|-- check: a|\n|  |> |\\PC|\r|\t|é|<details>|= \"|\\[x\\]){0,60}") {

@@ -19,8 +19,8 @@ pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String
     let _ = writeln!(text, "{kind} {} in environment {}: **{}**.\n", code(run), code(&plan.environment), word(state));
 
     heading(&mut text, "Request");
-    let first = events.first().map(|event| event.at.to_string()).unwrap_or_default();
-    let last = events.last().map(|event| event.at.to_string()).unwrap_or_default();
+    let first = events.first().map(|event| when(event.at)).unwrap_or_default();
+    let last = events.last().map(|event| when(event.at)).unwrap_or_default();
     table(
         &mut text,
         &["", ""],
@@ -29,7 +29,7 @@ pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String
             vec!["begun".to_owned(), first],
             vec!["last event".to_owned(), last],
             vec!["operator".to_owned(), inline(&state.operator)],
-            vec!["planned".to_owned(), format!("{} by pgrunbook {}", plan.made_at, plan.engine)],
+            vec!["planned".to_owned(), format!("{} by pgrunbook {}", when(plan.made_at), plan.engine)],
             vec!["content digest".to_owned(), code(&plan.content_digest)],
             vec!["plan digest".to_owned(), code(&plan.plan_digest)],
         ],
@@ -46,17 +46,17 @@ pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String
                 let roles =
                     if approval.roles.is_empty() { String::new() } else { format!(" ({})", approval.roles.join(", ")) };
                 vec![
-                    sealed.at.to_string(),
+                    when(sealed.at),
                     "approved".to_owned(),
                     format!("{}{}", inline(&approval.principal), inline(&roles)),
                     code(&approval.key),
                 ]
             }
             Event::Confirmed { by, text } => {
-                vec![sealed.at.to_string(), "confirmation text".to_owned(), inline(by), code(text)]
+                vec![when(sealed.at), "confirmation text".to_owned(), inline(by), code(text)]
             }
             Event::Accepted { what, by } => {
-                vec![sealed.at.to_string(), "accepted".to_owned(), inline(by), inline(what)]
+                vec![when(sealed.at), "accepted".to_owned(), inline(by), inline(what)]
             }
             _ => continue,
         };
@@ -81,7 +81,7 @@ pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String
         });
         if let Some((at, by, reason)) = turned {
             let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {}", inline(reason)));
-            let _ = writeln!(text, "Turned back on {} at {at} by {}{reason}.\n", code(path), inline(by));
+            let _ = writeln!(text, "Turned back on {} at {} by {}{reason}.\n", code(path), when(at), inline(by));
         }
         let rows: Vec<_> = plan
             .all_steps()
@@ -140,7 +140,7 @@ fn section(text: &mut String, phase: &PlannedPhase, state: &RunState, events: &[
                     None => ("·", "open".to_owned(), String::new()),
                     Some(item) => {
                         let at = events.iter().rev().find_map(|sealed| match &sealed.event {
-                            Event::Item { item, .. } if item == id => Some(sealed.at.to_string()),
+                            Event::Item { item, .. } if item == id => Some(when(sealed.at)),
                             _ => None,
                         });
                         let (mark, word) = match item.outcome {
@@ -194,12 +194,20 @@ fn outcome_row(step: &StepId, (sealed, outcome, begun): (&Sealed, &Outcome, Opti
         let millis = took.as_millis();
         if millis < 1_000 { format!("{millis} ms") } else { format!("{:.1} s", took.as_secs_f64()) }
     });
-    vec![mark.to_owned(), code(step.as_str()), said, sealed.at.to_string(), took]
+    vec![mark.to_owned(), code(step.as_str()), said, when(sealed.at), took]
+}
+
+/// Facts that say nothing to a reader: they stand in `checks/`.
+const PLAIN_FACTS: [&str; 4] = ["micros", "query_sha256", "row_count", "target"];
+
+/// A time for people; the journal has it to the nanosecond.
+fn when(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// What a step recorded, beyond its one line.
 fn facts(text: &mut String, step: &StepId, evidence: &Evidence) {
-    let shown: Vec<_> = evidence.facts.iter().filter(|(name, _)| !matches!(name.as_str(), "micros")).collect();
+    let shown: Vec<_> = evidence.facts.iter().filter(|(name, _)| !PLAIN_FACTS.contains(&name.as_str())).collect();
     if shown.is_empty() {
         return;
     }
@@ -236,7 +244,7 @@ fn interruptions(text: &mut String, events: &[Sealed]) {
             Event::Stopped { why } => ("stopped".to_owned(), inline(why)),
             _ => continue,
         };
-        rows.push(vec![sealed.at.to_string(), what, said]);
+        rows.push(vec![when(sealed.at), what, said]);
     }
     heading(text, "Interruptions");
     if rows.is_empty() {

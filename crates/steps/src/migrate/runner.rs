@@ -138,9 +138,15 @@ impl Runner<'_> {
             Lease::take(&session, &self.chain.name, around.run.map(|(run, _)| run), self.options.wait, around).await?;
         let mut durations = Vec::new();
         let done = self.go_on(&session, &lease, goal, applied, &mut durations).await;
-        // A lease that cannot be given back now is taken over: its backend will be gone.
-        let _ = lease.release(&session, &durations).await;
-        done
+        // A lease that cannot be given back now is taken over: its backend will be gone. But the migrations are durable
+        // only with it, so without it nobody knows how far they came.
+        match (done, lease.release(&session, &durations).await) {
+            (Ok(()), Err(error)) => {
+                let error = error.into_step_error();
+                Err(StepError { failure: Failure::InDoubt, ..error })
+            }
+            (done, _) => done,
+        }
     }
 
     fn application_name(&self) -> String {
@@ -358,7 +364,8 @@ impl Runner<'_> {
         let policy = &self.options.locks;
         let mut retry = LockRetry::new(policy, self.around.clock, self.around.cancel);
         loop {
-            let attempt = self.attempt(session, text, row, std::mem::replace(clean, false));
+            // A file that was tried once has left its traces, if it leaves any.
+            let attempt = self.attempt(session, text, row, std::mem::replace(clean, !text.leaves_traces()));
             let tell = |blockers: &[_], pause| self.around.say(held_by(blockers, pause));
             let tried = retry.once(session, attempt, tell).await;
             match tried.map_err(PgError::into_step_error)? {
@@ -379,7 +386,9 @@ impl Runner<'_> {
         // A file finds the session as a new connection would have it; the first one does anyway.
         let fresh = if clean { "" } else { AFRESH };
         let assert = self.around.assert.as_ref().map_or_else(String::new, |sql| format!("{sql};"));
-        let set = self.options.locks.set_local();
+        // Each commit is atomic with its row, but need not wait for the disk: giving the lease back is a commit that does,
+        // and nothing counts as applied before. See docs/decisions/0003.
+        let set = format!("{}; SET LOCAL synchronous_commit = off", self.options.locks.set_local());
         let (before, after) = if text.sets_transaction {
             (format!("{fresh}BEGIN;"), format!("RESET SESSION AUTHORIZATION; RESET ROLE; {assert}{row};"))
         } else {

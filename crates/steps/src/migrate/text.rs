@@ -146,6 +146,14 @@ impl Text {
         })
     }
 
+    /// Whether it may leave something in the session that the next file would meet: a setting, a role, a temporary table,
+    /// a cursor, a lock.
+    pub fn leaves_traces(&self) -> bool {
+        let words =
+            ["set", "temp", "role", "authorization", "prepare", "declare", "listen", "advisory", "nextval", "load"];
+        words.iter().any(|word| has_word(&self.text, word))
+    }
+
     /// A statement's text.
     pub fn statement(&self, at: usize) -> &str {
         self.statements[at].text(&self.text)

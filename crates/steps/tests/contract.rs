@@ -1,0 +1,124 @@
+//! What every kind of step must be, whatever it does: one loop over the registry.
+
+use std::path::Path;
+
+use pgrunbook_document::{Language, Severity, lint, parse};
+use pgrunbook_steps::{KINDS, registry};
+
+fn page(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/steps/{name}.md"))
+}
+
+/// The part of a page that is made of the registry.
+fn table(kind: &pgrunbook_steps::Kind) -> String {
+    let spec = &kind.spec;
+    let mut text = format!(
+        "<!-- made of the registry: PGRUNBOOK_BLESS=1 cargo nextest run -p pgrunbook-steps contract -->\n\n{}\n\n",
+        spec.summary
+    );
+    let target = if spec.needs_target { "Needs a `target`." } else { "Takes no target of its own, or an HTTP one." };
+    let undo = match (spec.changes, spec.undo_words) {
+        (false, _) => "Changes nothing, and needs no `undo`.".to_owned(),
+        (true, []) => {
+            "Needs an `undo`: the id of an `undo` block or of a backup, `none: why`, or `one-way: why`.".to_owned()
+        }
+        (true, words) => format!(
+            "Needs an `undo`: {}, the id of an `undo` block or of a backup, `none: why`, or `one-way: why`.",
+            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    text.push_str(&format!("{target} {undo}\n"));
+    if !spec.fields.is_empty() {
+        text.push_str("\n| field | meaning |\n| --- | --- |\n");
+        for field in spec.fields {
+            let required = if field.required { " Required." } else { "" };
+            text.push_str(&format!("| `{}` | {}{required} |\n", field.name, field.about));
+        }
+    }
+    text.push_str("\n<!-- end -->\n");
+    text
+}
+
+#[test]
+fn every_kind_has_a_page_that_says_what_the_registry_says() {
+    for kind in KINDS {
+        let path = page(kind.spec.name);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|_| format!("# {}\n\n", kind.spec.name));
+        let wanted = table(kind);
+        let found = text.find("<!-- made of").zip(text.find("<!-- end -->\n"));
+        let made = match found {
+            Some((start, end)) => format!("{}{wanted}{}", &text[..start], &text[end + "<!-- end -->\n".len()..]),
+            None => {
+                let (title, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+                format!("{title}\n\n{wanted}\n{rest}")
+            }
+        };
+        if std::env::var_os("PGRUNBOOK_BLESS").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(text.contains(&wanted), "{} is not what the registry says", path.display());
+        assert!(text.contains("```"), "{} shows no example", path.display());
+    }
+}
+
+#[test]
+fn example_of_every_page_is_read_and_built() {
+    let bench = pgrunbook_steps::Workplace::new(
+        std::env::temp_dir(),
+        pgrunbook_steps::Surroundings::default(),
+        pgrunbook_engine::Redactor::new(),
+        [
+            ("main".to_owned(), pgrunbook_steps::workplace::Place::Postgres(options())),
+            ("app".to_owned(), pgrunbook_steps::workplace::Place::Http { base: "http://127.0.0.1:1".to_owned() }),
+        ]
+        .into(),
+        false,
+    );
+    for kind in KINDS {
+        let text = std::fs::read_to_string(page(kind.spec.name)).unwrap();
+        let runbook = format!("## Phase\n\n{}", &text[text.find("```").unwrap()..]);
+        let parsed = parse("page.md", &runbook, &|_| Err("no include".to_owned()), registry::vocabulary());
+        let errors: Vec<_> =
+            lint(&parsed, registry::vocabulary()).into_iter().filter(|one| one.severity == Severity::Error).collect();
+        assert!(errors.is_empty(), "{}: {errors:#?}", kind.spec.name);
+        let block = parsed.runbook.forward_steps().find(|block| block.kind == kind.spec.name);
+        let block = block.unwrap_or_else(|| panic!("{}: its page shows no such step", kind.spec.name));
+        assert_eq!(block.language, kind.spec.language);
+        let block = &block.expand(&Default::default()).unwrap()[0];
+        let step = (kind.build)(block, &bench).unwrap_or_else(|error| panic!("{}: {error}", kind.spec.name));
+        // A step that changes something and cannot know whether it did must say so by its class.
+        let _ = step.effect();
+    }
+}
+
+#[test]
+fn fields_that_a_kind_lists_are_those_that_it_reads() {
+    for kind in KINDS.iter().filter(|kind| kind.spec.language == Language::Toml) {
+        let name = kind.spec.name;
+        let target = if kind.spec.needs_target { "target = \"main\"\n" } else { "" };
+        let undo = if kind.spec.changes { "undo = \"none: a test\"\n" } else { "" };
+        let required: String = kind
+            .spec
+            .fields
+            .iter()
+            .filter(|field| field.required)
+            .map(|field| format!("{} = \"x\"\n", field.name))
+            .collect();
+        let text = format!("## P\n\n```toml step\n{name} = \"a\"\n{target}{undo}{required}surely_unknown = 1\n```\n");
+        let parsed = parse("page.md", &text, &|_| Err("no include".to_owned()), registry::vocabulary());
+        let found = lint(&parsed, registry::vocabulary());
+        assert!(
+            found
+                .iter()
+                .any(|one| matches!(one.code, "unknown-key" | "bad-value") && one.message.contains("surely_unknown")),
+            "{name} takes a field that it does not know: {found:#?}"
+        );
+    }
+}
+
+fn options() -> pgrunbook_postgres::ConnectOptions {
+    let env = |name: &str| (name == "PGUSER").then(|| "anna".to_owned());
+    let around = pgrunbook_postgres::Surroundings { env: &env, home: None, user: None };
+    pgrunbook_postgres::ConnectOptions::resolve(&pgrunbook_postgres::ConnectSpec::Environment, &around).unwrap()
+}
