@@ -24,6 +24,8 @@ pub struct Bench {
     pub folder: tempfile::TempDir,
     pub database: ConnectOptions,
     pub hand: Hand,
+    /// Variables that the project's references may name.
+    pub env: Vec<(String, String)>,
     config: String,
 }
 
@@ -36,7 +38,7 @@ impl Bench {
     pub fn on(database: ConnectOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = format!("[targets.main]\nurl = \"{}\"\n", url(&database));
-        Self { folder, database, hand: Hand::default(), config }
+        Self { folder, database, hand: Hand::default(), env: Vec::new(), config }
     }
 
     /// More of `pgrunbook.toml`.
@@ -57,7 +59,9 @@ impl Bench {
     pub async fn engine(&self) -> Engine {
         let project = Project::read(self.folder.path(), &self.config, None).unwrap();
         let surroundings = Surroundings {
-            env: [("PATH".to_owned(), std::env::var("PATH").unwrap_or_default())].into(),
+            env: std::iter::once(("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()))
+                .chain(self.env.iter().cloned())
+                .collect(),
             user: Some("anna".to_owned()),
             host: "desk".to_owned(),
             pid: std::process::id(),
