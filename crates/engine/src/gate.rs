@@ -62,9 +62,10 @@ pub(crate) async fn targets(
 
 /// Records new approvals, and before the first effect demands what the environment demands.
 ///
-/// Going back demands nothing: nobody is kept from a way out.
+/// Going back demands nothing, and looks at no approval: nobody is kept from a way out.
 pub(crate) async fn open(call: &mut Call<'_>) -> Result<Flow, EngineError> {
-    for approval in &call.options.approvals {
+    let forward = call.writer.state.direction() == Direction::Forward;
+    for approval in call.options.approvals.iter().filter(|_| forward) {
         let state = &call.writer.state;
         if state.approvals.contains(approval) {
             continue;
@@ -77,7 +78,7 @@ pub(crate) async fn open(call: &mut Call<'_>) -> Result<Flow, EngineError> {
     call.approvals = counting(call.engine, &call.writer.state);
     let state = &call.writer.state;
     let environment = &call.engine.environment;
-    if state.direction() == Direction::Back || !state.steps.is_empty() {
+    if !forward || !state.steps.is_empty() {
         return Ok(Flow::On);
     }
     if let Some(waiting) = missing(call, environment.approvals, &environment.approver_roles) {

@@ -70,7 +70,8 @@ pub fn verify(
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let signer = Signer::read(line).map_err(|why| SignatureError::Signers { line: number + 1, why })?;
+        let read = Signer::read(line).map_err(|why| SignatureError::Signers { line: number + 1, why })?;
+        let Some(signer) = read else { continue };
         let for_this = signer.namespaces.as_ref().is_none_or(|patterns| matches_list(patterns, namespace));
         if signer.key.key_data() != key.key_data() || !matches_list(&signer.principals, principal) || !for_this {
             continue;
@@ -114,7 +115,8 @@ struct Signer {
 }
 
 impl Signer {
-    fn read(line: &str) -> Result<Self, String> {
+    /// `None`: it is about certificates, which are not supported and so never match.
+    fn read(line: &str) -> Result<Option<Self>, String> {
         let (principals, mut rest) = first_word(line);
         let (mut namespaces, mut after, mut before) = (None, None, None);
         loop {
@@ -133,16 +135,14 @@ impl Signer {
                     "namespaces" => namespaces = Some(value.to_owned()),
                     "valid-after" => after = Some(time(value)?),
                     "valid-before" => before = Some(time(value)?),
-                    "cert-authority" => {
-                        return Err("certificates are not supported: list the keys themselves".to_owned());
-                    }
+                    "cert-authority" => return Ok(None),
                     other => return Err(format!("`{other}` is not an option")),
                 }
             }
             rest = behind;
         }
         let key = PublicKey::from_openssh(rest.trim()).map_err(|error| error.to_string())?;
-        Ok(Self { principals, namespaces, after, before, key })
+        Ok(Some(Self { principals, namespaces, after, before, key }))
     }
 }
 
@@ -315,6 +315,31 @@ mod tests {
             verified("bert nonsense", "bert", b"approved", noon).unwrap_err().to_string().split(':').next(),
             Some("line 1 of allowed_signers cannot be read")
         );
+    }
+
+    #[test]
+    fn lines_of_other_kinds_keep_nobody_from_signing() {
+        let (private, public, _folder) = key("ed25519");
+        let (_, rsa, _folder) = key("rsa");
+        let signature = sign(NAMESPACE, b"approved", &private).unwrap();
+        let allowed = format!("bert cert-authority {rsa}\nbert {rsa}\nbert {public}\n");
+        assert!(verify(NAMESPACE, b"approved", &signature, "bert", &allowed, Timestamp::now()).is_ok());
+    }
+
+    #[test]
+    fn rsa_does_not_sign() {
+        let (_, public, folder) = key("rsa");
+        let text = folder.path().join("text");
+        std::fs::write(&text, "approved").unwrap();
+        let signed = Command::new("ssh-keygen")
+            .args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"])
+            .arg(folder.path().join("key"))
+            .arg(&text)
+            .output();
+        assert!(signed.unwrap().status.success());
+        let signature = std::fs::read_to_string(text.with_extension("sig")).unwrap();
+        let verified = verify(NAMESPACE, b"approved", &signature, "bert", &format!("bert {public}"), Timestamp::now());
+        assert!(matches!(verified, Err(SignatureError::Wrong | SignatureError::Unreadable(_))), "{verified:?}");
     }
 
     #[test]

@@ -3,14 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
+use pgrunbook_engine::evidence::EvidenceError;
 use pgrunbook_engine::evidence::verify::verify;
-use pgrunbook_engine::{EngineError, RunEnd, RunOptions, UNDO, Waiting, approval};
+use pgrunbook_engine::journal::{ItemOutcome, Outcome, Sealed};
+use pgrunbook_engine::{EngineError, Event, ItemAnswer, RunEnd, RunOptions, UNDO, Waiting, approval};
 
 use crate::running::FOUR;
 use crate::world::{Hand, Project};
 
 /// A key made by `ssh-keygen`: private and public.
-fn key(folder: &Path, name: &str) -> (String, String) {
+pub fn key(folder: &Path, name: &str) -> (String, String) {
     let path = folder.join(name);
     let made = std::process::Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
@@ -79,7 +81,7 @@ async fn bundle_that_was_made_to_fit_is_found_by_its_chain_and_its_key() {
     let journal = folder.join("journal.jsonl");
     let text = std::fs::read_to_string(&journal).unwrap();
     std::fs::write(&journal, text.replacen("anna", "olga", 1)).unwrap();
-    reseal(&folder, None);
+    reseal(&folder);
     let wrong = verify(&folder, None).unwrap_err();
     assert_eq!(wrong.to_string(), "journal.jsonl: the chain breaks at line 1");
     assert_eq!(verify(&folder, Some(&allowed)).unwrap_err().to_string(), "statement.dsse.json: it is not signed");
@@ -99,12 +101,12 @@ async fn report_that_says_something_else_than_the_journal_is_found() {
     let report = folder.join("report.md");
     let text = std::fs::read_to_string(&report).unwrap();
     std::fs::write(&report, text.replace("**rolled back**", "**completed**")).unwrap();
-    reseal(&folder, None);
+    reseal(&folder);
     assert_eq!(verify(&folder, None).unwrap_err().to_string(), "report.md: it does not say what the journal says");
 }
 
 /// Puts the digests of the files as they are into the statement, without a signature.
-fn reseal(folder: &Path, _key: Option<&str>) {
+fn reseal(folder: &Path) {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use sha2::{Digest, Sha256};
@@ -187,4 +189,182 @@ async fn protected_run_waits_for_approvals_that_count() {
     // A second plan of the same files is approved anew.
     let again = project.begin(&FOUR.replace("# Four", "# Five")).await;
     assert!(matches!(project.run(&again).await, RunEnd::Waiting { .. }));
+}
+
+/// Edits the events, links them anew, and makes plan and statement fit: all that somebody without a key can do.
+fn remake(folder: &Path, edit: impl FnOnce(&mut Vec<Event>)) {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let path = folder.join("journal.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let sealed: Vec<Sealed> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut events: Vec<Event> = sealed.iter().map(|sealed| sealed.event.clone()).collect();
+    edit(&mut events);
+    if let Event::Begun { plan, .. } = &events[0] {
+        std::fs::write(
+            folder.join("plan.json"),
+            serde_json::to_string_pretty(&serde_json::to_value(plan).unwrap()).unwrap() + "\n",
+        )
+        .unwrap();
+    }
+    let mut chain: Vec<Sealed> = Vec::new();
+    for (event, before) in events.into_iter().zip(&sealed) {
+        chain.push(Sealed::seal(event, before.at, chain.last()));
+    }
+    let lines: String = chain.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect();
+    std::fs::write(&path, lines).unwrap();
+    reseal(folder);
+    let path = folder.join("statement.dsse.json");
+    let mut envelope: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let payload = STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap();
+    let mut statement: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    let head = chain.last().unwrap().head();
+    statement["predicate"]["journal"] = serde_json::json!({ "events": head.seq, "head": head.hash });
+    envelope["payload"] = STANDARD.encode(statement.to_string()).into();
+    std::fs::write(&path, envelope.to_string()).unwrap();
+}
+
+/// A checklist line, and a step after which there is no way back.
+const ONE_WAY: &str = r#"# One way
+
+## First
+
+- [ ] The window is open
+
+```toml step
+transactional = "t"
+target = "main"
+undo = "one-way: the old rows are gone"
+```
+"#;
+
+#[tokio::test]
+async fn journal_that_was_linked_anew_is_found_by_what_it_says() {
+    let keys = tempfile::tempdir().unwrap();
+    let (bert, bert_public) = key(keys.path(), "bert");
+    let mut project = Project::new();
+    project.people.allowed_signers = Some(format!("bert {bert_public}"));
+    let run = project.begin(ONE_WAY).await;
+    let state = project.engine().status(&run).await.unwrap().state;
+    let text = approval::text(&state.plan.plan_digest);
+    let signature = pgrunbook_engine::signers::sign(approval::NAMESPACE, text.as_bytes(), &bert).unwrap();
+    let now = jiff::Timestamp::now();
+    let approval = approval::approve(&state.plan, "bert", &signature, &project.people, now).unwrap();
+    let answer = ItemAnswer { outcome: ItemOutcome::NotApplicable, note: Some("at night".to_owned()) };
+    let hand = Hand { items: vec![("The window", answer)], ..Hand::default() };
+    let waits = project.engine().run(&run, &RunOptions::default(), &hand).await.unwrap();
+    assert!(matches!(waits, RunEnd::Waiting { on: Waiting::Approvals { .. } }), "{waits:?}");
+    let options = RunOptions { approvals: vec![approval], ..RunOptions::default() };
+    assert_eq!(project.engine().run(&run, &options, &hand).await.unwrap(), RunEnd::Completed);
+
+    let folder = project.folder.path().join("evidence");
+    let check = async |edit: fn(&mut Event), wanted: &str| {
+        project.engine().report(&run, &folder, None).await.unwrap();
+        assert!(verify(&folder, None).is_ok());
+        remake(&folder, |events| events.iter_mut().for_each(edit));
+        assert_eq!(verify(&folder, None).unwrap_err().to_string(), wanted);
+    };
+    check(
+        |event| {
+            if let Event::Approved { approval } = event {
+                approval.principal = "anna".to_owned();
+            }
+        },
+        "journal.jsonl: the approval by anna: the operator approved their own run",
+    )
+    .await;
+    check(
+        |event| {
+            if let Event::Approved { approval } = event {
+                approval.signature = "nonsense".to_owned();
+            }
+        },
+        "journal.jsonl: the approval by bert: the signature cannot be read: PEM preamble contains invalid data (NUL byte)",
+    )
+    .await;
+    check(
+        |event| {
+            if let Event::Approved { approval } = event {
+                approval.key = "SHA256:another".to_owned();
+            }
+        },
+        "journal.jsonl: the approval by bert: it is by another key than it names",
+    )
+    .await;
+    check(
+        |event| {
+            if let Event::Item { note, .. } = event {
+                *note = None;
+            }
+        },
+        "journal.jsonl: event 3: item first/60da1d17 was left out without a reason",
+    )
+    .await;
+    check(
+        |event| {
+            if let Event::Begun { plan, .. } = event {
+                plan.protected = true;
+            }
+            if let Event::Item { in_advance, .. } = event {
+                *in_advance = true;
+            }
+        },
+        "journal.jsonl: event 3: item first/60da1d17 was answered in advance in a protected environment",
+    )
+    .await;
+    check(
+        |event| {
+            if let Event::Outcome { outcome: Outcome::Done { evidence, .. }, .. } = event {
+                evidence.summary.clear();
+            }
+        },
+        "journal.jsonl: step `t` is done and recorded nothing",
+    )
+    .await;
+    check(
+        |event| {
+            if let Event::Begun { plan, .. } = event {
+                plan.sources[0].text.push_str("\nMore.\n");
+            }
+        },
+        "plan.json: its digests are not those of its content",
+    )
+    .await;
+    check(
+        |event| {
+            if let Event::Begun { operator, .. } = event {
+                *operator = "carl".to_owned();
+            }
+        },
+        "report.html: it does not say what the journal says",
+    )
+    .await;
+
+    project.engine().report(&run, &folder, None).await.unwrap();
+    remake(&folder, |events| events.retain(|event| !matches!(event, Event::Approved { .. })));
+    let wrong = verify(&folder, None).unwrap_err();
+    assert_eq!(wrong.to_string(), "journal.jsonl: step `t` cannot be taken back, and began without an approval");
+    project.engine().report(&run, &folder, None).await.unwrap();
+    remake(&folder, |events| events.retain(|event| !matches!(event, Event::Intent { .. })));
+    assert_eq!(verify(&folder, None).unwrap_err().file, "journal.jsonl", "an outcome without its intent");
+}
+
+#[tokio::test]
+async fn folder_with_anything_but_a_bundle_is_left_alone() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    let folder = project.folder.path().join("evidence");
+    std::fs::create_dir(&folder).unwrap();
+    project.engine().report(&run, &folder, None).await.unwrap();
+    // A bundle is replaced, also one that somebody changed.
+    std::fs::write(folder.join("report.md"), "changed").unwrap();
+    project.engine().report(&run, &folder, None).await.unwrap();
+    assert!(verify(&folder, None).is_ok());
+
+    std::fs::write(folder.join("thesis.tex"), "years of work").unwrap();
+    let refused = project.engine().report(&run, &folder, None).await.unwrap_err();
+    assert!(matches!(&refused, EvidenceError::NotABundle { file, .. } if file == "thesis.tex"), "{refused}");
+    assert_eq!(std::fs::read_to_string(folder.join("thesis.tex")).unwrap(), "years of work");
+    let left: Vec<_> = std::fs::read_dir(project.folder.path()).unwrap().flatten().map(|it| it.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("partial")), "{left:?}");
 }

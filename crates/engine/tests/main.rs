@@ -2,6 +2,7 @@
 
 mod crash;
 mod evidence;
+mod gates;
 mod running;
 mod world;
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pgrunbook_engine::evidence::EvidenceError;
 use pgrunbook_engine::evidence::verify::verify as verify_bundle;
 use pgrunbook_engine::step::Approval;
 use pgrunbook_engine::{Plan, approval, signers};
@@ -103,18 +104,13 @@ pub async fn report(app: &App, run: Option<&str>, out: Option<&Path>, key: Optio
         (None, Some(reference)) => Some(opened.workplace.secret(reference)?),
         (None, None) => None,
     };
-    if folder.exists() && !folder.join(pgrunbook_engine::evidence::STATEMENT).exists() {
-        return Err(Failure::unusable(
-            "file",
-            format!("{} is there, and is no evidence bundle: it is not replaced", folder.display()),
-        )
-        .help("name another folder: --out DIR"));
-    }
-    let bundle = opened
-        .engine
-        .report(&run, &folder, key.as_deref())
-        .await
-        .map_err(|error| Failure::unusable("evidence", error.to_string()))?;
+    let bundle = opened.engine.report(&run, &folder, key.as_deref()).await.map_err(|error| {
+        let failure = Failure::unusable("evidence", error.to_string());
+        match error {
+            EvidenceError::NotABundle { .. } => failure.help("name another folder: --out DIR"),
+            _ => failure,
+        }
+    })?;
     if app.global.format == Output::Json {
         put(&json!({ "type": "evidence", "run": run, "folder": bundle.folder, "files": bundle.files, "signed_by": bundle.signed_by }).to_string());
         return Ok(exit::DONE);
@@ -144,12 +140,16 @@ pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Fa
             "type": "verified", "run": verdict.run, "title": verdict.title, "environment": verdict.environment,
             "operator": verdict.operator, "ended": verdict.ended, "events": verdict.events, "files": verdict.files,
             "signed_by": verdict.signed_by, "signer": verdict.signer, "approvals": verdict.approvals,
+            "other_version": verdict.other_version,
         })
         .to_string());
         return Ok(exit::DONE);
     }
     put(&format!("{}: {}, {} in {}", verdict.run, verdict.title, verdict.ended, verdict.environment));
     put(&format!("{} files and {} events are whole, and belong together", verdict.files, verdict.events));
+    if let Some(version) = &verdict.other_version {
+        put(&format!("written by pgrunbook {version}: what the reports say was not compared with the journal"));
+    }
     let approvals = if verdict.approvals.is_empty() { "none".to_owned() } else { verdict.approvals.join(", ") };
     put(&format!("operator {}; approvals: {approvals}", verdict.operator));
     put(&match (verdict.signer, verdict.signed_by) {

@@ -51,6 +51,8 @@ pub enum EvidenceError {
     Engine(#[from] EngineError),
     #[error("{path} cannot be written: {why}")]
     File { path: String, why: String },
+    #[error("{folder} is not replaced: {file} there is not of an evidence bundle")]
+    NotABundle { folder: String, file: String },
     #[error("the bundle cannot be signed: {0}")]
     Signature(#[from] SignatureError),
 }
@@ -80,10 +82,12 @@ fn pae(payload: &[u8]) -> Vec<u8> {
 }
 
 impl Engine {
-    /// Writes the evidence of a run into `folder`, which is made anew. `key`: a private key in OpenSSH's format.
+    /// Writes the evidence of a run into `folder`. `key`: a private key in OpenSSH's format, not encrypted.
+    ///
+    /// A bundle that is there already is replaced as a whole, once the new one is written.
     ///
     /// # Errors
-    /// If the run is broken, the folder cannot be written, or the key cannot sign.
+    /// If the run is broken, the key cannot sign, the folder cannot be written, or it holds anything but a bundle.
     pub async fn report(&self, run: &str, folder: &Path, key: Option<&str>) -> Result<Bundle, EvidenceError> {
         let events = self.journal.read(run).await.map_err(EngineError::from)?;
         let state = self.status(run).await?.state;
@@ -100,15 +104,16 @@ impl Engine {
         let envelope =
             Envelope { payload_type: PAYLOAD_TYPE.to_owned(), payload: STANDARD.encode(payload), signatures };
         let envelope = pretty(&serde_json::to_value(&envelope).expect("texts"));
-        // An older bundle of the run is replaced as a whole: a file that it alone had would be a stranger.
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(cannot_write(folder, &error)),
-            _ => {}
-        }
+        replaceable(folder)?;
+        // Beside it first: neither a full disk nor a crash leaves half a bundle in place of a whole one.
+        let beside = beside(folder)?;
+        remove(&beside)?;
         for (name, text) in &files {
-            write(&folder.join(name), text)?;
+            write(&beside.join(name), text)?;
         }
-        write(&folder.join(STATEMENT), &envelope)?;
+        write(&beside.join(STATEMENT), &envelope)?;
+        remove(folder)?;
+        std::fs::rename(&beside, folder).map_err(|error| cannot_write(folder, &error))?;
         let files = files.into_iter().map(|(name, text)| (name, sha256(text.as_bytes()))).collect();
         Ok(Bundle { folder: folder.to_owned(), files, signed_by })
     }
@@ -124,10 +129,12 @@ fn files(run: &str, state: &RunState, events: &[Sealed]) -> BTreeMap<String, Str
     let lines = events.iter().map(|event| serde_json::to_string(event).expect("an event is data") + "\n");
     files.insert("journal.jsonl".to_owned(), lines.collect());
     for approval in &state.approvals {
-        files.insert(format!("approvals/{}.sshsig", plain(&approval.principal)), approval.signature.clone());
+        let name = free(&files, "approvals/", &plain(&approval.principal), ".sshsig");
+        files.insert(name, approval.signature.clone());
     }
     for (name, check) in checks(events) {
-        files.insert(format!("checks/{name}.json"), pretty(&check));
+        let name = free(&files, "checks/", &name, ".json");
+        files.insert(name, pretty(&check));
     }
     files.insert("report.md".to_owned(), report::markdown(run, state, events));
     files.insert("report.html".to_owned(), report::html(run, state, events));
@@ -139,6 +146,15 @@ fn source_name(number: usize, path: &str) -> String {
         return "runbook.md".to_owned();
     }
     format!("includes/{number}-{}", plain(path.rsplit('/').next().unwrap_or(path)))
+}
+
+/// The first free name: two names may be the same once they are [`plain`].
+fn free(files: &BTreeMap<String, String>, folder: &str, name: &str, ending: &str) -> String {
+    let numbered = (2..).map(|number| format!("{folder}{name}-{number}{ending}"));
+    std::iter::once(format!("{folder}{name}{ending}"))
+        .chain(numbered)
+        .find(|name| !files.contains_key(name))
+        .expect("numbers do not run out")
 }
 
 /// A name that is a file's name on every system.
@@ -220,6 +236,40 @@ fn pretty(value: &Value) -> String {
 
 fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
+}
+
+/// Whether a folder may be replaced: it is not there, is empty, or holds an evidence bundle and nothing else.
+fn replaceable(folder: &Path) -> Result<(), EvidenceError> {
+    if matches!(folder.try_exists(), Ok(false)) {
+        return Ok(());
+    }
+    let stranger =
+        |file: &str| EvidenceError::NotABundle { folder: folder.display().to_string(), file: file.to_owned() };
+    let found = verify::read(folder, folder).map_err(|wrong| stranger(&wrong.file))?;
+    let named = found.get(STATEMENT).map(|bytes| verify::named(bytes)).unwrap_or_default();
+    match found.keys().find(|name| *name != STATEMENT && !named.contains(*name)) {
+        Some(file) => Err(stranger(file)),
+        None => Ok(()),
+    }
+}
+
+/// Where a bundle is written before it takes its place.
+fn beside(folder: &Path) -> Result<PathBuf, EvidenceError> {
+    let name = folder.file_name().ok_or_else(|| EvidenceError::File {
+        path: folder.display().to_string(),
+        why: "it ends in no name".to_owned(),
+    })?;
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(".pgrunbook-partial");
+    Ok(folder.with_file_name(beside))
+}
+
+fn remove(folder: &Path) -> Result<(), EvidenceError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(cannot_write(folder, &error)),
+        _ => Ok(()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<(), EvidenceError> {

@@ -29,7 +29,7 @@ pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String
             vec!["begun".to_owned(), first],
             vec!["last event".to_owned(), last],
             vec!["operator".to_owned(), inline(&state.operator)],
-            vec!["planned".to_owned(), format!("{} by pgrunbook {}", when(plan.made_at), plan.engine)],
+            vec!["planned".to_owned(), format!("{} by pgrunbook {}", when(plan.made_at), inline(&plan.engine))],
             vec!["content digest".to_owned(), code(&plan.content_digest)],
             vec!["plan digest".to_owned(), code(&plan.plan_digest)],
         ],
@@ -63,7 +63,7 @@ pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String
         rows.push(row);
     }
     if rows.is_empty() {
-        text.push_str("No approval was asked for by this environment or this runbook.\n\n");
+        text.push_str("No approval and no confirmation is in the journal.\n\n");
     } else {
         table(&mut text, &["when", "what", "who", "by"], &rows);
     }
@@ -155,14 +155,14 @@ fn section(text: &mut String, phase: &PlannedPhase, state: &RunState, events: &[
                 };
                 rows.push(vec![mark.to_owned(), inline(line), said, at, String::new()]);
             }
-            PlannedEntry::Item { text: line, .. } => {
-                rows.push(vec![
-                    "□".to_owned(),
-                    inline(line),
-                    "proven by the steps below".to_owned(),
-                    String::new(),
-                    String::new(),
-                ]);
+            PlannedEntry::Item { text: line, proofs, .. } => {
+                let done = |id| matches!(last_outcome(events, id, direction), Some((_, Outcome::Done { .. }, _)));
+                let (mark, said) = if proofs.iter().all(done) {
+                    ("✓", "proven by the steps below")
+                } else {
+                    ("·", "not proven by the steps below")
+                };
+                rows.push(vec![mark.to_owned(), inline(line), said.to_owned(), String::new(), String::new()]);
             }
             PlannedEntry::Step(step) => rows.push(match last_outcome(events, &step.id, direction) {
                 Some(found) => outcome_row(&step.id, found),

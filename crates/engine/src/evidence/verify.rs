@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Envelope, NAMESPACE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT, STATEMENT_TYPE, files, pae, sha256};
 use crate::approval;
-use crate::journal::{Direction, Event, ItemOutcome, Outcome, Sealed};
+use crate::journal::{Direction, Event, Outcome, Sealed};
 use crate::plan::Plan;
 use crate::signers;
 use crate::state::RunState;
@@ -29,8 +29,10 @@ pub struct Verdict {
     pub signed_by: Option<String>,
     /// The person whom `allowed_signers` names for that key.
     pub signer: Option<String>,
-    /// Approvers, with whether `allowed_signers` was there to check them.
+    /// Who approved it. Without `allowed_signers`: whom the approvals name.
     pub approvals: Vec<String>,
+    /// The version of pgrunbook that wrote it, if it is another: then the reports were not compared with the journal.
+    pub other_version: Option<String>,
 }
 
 /// What is wrong with a bundle: the file, and a sentence.
@@ -67,7 +69,8 @@ pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, W
     let approvals = approvals(&state, &events, allowed_signers)?;
     steps(&state, &events)?;
     // Everything else is made of the journal: a report that says something else was changed, or is of another version.
-    if state.plan.engine == env!("CARGO_PKG_VERSION") {
+    let other_version = Some(state.plan.engine.clone()).filter(|version| version != env!("CARGO_PKG_VERSION"));
+    if other_version.is_none() {
         for (name, text) in files(&run, &state, &events) {
             if found.get(&name).is_none_or(|bytes| *bytes != text.as_bytes()) {
                 return Err(wrong(&name, "it does not say what the journal says"));
@@ -85,16 +88,18 @@ pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, W
         signed_by,
         signer,
         approvals,
+        other_version,
     })
 }
 
 /// Every file, by its path in the folder.
-fn read(root: &Path, folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, Wrong> {
+pub(super) fn read(root: &Path, folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, Wrong> {
     let shown = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
     let unreadable =
         |path: &Path, error: &std::io::Error| wrong(&path.display().to_string(), format!("cannot be read: {error}"));
     let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?.flatten() {
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
+        let entry = entry.map_err(|error| unreadable(folder, &error))?;
         let path = entry.path();
         let kind = entry.file_type().map_err(|error| unreadable(&path, &error))?;
         if kind.is_dir() {
@@ -106,6 +111,14 @@ fn read(root: &Path, folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, Wrong> 
         }
     }
     Ok(files)
+}
+
+/// The files that a statement names, whoever signed it.
+pub(super) fn named(statement: &[u8]) -> BTreeSet<String> {
+    let payload = serde_json::from_slice::<Envelope>(statement).ok().and_then(|it| STANDARD.decode(it.payload).ok());
+    let statement: Value = payload.and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default();
+    let subjects = statement["subject"].as_array().map(Vec::as_slice).unwrap_or_default();
+    subjects.iter().filter_map(|subject| subject["name"].as_str().map(str::to_owned)).collect()
 }
 
 type Signed = (Value, Option<String>, Option<String>);
@@ -209,11 +222,21 @@ fn plan(found: &BTreeMap<String, Vec<u8>>, state: &RunState) -> Result<(), Wrong
     Ok(())
 }
 
-/// Signatures, that nobody approved their own run, and that nothing was changed before.
+/// Signatures, that nobody approved their own run, and that a step which cannot be taken back waited for an approval.
 fn approvals(state: &RunState, events: &[Sealed], allowed_signers: Option<&str>) -> Result<Vec<String>, Wrong> {
     let mut names = Vec::new();
+    let one_way = state.plan.undo_coverage().one_way;
     for sealed in events {
-        let Event::Approved { approval } = &sealed.event else { continue };
+        let approval = match &sealed.event {
+            Event::Approved { approval } => approval,
+            Event::Intent { step, direction: Direction::Forward, .. }
+                if names.is_empty() && !state.rehearsal && one_way.contains(step) =>
+            {
+                let why = format!("step `{step}` cannot be taken back, and began without an approval");
+                return Err(wrong("journal.jsonl", why));
+            }
+            _ => continue,
+        };
         let bad = |why: String| wrong("journal.jsonl", format!("the approval by {}: {why}", approval.principal));
         if approval.plan_digest != state.plan.plan_digest {
             return Err(bad("it is for another plan".to_owned()));
@@ -242,15 +265,11 @@ fn approvals(state: &RunState, events: &[Sealed], allowed_signers: Option<&str>)
     Ok(names)
 }
 
-/// Every outcome has its intent (the fold sees to that), every gate its evidence, every skipped line its reason.
+/// Every step that is done recorded something, and a run that went to its end left none out. That every outcome has
+/// its intent and every line that was left out its reason, the fold has seen to.
 fn steps(state: &RunState, events: &[Sealed]) -> Result<(), Wrong> {
     for sealed in events {
         match &sealed.event {
-            Event::Item { item, outcome: ItemOutcome::NotApplicable, note, .. }
-                if note.as_ref().is_none_or(|note| note.trim().is_empty()) =>
-            {
-                return Err(wrong("journal.jsonl", format!("line {item} was left out without a reason")));
-            }
             Event::Outcome { step, outcome: Outcome::Done { evidence, recovered: false }, direction, .. }
                 if evidence.summary.trim().is_empty() =>
             {
