@@ -161,7 +161,7 @@ impl Call<'_> {
             self.writer.note(Event::Accepted { what, by: person.principal.clone() })?;
         }
         self.writer.flush().await?;
-        self.lease.claim_targets().await?;
+        self.lease.claim_targets(&self.engine.redactor).await?;
 
         if let Some(end) = self.settle_doubt(matches!(wish, Wish::Back { .. })).await? {
             return Ok(end);
@@ -293,7 +293,7 @@ impl Call<'_> {
                 self.writer.note(Event::Outcome { step: id.clone(), direction, attempt, outcome })?;
                 if became.is_some() {
                     self.writer.flush().await?;
-                    self.lease.claim_targets().await?;
+                    self.lease.claim_targets(&self.engine.redactor).await?;
                 }
                 return Ok(Flow::On);
             }

@@ -161,7 +161,8 @@ impl Engine {
             events.push(Event::Outcome { step: step.clone(), direction, attempt, outcome });
         }
         let by = self.operator.principal.clone();
-        events.push(Event::Decided { step: step.clone(), direction, decision, by, note: note.to_owned() });
+        let note = self.redactor.redact(note).into_owned();
+        events.push(Event::Decided { step: step.clone(), direction, decision, by, note });
         let mut sealed = Vec::new();
         for event in events {
             let event = Sealed::seal_behind(event, self.clock.now(), &state.head);

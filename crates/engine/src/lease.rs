@@ -13,6 +13,7 @@ use crate::error::EngineError;
 use crate::fault::{self, Point};
 use crate::journal::JournalError;
 use crate::plan::Plan;
+use crate::redact::Redactor;
 use crate::target::{Claim, Target};
 use crate::workshop::Workshop;
 
@@ -107,12 +108,13 @@ impl Lease {
 
     /// Raises the epoch on every target of which something may be changed: whoever held an earlier one can no longer
     /// act there.
-    pub async fn claim_targets(&self) -> Result<(), EngineError> {
+    pub async fn claim_targets(&self, redactor: &Redactor) -> Result<(), EngineError> {
         self.claimed.store(true, Ordering::SeqCst);
         let claim = self.claim_now();
         for target in &self.targets {
             fault::pass(Point::BeforeClaim);
-            target.claim(&claim).await.map_err(|source| EngineError::of_target(target.name(), source))?;
+            let claimed = target.claim(&claim).await;
+            claimed.map_err(|source| EngineError::of_target(target.name(), redactor.redact_error(source)))?;
             fault::pass(Point::AfterClaim);
         }
         Ok(())

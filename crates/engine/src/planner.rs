@@ -98,7 +98,7 @@ impl Engine {
 
     pub(crate) async fn identify(&self, name: &str) -> Result<Identity, EngineError> {
         let target = self.targets.get(name).ok_or_else(|| EngineError::UnknownTarget(name.to_owned()))?;
-        target.identify().await.map_err(|source| EngineError::of_target(name, source))
+        target.identify().await.map_err(|source| EngineError::of_target(name, self.redactor.redact_error(source)))
     }
 
     async fn sections(&self, sections: &[Section]) -> Result<Vec<PlannedPhase>, EngineError> {

@@ -319,3 +319,24 @@ async fn secret_that_a_step_lets_slip_reaches_no_sink() {
         assert!(!written.contains(form), "{form} is in the journal");
     }
 }
+
+#[tokio::test]
+async fn secret_in_the_reason_of_a_decision_is_not_recorded() {
+    let project = Project::new();
+    project.redactor.learn("s3cr3t/pass");
+    let run = project.begin(FOUR).await;
+    project.world.fail("o", Some(StepError::in_doubt("killed", "the command was killed")));
+    let RunEnd::Unknown { step, .. } = project.run(&run).await else { panic!("it was not unknown") };
+    let engine = project.engine();
+    engine.decide(&run, &step, journal::Decision::Done, "logged in with s3cr3t/pass and saw it").await.unwrap();
+    let notes: Vec<_> = project
+        .events(&run)
+        .await
+        .into_iter()
+        .filter_map(|sealed| match sealed.event {
+            Event::Decided { note, .. } => Some(note),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(notes, ["logged in with *** and saw it"]);
+}
