@@ -239,3 +239,21 @@ async fn second_operator_is_told_who_is_at_work_and_watches() {
     assert!(watched.out.contains("✓ slow") && watched.out.contains("Completed."), "{}", watched.out);
     assert!(first.wait_with_output().unwrap().status.success());
 }
+
+#[tokio::test]
+async fn protected_environment_takes_no_answers_in_advance() {
+    let place = Place::new().await;
+    place.write("RUNBOOK.md", "# T\n\n## P\n\n- [ ] The window is open\n");
+    place.write(
+        "pgrunbook.toml",
+        "[targets.main]\nurl = \"env:DATABASE_URL\"\n[environments.production]\nprotected = true\n",
+    );
+    place.write("answers.toml", "\"The window is open\" = \"confirmed\"\n");
+    let said = place.call(&["run", "RUNBOOK.md", "--answers", "answers.toml"]);
+    assert_eq!(said.code, Some(2), "{}", said.out);
+    assert!(
+        said.err.contains("environment `production` is protected: checklist items cannot be answered in advance there"),
+        "{}",
+        said.err
+    );
+}

@@ -5,6 +5,7 @@
 mod journal_suite;
 mod ledger;
 mod sandbox;
+mod tls;
 
 use pgrunbook_postgres::ConnectOptions;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared};
