@@ -157,7 +157,7 @@ async fn interrupt_stops_after_the_step_and_a_second_one_cancels_it() {
             .spawn()
             .unwrap();
         // Until the statement runs.
-        while place.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid()").await == "0" {
+        while place.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid() AND datname = current_database()").await == "0" {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         // The second until it is heard: a machine that is busy may take two for one.
