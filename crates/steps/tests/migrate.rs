@@ -23,6 +23,18 @@ undo = \"down\"
 ```
 ";
 
+const RUNBOOK_WITHOUT_UNDO: &str = "# Load
+
+## Load
+
+```toml step
+migrate = \"load\"
+target = \"main\"
+chain = \"db\"
+undo = \"none: the test drops it\"
+```
+";
+
 /// Runs a chain without a runbook.
 async fn go(bench: &Bench, goal: &Goal, options: Options) -> Result<Applied, pgrunbook_engine::StepError> {
     let chain = Chain::read("db", &bench.path("db")).unwrap();
@@ -248,6 +260,91 @@ async fn dry_run_reports_locks_and_leaves_nothing() {
     assert!(not_tried[0].starts_with("2_b.sql: runs without a transaction"), "{not_tried:?}");
     assert_eq!(locks, [("old".to_owned(), "AccessExclusiveLock".to_owned())]);
     assert_eq!(bench.value("SELECT to_regclass('fresh') IS NULL").await, "t");
+}
+
+#[tokio::test]
+async fn what_a_file_leaves_set_stays_with_it() {
+    let bench = Bench::new().await;
+    bench.write("db/1_t.sql", "CREATE TABLE public.t AS SELECT 1 AS n;\n");
+    // Neither its verify file, nor the history, nor giving the chain back may meet this role and this path.
+    bench.write("db/2_last.sql", "SELECT pg_catalog.set_config('search_path', '', false);\nSET ROLE pg_monitor;\n");
+    bench.write("db/2_last.verify.sql", "-- expect: value = 'postgres'\nSELECT current_user FROM t;\n");
+    assert_eq!(up(&bench).await.unwrap().verified, ["2"]);
+    bench.write("db/3_end.sql", "SET ROLE pg_monitor;\nSET default_transaction_read_only = on;\n");
+    assert_eq!(up(&bench).await.unwrap().versions, ["3"]);
+    assert_eq!(bench.value("SELECT count(*) FROM pgrunbook.migration_runner").await, "0");
+}
+
+#[tokio::test]
+async fn role_of_a_file_without_transaction_does_not_keep_its_history() {
+    let bench = Bench::new().await;
+    let owner =
+        format!("owner_{}", bench.value("SELECT oid FROM pg_database WHERE datname = current_database()").await);
+    bench.execute(&format!("CREATE ROLE {owner}; CREATE SCHEMA s AUTHORIZATION {owner}")).await;
+    bench.write(
+        "db/1_i.sql",
+        &format!("SET ROLE {owner};\nCREATE TABLE s.t (n int);\nCREATE INDEX CONCURRENTLY i ON s.t (n);\nCREATE TABLE s.u ();\n"),
+    );
+    let end = bench.run(RUNBOOK_WITHOUT_UNDO).await.1;
+    assert_eq!(end, RunEnd::Completed);
+    let owners =
+        "SELECT string_agg(DISTINCT relowner::regrole::text, ' ') FROM pg_class WHERE relnamespace = 's'::regnamespace";
+    assert_eq!(bench.value(owners).await, owner);
+    assert_eq!(bench.value(HISTORY).await, "1 applied");
+    bench.execute(&format!("DROP SCHEMA s CASCADE; DROP ROLE {owner}")).await;
+}
+
+#[tokio::test]
+async fn dry_run_sees_each_file_as_a_run_would() {
+    let bench = Bench::new().await;
+    bench.write(
+        "db/1_dump.sql",
+        "SELECT pg_catalog.set_config('search_path', '', false);\nCREATE TABLE public.one (id int PRIMARY KEY);\n",
+    );
+    bench.write("db/2_next.sql", "CREATE TABLE two (n int REFERENCES one DEFERRABLE INITIALLY DEFERRED);\n");
+    assert_eq!(dry(&bench).await.unwrap().ran, ["1_dump.sql", "2_next.sql"]);
+    bench.write("db/3_late.sql", "INSERT INTO two VALUES (1);\n");
+    let error = dry(&bench).await.unwrap_err();
+    assert_eq!(error.code, "sqlstate-23503");
+    assert!(error.message.starts_with("3_late.sql"), "{error}");
+    assert_eq!(bench.value("SELECT to_regclass('one') IS NULL").await, "t");
+}
+
+#[tokio::test]
+async fn transaction_characteristics_follow_a_file_that_leaves_traces() {
+    let bench = Bench::new().await;
+    let serializable = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;\nCREATE TABLE IF NOT EXISTS t AS SELECT current_setting('transaction_isolation') AS i;\n";
+    bench.write("db/1_first.sql", serializable);
+    bench.write("db/2_traces.sql", "DROP TABLE t;\nSET default_transaction_isolation = 'repeatable read';\n");
+    bench.write("db/3_again.sql", serializable);
+    let DryRun { ran, not_tried, .. } = dry(&bench).await.unwrap();
+    assert_eq!(ran, ["1_first.sql", "2_traces.sql"]);
+    assert!(not_tried[0].starts_with("3_again.sql: it begins with SET TRANSACTION"), "{not_tried:?}");
+    assert_eq!(up(&bench).await.unwrap().versions, ["1", "2", "3"]);
+    assert_eq!(bench.value("SELECT i FROM t").await, "serializable");
+    bench.write("db/4_plain.sql", "CREATE TABLE u AS SELECT current_setting('transaction_isolation') AS i;\n");
+    bench.write("db/4_plain.down.sql", "DROP TABLE u;\n");
+    assert_eq!(up(&bench).await.unwrap().versions, ["4"]);
+    assert_eq!(bench.value("SELECT i FROM u").await, "read committed");
+}
+
+#[tokio::test]
+async fn dry_run_names_what_needs_the_files_before_it_committed() {
+    let bench = Bench::new().await;
+    bench.execute("CREATE TYPE mood AS ENUM ('calm'); CREATE TABLE t (m mood)").await;
+    bench.write("db/1_add.sql", "ALTER TYPE mood ADD VALUE 'wild';\n");
+    bench.write("db/2_use.sql", "INSERT INTO t VALUES ('wild');\n");
+    let DryRun { ran, not_tried, .. } = dry(&bench).await.unwrap();
+    assert_eq!(ran, ["1_add.sql"]);
+    assert!(not_tried[0].starts_with("2_use.sql: it needs"), "{not_tried:?}");
+    assert_eq!(up(&bench).await.unwrap().versions, ["1", "2"]);
+}
+
+async fn dry(bench: &Bench) -> Result<DryRun, pgrunbook_engine::StepError> {
+    let chain = Chain::read("db", &bench.path("db")).unwrap();
+    let cancel = Cancel::default();
+    let around = Around { clock: &SystemClock, cancel: &cancel, operator: "a", run: None, assert: None, tell: &|_| {} };
+    dry_run(&Runner { chain: &chain, target: &bench.database, options: Options::default(), around }).await
 }
 
 #[tokio::test]

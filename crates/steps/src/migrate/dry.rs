@@ -3,9 +3,9 @@
 use pgrunbook_engine::StepError;
 use pgrunbook_postgres::{PgError, Session};
 
-use super::runner::{Runner, chain_error};
+use super::runner::{AFRESH, Runner, chain_error};
 use super::send::{self, Broken};
-use super::text::{Mode, Text};
+use super::text::Text;
 
 /// What a dry run saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +24,10 @@ const LOCKS: &str = "SELECT DISTINCT l.relation, l.relation::regclass::text, l.m
       AND l.relation >= 16384
     ORDER BY 2, 3";
 
+/// What the server answers where only the missing commit of an earlier file is in the way: an enum value that is not safe
+/// to use yet, and a table with pending trigger events.
+const UNCOMMITTED: [&str; 2] = ["55P04", "55006"];
+
 /// Runs what is pending and takes it back.
 ///
 /// # Errors
@@ -38,15 +42,35 @@ pub async fn dry_run(runner: &Runner<'_>) -> Result<DryRun, StepError> {
     let scripts: Vec<_> = versioned.chain(standing.repeatable.iter().map(|file| &file.script)).collect();
     for script in scripts {
         let text = Text::read(script).map_err(chain_error)?;
-        if text.mode != Mode::Transaction || !seen.not_tried.is_empty() {
-            let why = text.mode.note().unwrap_or_else(|| "it comes after one that was not tried".to_owned());
+        let first = seen.ran.is_empty();
+        let why = match text.mode.note() {
+            Some(note) => Some(note),
+            None if !seen.not_tried.is_empty() => Some("it comes after one that was not tried".to_owned()),
+            None if text.sets_transaction && !first => {
+                Some("it begins with SET TRANSACTION, and this transaction has begun".to_owned())
+            }
+            None => None,
+        };
+        if let Some(why) = why {
             seen.not_tried.push(format!("{}: {why}", script.shown));
             continue;
         }
         let count = text.statements.len();
-        match send::run(&session, &text, 0..count, "", "", runner.around.cancel).await {
+        // In a run the file has a session as good as new, and its commit checks what is deferred. The second savepoint
+        // takes back that constraints are no longer deferred. (Before SET TRANSACTION there can be none.)
+        let before = match first {
+            true => String::new(),
+            false => format!("{AFRESH}{};SAVEPOINT pgrunbook_file;", runner.options.locks.set_local()),
+        };
+        let after = "SAVEPOINT pgrunbook_dry; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO pgrunbook_dry;";
+        match send::run(&session, &text, 0..count, &before, after, runner.around.cancel).await {
             Ok(()) => seen.ran.push(script.shown.clone()),
             Err(Broken::Lost(error)) => return Err(read(error)),
+            Err(Broken::Raised(raised)) if !first && UNCOMMITTED.contains(&raised.error.sqlstate.as_str()) => {
+                session.execute("ROLLBACK TO pgrunbook_file").await.map_err(read)?;
+                let why = &raised.error.message;
+                seen.not_tried.push(format!("{}: it needs the files before it committed: {why}", script.shown));
+            }
             Err(Broken::Raised(raised)) => {
                 let step = PgError::Server(Box::new(raised.error.clone())).into_step_error();
                 let message = format!("{}, line {}: {}; rolled back", script.shown, raised.line, step.message);

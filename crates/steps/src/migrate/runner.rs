@@ -202,6 +202,9 @@ impl Runner<'_> {
                     durations.push((version.clone(), false, begun.elapsed().as_millis()));
                     applied.versions.push(version.clone());
                     if let Some(script) = migration.verify.as_ref().filter(|_| self.options.verify) {
+                        if !clean {
+                            session.execute(AFRESH).await.map_err(nothing_touched)?;
+                        }
                         verify::run(session, script, self.around.cancel).await?;
                         clean = false;
                         let set = "verified_at = pg_catalog.clock_timestamp()";
@@ -345,10 +348,7 @@ impl Runner<'_> {
                 session.execute(&row).await.map_err(nothing_touched)?;
                 self.alone(session, text, 0..text.statements.len()).await?;
                 let update = history::update(entry.chain, entry.version, &lease.token, "state = 'applied'");
-                session
-                    .execute(&format!("RESET SESSION AUTHORIZATION; RESET ROLE; {update}"))
-                    .await
-                    .map_err(nothing_touched)
+                session.execute(&format!("{OWN_ROLE}{update}")).await.map_err(nothing_touched)
             }
         }
     }
@@ -383,14 +383,16 @@ impl Runner<'_> {
         row: &str,
         clean: bool,
     ) -> Result<Result<(), Stopped>, PgError> {
-        // A file finds the session as a new connection would have it; the first one does anyway.
-        let fresh = if clean { "" } else { AFRESH };
+        // A file finds the session as a new connection would have it; the first one does anyway. All in one message, so
+        // that a pooler cannot send the parts to two backends. The empty transaction is there because a message's first
+        // statement begins one already, with the characteristics that are being reset.
+        let fresh = if clean { String::new() } else { format!("{AFRESH}BEGIN; COMMIT;") };
         let assert = self.around.assert.as_ref().map_or_else(String::new, |sql| format!("{sql};"));
         // Each commit is atomic with its row, but need not wait for the disk: giving the lease back is a commit that does,
         // and nothing counts as applied before. See docs/decisions/0003.
         let set = format!("{}; SET LOCAL synchronous_commit = off", self.options.locks.set_local());
         let (before, after) = if text.sets_transaction {
-            (format!("{fresh}BEGIN;"), format!("RESET SESSION AUTHORIZATION; RESET ROLE; {assert}{row};"))
+            (format!("{fresh}BEGIN;"), format!("{OWN_ROLE}{assert}{row};"))
         } else {
             (format!("{fresh}BEGIN; {set}; {assert}{row};"), String::new())
         };
@@ -459,9 +461,13 @@ impl Runner<'_> {
             }
             let set = format!("statements_done = {}", at + 1);
             let update = history::update(entry.chain, entry.version, &lease.token, &set);
+            // The role that the file chose has no right to the history.
+            let (role, next_role) = (text.roles(at), text.roles(at + 1));
+            let aside = |roles: &str| if roles.is_empty() { "" } else { OWN_ROLE };
+            let update = format!("{}{update}{next_role}", aside(&next_role));
             let Class::Outside(outside) = classify(text.statement(at)) else {
                 // With its record, in one transaction.
-                let before = format!("BEGIN; {assert}");
+                let before = format!("BEGIN; {}{assert}{role}", aside(&role));
                 let after = format!("{update}COMMIT;");
                 let done = send::run(session, text, at..at + 1, &before, &after, self.around.cancel).await;
                 if let Err(broken) = done {
@@ -585,8 +591,11 @@ enum Task<'c> {
     Down(&'c Migration, &'c Script),
 }
 
+/// Makes the session that of the role that connected.
+const OWN_ROLE: &str = "RESET SESSION AUTHORIZATION; RESET ROLE;";
+
 /// What a file may have left in the session, taken away. `DISCARD ALL` cannot travel with other statements.
-const AFRESH: &str = "RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
+pub(super) const AFRESH: &str = "RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; \
                       DISCARD SEQUENCES; SELECT pg_catalog.pg_advisory_unlock_all();";
 
 /// As the engine reports it.

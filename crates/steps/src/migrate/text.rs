@@ -154,6 +154,17 @@ impl Text {
         words.iter().any(|word| has_word(&self.text, word))
     }
 
+    /// The statements before this one that choose a role, each with its end.
+    pub fn roles(&self, before: usize) -> String {
+        let heads = ["SET ROLE", "RESET ROLE", "SET SESSION AUTHORIZATION", "RESET SESSION AUTHORIZATION"];
+        let chooses = |at: &usize| {
+            let head = &self.statements[*at].head;
+            heads.iter().any(|one| head.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))
+        };
+        // A comment may end the statement's line.
+        (0..before).filter(chooses).map(|at| format!("{}\n;", self.statement(at))).collect()
+    }
+
     /// A statement's text.
     pub fn statement(&self, at: usize) -> &str {
         self.statements[at].text(&self.text)
