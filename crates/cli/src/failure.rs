@@ -26,6 +26,17 @@ impl Failure {
         Self { exit: exit::UNUSABLE, code: code.to_owned(), message: message.into(), help: None, report: String::new() }
     }
 
+    /// What the engine says of a runbook, pointing into its sources.
+    pub fn of_plan(error: EngineError, sources: &[pgrunbook_document::Source], colour: bool) -> Self {
+        match error {
+            EngineError::Document(found) => Self {
+                report: pgrunbook_document::render(&found, sources, pgrunbook_document::Format::Human { colour }),
+                ..Self::unusable("document", EngineError::Document(found).to_string())
+            },
+            error => error.into(),
+        }
+    }
+
     /// The same with a hint.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {

@@ -152,6 +152,42 @@ fn run_that_is_killed_at_any_point_ends_as_if_undisturbed() {
 }
 
 #[test]
+fn run_whose_journal_is_in_postgres_survives_the_same() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let elsewhere = runtime
+        .block_on(pgrunbook_postgres::sandbox::Sandbox::start(pgrunbook_postgres::sandbox::SandboxOptions::default()))
+        .unwrap();
+    // A journal of its own for each run: the newest run is the one that is meant.
+    let fresh = |number: usize| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let journal = runtime.block_on(elsewhere.database(&format!("journal_{number}"))).unwrap();
+        let mut place = fresh();
+        place.env.push(("JOURNAL_URL".to_owned(), pgrunbook_postgres::sandbox::url(&journal)));
+        place.write(
+            "pgrunbook.toml",
+            "[targets.main]\nurl = \"env:DATABASE_URL\"\n[journal]\nurl = \"env:JOURNAL_URL\"\n",
+        );
+        place
+    };
+    let undisturbed = fresh(0);
+    let (said, points) = undisturbed.points(&["run", "RUNBOOK.md"]);
+    said.done();
+    let wanted = state(&undisturbed);
+    each(points, |at| {
+        let place = fresh(at);
+        let died = place.call_and_die(&["run", "RUNBOOK.md"], at);
+        assert_eq!(died.code, None, "point {at} was not reached: {}\n{}", died.out, died.err);
+        let status = place.call(&["status"]).done().out;
+        if status.is_empty() {
+            place.call(&["run", "RUNBOOK.md"]).done();
+        } else if !status.contains("  completed  ") {
+            to_the_end(&place, true);
+        }
+        assert_eq!(state(&place), wanted, "killed at point {at}");
+    });
+}
+
+#[test]
 fn rollback_that_is_killed_at_any_point_ends_as_if_undisturbed() {
     let undisturbed = fresh();
     undisturbed.call(&["run", "RUNBOOK.md"]).done();

@@ -248,5 +248,8 @@ async fn variable_that_is_not_set_is_named_and_the_others_are_not_needed() {
     place.write("RUNBOOK.md", &text);
     let said = place.call(&["plan", "RUNBOOK.md"]);
     assert_eq!(said.code, Some(2));
-    assert_eq!(said.err, "error: target `other`: target `other`: the environment variable NOT_SET is not set\n");
+    assert_eq!(
+        said.err,
+        "error: target `other`: the environment variable NOT_SET is not set\n  help: set it, or write another reference in pgrunbook.toml\n"
+    );
 }

@@ -90,7 +90,7 @@ pub fn places(project: &Project, surroundings: &Surroundings) -> BTreeMap<String
                 None => ConnectSpec::Environment,
                 Some(reference) => match reference.resolve(&project.root, surroundings) {
                     Ok(text) => ConnectSpec::Given { text, origin: format!("target `{name}`") },
-                    Err(error) => return Place::Unusable(format!("target `{name}`: {error}")),
+                    Err(error) => return Place::Unusable(error.to_string()),
                 },
             };
             match connect_options(&spec, surroundings) {
@@ -100,7 +100,7 @@ pub fn places(project: &Project, surroundings: &Surroundings) -> BTreeMap<String
         }
         TargetConfig::Http { base } => match base.resolve(&project.root, surroundings) {
             Ok(base) => Place::Http { base },
-            Err(error) => Place::Unusable(format!("target `{name}`: {error}")),
+            Err(error) => Place::Unusable(error.to_string()),
         },
         TargetConfig::Sqlite { path } => Place::Sqlite { path: path.clone() },
     };
@@ -189,7 +189,8 @@ impl Target for Passive {
                 shown: key.clone(),
                 timeline: None,
             }),
-            Err(why) => Err(StepError::unusable("no-value", why.clone())),
+            Err(why) => Err(StepError::unusable("no-value", why.clone())
+                .help("set it, or write another reference in pgrunbook.toml")),
         }
     }
 

@@ -125,7 +125,8 @@ impl Workplace {
     /// If the project has no such target.
     pub fn place(&self, target: &str) -> Result<&Place, StepError> {
         match self.0.places.get(target) {
-            Some(Place::Unusable(why)) => Err(StepError::unusable("no-value", why.clone())),
+            Some(Place::Unusable(why)) => Err(StepError::unusable("no-value", format!("target `{target}`: {why}"))
+                .help("set it, or write another reference in pgrunbook.toml")),
             Some(place) => Ok(place),
             None => {
                 let known: Vec<&str> = self.0.places.keys().map(String::as_str).collect();

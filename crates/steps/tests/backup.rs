@@ -78,6 +78,16 @@ async fn backup_is_verified_by_a_restore_and_put_back() {
 }
 
 #[tokio::test]
+async fn step_is_undone_by_the_backup_that_it_names() {
+    let bench = bench().await;
+    let text = ROUND.replace("undo: none: the backup takes it back", "undo: before").replace("\"restore\"", "\"list\"");
+    let (run, end) = bench.run(&text).await;
+    assert_eq!(end, RunEnd::Completed);
+    assert_eq!(bench.rollback(&run, pgrunbook_engine::UNDO).await, RunEnd::RolledBack);
+    assert_eq!(bench.value("SELECT count(*) FROM \"Odd name\"").await, "2");
+}
+
+#[tokio::test]
 async fn damaged_backup_is_not_restored() {
     let bench = bench().await;
     let (run, _) = bench.run(&ROUND.replace("\"restore\"", "\"list\"")).await;

@@ -17,7 +17,11 @@ use crate::failure::Failure;
 pub async fn plan(app: &App, file: &Path, vars: &Vars, out: Option<&Path>) -> Result<u8, Failure> {
     let runbook = app.runbook(file)?;
     let opened = app.open().await?;
-    let plan = opened.engine.plan(&runbook, &variables(&vars.vars)?).await?;
+    let plan = opened
+        .engine
+        .plan(&runbook, &variables(&vars.vars)?)
+        .await
+        .map_err(|error| Failure::of_plan(error, &runbook.sources, app.colour()))?;
     match app.global.format {
         Output::Json => put(&serde_json::to_string(&plan).unwrap_or_default()),
         _ => put(&shown(&plan, &opened.engine.environment, app.colour())),

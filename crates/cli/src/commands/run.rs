@@ -21,7 +21,10 @@ pub async fn run(app: &App, file: &Path, saved: Option<&Path>, vars: &Vars, cons
     let opened = app.open().await?;
     let engine = &opened.engine;
     let plan = match saved {
-        None => engine.plan(&runbook, &variables(&vars.vars)?).await?,
+        None => engine
+            .plan(&runbook, &variables(&vars.vars)?)
+            .await
+            .map_err(|error| Failure::of_plan(error, &runbook.sources, app.colour()))?,
         Some(path) => {
             let text = super::lint::read(app, path)?;
             let saved: Plan = serde_json::from_str(&text)
@@ -132,7 +135,10 @@ pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>) 
     say(app, "Starting a throwaway server for the rehearsal");
     let rehearsal = rehearsal(project, &app.surroundings, app.global.principal.as_deref(), &source).await?;
     let engine = &rehearsal.opened.engine;
-    let plan = engine.plan(&runbook, &variables(&vars.vars)?).await?;
+    let plan = engine
+        .plan(&runbook, &variables(&vars.vars)?)
+        .await
+        .map_err(|error| Failure::of_plan(error, &runbook.sources, app.colour()))?;
     let consent = Consent { answers: None, confirm: None, accept_timeline: false, no_input: true };
     let options = options(app, &rehearsal.opened, &plan, &consent)?;
     let run = engine.begin(plan.clone(), Purpose::Rehearsal).await?;
