@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -40,7 +40,12 @@ struct Shown {
     section: Option<String>,
     bar: Option<ProgressBar>,
     begun: Option<(StepId, Timestamp)>,
+    /// When an amount was told last, where there is no bar.
+    told: Option<Instant>,
 }
+
+/// How often a long step says how far it is, where there is no bar.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 impl Console {
     pub fn new(app: &App, plan: &Plan, cancel: Cancel, no_input: bool, rehearsal: bool) -> Self {
@@ -202,7 +207,7 @@ pub fn shown_duration(took: Duration) -> String {
 
 impl Watcher for Console {
     fn progress(&self, step: &StepId, progress: Progress) {
-        let shown = self.shown();
+        let mut shown = self.shown();
         if self.output == Output::Json {
             put(&json!({ "type": "progress", "step": step, "progress": progress }).to_string());
             return;
@@ -224,8 +229,18 @@ impl Watcher for Console {
                     bar.set_style(style);
                 }
             }
-            // Nobody watches a bar: the outcome says it all.
-            (Progress::Amount { .. }, None) => {}
+            // Nobody watches a bar: a line now and then.
+            (Progress::Amount { done, total, unit }, None) => {
+                if shown.told.is_some_and(|told| told.elapsed() >= TELL_EVERY) {
+                    let amount = |amount: u64| match unit {
+                        "bytes" => indicatif::HumanBytes(amount).to_string(),
+                        unit => format!("{} {unit}", indicatif::HumanCount(amount)),
+                    };
+                    let of = total.map_or_else(String::new, |total| format!(" of about {}", amount(total)));
+                    self.print(&shown, &format!("      {}{of}", amount(done)));
+                    shown.told = Some(Instant::now());
+                }
+            }
         }
     }
 }
@@ -250,6 +265,8 @@ impl Operator for Console {
             Event::Intent { step, .. } => {
                 self.section(&mut shown, step.as_str());
                 shown.begun = Some((step.clone(), sealed.at));
+                // The first line comes after a while: most steps are done by then.
+                shown.told = Some(Instant::now());
                 if self.interactive && std::io::stderr().is_terminal() {
                     let bar = ProgressBar::new_spinner().with_message(step.to_string());
                     if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} {elapsed}") {

@@ -260,3 +260,50 @@ async fn protected_environment_takes_no_answers_in_advance() {
         said.err
     );
 }
+
+#[tokio::test]
+async fn sandbox_that_a_crash_left_is_swept_up() {
+    let place = Place::new().await;
+    let name = format!("swept-{}", std::process::id());
+    let mut owner = place
+        .command(&["sandbox", "up", "--name", &name, "--format", "plain"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut url = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(owner.stdout.take().unwrap()), &mut url).unwrap();
+    assert!(url.starts_with("postgres://"), "{url}");
+    assert!(place.call(&["sandbox", "list"]).done().out.lines().any(|line| line == name));
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    // Whoever starts another one, sweeps; also another test that runs beside this one.
+    let other = pgrunbook_postgres::sandbox::Sandbox::start(Default::default()).await.unwrap();
+    assert!(!place.call(&["sandbox", "list"]).done().out.lines().any(|line| line == name));
+    drop(other);
+}
+
+#[tokio::test]
+async fn rehearsal_begins_with_a_dump() {
+    let place = Place::new().await;
+    place.execute("CREATE TABLE there AS SELECT 7 AS n").await;
+    place.call(&["backup", "start.dump"]).done();
+    place.write(
+        "RUNBOOK.md",
+        "# T\n\n## P\n\n```sql step\n-- check: there    target: main\n-- expect: value = 7\nSELECT n FROM there;\n```\n",
+    );
+    assert_eq!(place.call(&["rehearse", "RUNBOOK.md"]).code, Some(1), "without it the table is not there");
+    let said = place.call(&["rehearse", "RUNBOOK.md", "--from", "start.dump"]).done();
+    assert!(said.out.contains("Rehearsed forward and back."), "{}", said.out);
+}
+
+#[tokio::test]
+async fn chain_begins_at_a_baseline() {
+    let place = Place::new().await;
+    place.write("db/1_a.sql", "CREATE TABLE a (n int);\n");
+    place.write("db/2_b.sql", "CREATE TABLE b (n int);\n");
+    place.execute("CREATE TABLE a (n int)").await;
+    assert_eq!(place.call(&["migrate", "up", "db"]).code, Some(1), "it was made by hand");
+    place.call(&["migrate", "baseline", "db", "--at", "1"]).done();
+    assert!(place.call(&["migrate", "up", "db"]).done().out.ends_with("1 applied\n"));
+    assert_eq!(place.call(&["migrate", "baseline", "db", "--at", "2"]).code, Some(2), "it has a history now");
+}
