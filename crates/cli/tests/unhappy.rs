@@ -253,3 +253,44 @@ async fn variable_that_is_not_set_is_named_and_the_others_are_not_needed() {
         "error: target `other`: the environment variable NOT_SET is not set\n  help: set it, or write another reference in pgrunbook.toml\n"
     );
 }
+
+#[tokio::test]
+async fn target_that_drifted_since_the_plan() {
+    let place = place().await;
+    place.write("db/1_a.sql", "CREATE TABLE a (n int);\n");
+    place.write("db/2_b.sql", "CREATE TABLE b (n int);\n");
+    place.write(
+        "RUNBOOK.md",
+        "# T\n\n## P\n\n```toml step\nmigrate = \"load\"\ntarget = \"main\"\nchain = \"db\"\nundo = \"none: a test\"\n```\n",
+    );
+    place.call(&["plan", "RUNBOOK.md", "--out", "plan.json"]).done();
+    place.call(&["migrate", "up", "db", "--to", "1"]).done();
+    let said = place.call(&["run", "RUNBOOK.md", "--plan", "plan.json"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("step `load`: chain db was nothing and is 1"), "{}", said.err);
+    // A file of the chain that was edited is content that moved.
+    place.call(&["plan", "RUNBOOK.md", "--out", "plan.json"]).done();
+    place.write("db/2_b.sql", "CREATE TABLE b (n bigint);\n");
+    let said = place.call(&["run", "RUNBOOK.md", "--plan", "plan.json"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("db/2_b.sql was edited"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn way_back_that_is_blocked_says_what_is_left_and_goes_on_when_mended() {
+    let place = place().await;
+    place.write(
+        "RUNBOOK.md",
+        "# T\n\n## P\n\n```sql step\n-- apply: one    target: main    undo: no-one\nCREATE TABLE one ();\n```\n\n```sql undo\n-- apply: no-one    target: main\nDROP TABLE one;\n```\n\n```sql step\n-- apply: two    target: main    undo: no-two\nCREATE TABLE two ();\n```\n\n```sql undo\n-- apply: no-two    target: main\nDROP TABLE two;\n```\n",
+    );
+    place.call(&["run", "RUNBOOK.md"]).done();
+    place.execute("CREATE VIEW on_one AS SELECT FROM one").await;
+    let blocked = place.call(&["rollback", "--path", "undo"]);
+    assert_eq!(blocked.code, Some(1));
+    assert!(blocked.out.contains("The way back is blocked at `one`. Undone: two. Left: one."), "{}", blocked.out);
+    assert!(blocked.out.contains("other objects depend on it"), "{}", blocked.out);
+    // There is no way forward any more; the way back goes on.
+    place.execute("DROP VIEW on_one").await;
+    let resumed = place.call(&["resume"]).done();
+    assert!(resumed.out.contains("✓ undo one") && resumed.out.contains("Rolled back."), "{}", resumed.out);
+}
