@@ -215,3 +215,82 @@ fn rollback_that_is_killed_at_any_point_ends_as_if_undisturbed() {
         assert_eq!(state(&place), wanted, "killed at point {at}");
     });
 }
+
+const BACKUP: &str = "# Back up
+
+## Backup
+
+```toml step
+backup = \"before\"
+target = \"main\"
+```
+
+## Change
+
+```sql step
+-- apply: change    target: main    undo: before
+INSERT INTO kept VALUES (2);
+```
+";
+
+#[test]
+fn backup_and_restore_that_are_killed_at_any_point_end_as_if_undisturbed() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // A cluster of its own: databases are counted.
+    let sandbox = runtime
+        .block_on(pgrunbook_postgres::sandbox::Sandbox::start(pgrunbook_postgres::sandbox::SandboxOptions::default()))
+        .unwrap();
+    let value = |place: &Place, sql: &str| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(place.value(sql))
+    };
+    let fresh = |name: String| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let place = Place::on(runtime.block_on(sandbox.database(&name)).unwrap());
+        place.write("RUNBOOK.md", BACKUP);
+        runtime.block_on(place.execute("CREATE TABLE kept AS SELECT 1 AS n"));
+        place
+    };
+    let check = |place: &Place, at: usize| {
+        assert_eq!(value(place, "SELECT count(*) FROM kept"), "1", "killed at point {at}");
+        let name = &place.database.database;
+        let others = format!("SELECT count(*) FROM pg_database WHERE datname LIKE '{name}\\_%'");
+        assert_eq!(value(place, &others), "1", "killed at point {at}: one database is kept, and nothing is left over");
+        let files = std::fs::read_dir(place.path(&format!(".pgrunbook/runs/{}", place.run_id()))).unwrap().flatten();
+        let names: Vec<_> = files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+        assert!(names.len() == 1 && names[0].ends_with(".dump"), "killed at point {at}: {names:?}");
+    };
+    let undisturbed = fresh("whole".to_owned());
+    let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
+    said.done();
+    std::fs::remove_file(undisturbed.path("trace")).unwrap();
+    let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
+    said.done();
+    check(&undisturbed, 0);
+    each(forward + back, |number| {
+        let place = fresh(format!("killed{number}x"));
+        if number <= forward {
+            let died = place.call_and_die(&["run", "RUNBOOK.md"], number);
+            assert_eq!(died.code, None, "point {number} was not reached");
+            let status = place.call(&["status"]).out;
+            if status.is_empty() {
+                place.call(&["run", "RUNBOOK.md"]).done();
+            } else if !status.contains("  completed  ") {
+                to_the_end(&place, true);
+            }
+            place.call(&["rollback", "--path", "undo"]).done();
+        } else {
+            place.call(&["run", "RUNBOOK.md"]).done();
+            let died = place.call_and_die(&["rollback", "--path", "undo"], number - forward);
+            assert_eq!(died.code, None, "point {number} was not reached");
+            let status = place.call(&["status"]).out;
+            if !status.contains("  rolled back  ") {
+                if place.call(&["show"]).out.contains("Going back on") {
+                    to_the_end(&place, false);
+                } else {
+                    place.call(&["rollback", "--path", "undo"]).done();
+                }
+            }
+        }
+        check(&place, number);
+    });
+}

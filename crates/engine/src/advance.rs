@@ -19,6 +19,7 @@ use crate::rollback;
 use crate::run::{RunEnd, RunOptions, Waiting};
 use crate::state::{RunState, Slot, StepStatus};
 use crate::step::{Approval, Cancel, Effect, Failure, Happened, RunCx, StepError};
+use crate::target::Identity;
 use crate::workshop::{Tool, Undoing, Workshop};
 use crate::writer::Writer;
 
@@ -79,7 +80,15 @@ impl Engine {
         if let Wish::Back { path, .. } = &wish {
             rollback::refuse_if_closed(self, &workshop, run, &state, path, operator).await?;
         }
-        let accepted = match gate::targets(self, &state, options, operator).await? {
+        let targets = match gate::targets(self, &state, None, options, operator).await {
+            // What the step in doubt did may be just that.
+            Err(EngineError::Moved(moved)) => match self.became(run, &state, &workshop, operator).await? {
+                Some(became) => gate::targets(self, &state, Some(&became), options, operator).await?,
+                None => return Err(EngineError::Moved(moved)),
+            },
+            targets => targets?,
+        };
+        let accepted = match targets {
             gate::Targets::Fit { accepted } => accepted,
             gate::Targets::Wait(what) => return Ok(RunEnd::Waiting { on: Waiting::Acceptance { what } }),
         };
@@ -116,6 +125,41 @@ impl Engine {
         let ended = ended?;
         released?;
         Ok(ended)
+    }
+
+    /// Who a target is now, if the step that stands open made it another one: asked by reading only.
+    async fn became(
+        &self,
+        run: &str,
+        state: &RunState,
+        workshop: &Workshop,
+        operator: &dyn Operator,
+    ) -> Result<Option<Identity>, EngineError> {
+        let Some((step, direction)) = state.in_doubt() else { return Ok(None) };
+        let deed = deed(workshop, state, step, direction)?;
+        let cx = RunCx {
+            run,
+            step,
+            direction,
+            attempt: state.step(step, direction).map_or(1, StepStatus::attempt),
+            epoch: state.epoch,
+            digest: deed.digest(),
+            operator: &self.operator.principal,
+            clock: &*self.clock,
+            cancel: &Cancel::default(),
+            watcher: operator,
+            recorded: &state.recorded,
+            artifacts: &self.artifacts.join(run),
+            approvals: &[],
+        };
+        let happened = match deed {
+            Deed::Apply(tool) => tool.step.resolve(&cx).await,
+            Deed::Undo(tool) => tool.step.resolve_undo(&cx).await,
+        };
+        Ok(match happened {
+            Ok(Happened::Yes(evidence)) => evidence.became(),
+            _ => None,
+        })
     }
 
     /// What must fit before a process may take the run.
@@ -219,7 +263,7 @@ impl Call<'_> {
             return Ok(Flow::On);
         }
         self.writer.flush().await?;
-        match gate::targets(self.engine, &self.writer.state, self.options, self.operator).await {
+        match gate::targets(self.engine, &self.writer.state, None, self.options, self.operator).await {
             Ok(gate::Targets::Fit { accepted }) => {
                 for what in accepted {
                     let by = self.engine.operator.principal.clone();
@@ -386,13 +430,7 @@ impl Call<'_> {
     }
 
     fn deed(&self, id: &StepId, direction: Direction) -> Result<Deed<'_>, EngineError> {
-        let bench = self.workshop.bench(id)?;
-        let on_undo_path = self.writer.state.turned_back.as_deref() == Some(crate::state::UNDO);
-        Ok(match (direction, &bench.undo) {
-            (Direction::Back, Undoing::Own) if on_undo_path => Deed::Undo(&bench.step),
-            (Direction::Back, Undoing::Other(tool)) if on_undo_path => Deed::Apply(tool),
-            _ => Deed::Apply(&bench.step),
-        })
+        deed(self.workshop, &self.writer.state, id, direction)
     }
 
     fn context<'c>(
@@ -560,6 +598,22 @@ enum Turning {
 enum Deed<'a> {
     Apply(&'a Tool),
     Undo(&'a Tool),
+}
+
+/// What an attempt at a step does, on the way on which the run is.
+fn deed<'w>(
+    workshop: &'w Workshop,
+    state: &RunState,
+    id: &StepId,
+    direction: Direction,
+) -> Result<Deed<'w>, EngineError> {
+    let bench = workshop.bench(id)?;
+    let on_undo_path = state.turned_back.as_deref() == Some(crate::state::UNDO);
+    Ok(match (direction, &bench.undo) {
+        (Direction::Back, Undoing::Own) if on_undo_path => Deed::Undo(&bench.step),
+        (Direction::Back, Undoing::Other(tool)) if on_undo_path => Deed::Apply(tool),
+        _ => Deed::Apply(&bench.step),
+    })
 }
 
 impl<'a> Deed<'a> {

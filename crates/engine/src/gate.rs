@@ -13,6 +13,7 @@ use crate::plan::Moved;
 use crate::run::{RunEnd, RunOptions, Waiting};
 use crate::state::RunState;
 use crate::step::Approval;
+use crate::target::Identity;
 
 /// Whether the targets are those of the plan.
 pub(crate) enum Targets {
@@ -22,21 +23,28 @@ pub(crate) enum Targets {
     Wait(String),
 }
 
-/// Asks every target of the plan who it is.
+/// Asks every target of the plan who it is. `became`: who a target is if the step in doubt happened.
 ///
 /// # Errors
 /// [`EngineError::Moved`] if one is another; that can never be accepted.
 pub(crate) async fn targets(
     engine: &Engine,
     state: &RunState,
+    became: Option<&Identity>,
     options: &RunOptions,
     operator: &dyn Operator,
 ) -> Result<Targets, EngineError> {
+    let before = became.and_then(|became| state.identity(&became.name)).map(|identity| identity.key.clone());
     let mut others = Vec::new();
     let mut deviations = Vec::new();
     for planned in &state.plan.targets {
         let found = engine.identify(&planned.name).await?;
         let planned = state.identities.get(&planned.name).unwrap_or(planned);
+        // Another name of the same thing became another one with it.
+        let planned = match became {
+            Some(became) if before.as_ref() == Some(&planned.key) => &became.called(&planned.name),
+            _ => planned,
+        };
         match planned.moved_to(&found) {
             None => {}
             Some(moved @ Moved::Timeline { .. }) => deviations.push(moved.to_string()),

@@ -416,10 +416,25 @@ impl RunState {
         Ok(())
     }
 
+    /// Who a target is as far as this run knows: as planned, or since a step made it another one.
+    pub fn identity(&self, name: &str) -> Option<&Identity> {
+        let planned = || self.plan.targets.iter().find(|target| target.name == name);
+        self.identities.get(name).or_else(planned)
+    }
+
     /// An undo does not hide what its step recorded on the way forward: other undos may rest on it.
     fn record(&mut self, step: &StepId, direction: Direction, evidence: &Evidence) {
         if let Some(identity) = evidence.became() {
-            self.identities.insert(identity.name.clone(), identity);
+            // Every name of the same thing: a target, and the pooler in front of it.
+            let before = self.identity(&identity.name).map(|before| before.key.clone());
+            let plan = Arc::clone(&self.plan);
+            for target in &plan.targets {
+                if target.name == identity.name
+                    || self.identity(&target.name).map(|other| &other.key) == before.as_ref()
+                {
+                    self.identities.insert(target.name.clone(), identity.called(&target.name));
+                }
+            }
         }
         if direction == Direction::Forward || !self.recorded.contains_key(step) {
             self.recorded.insert(step.clone(), evidence.clone());

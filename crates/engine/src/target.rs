@@ -24,6 +24,14 @@ pub struct Identity {
     pub timeline: Option<u32>,
 }
 
+impl Identity {
+    /// The same thing under another name.
+    #[must_use]
+    pub fn called(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+}
+
 /// A run's claim on a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
