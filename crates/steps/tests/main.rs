@@ -5,5 +5,6 @@ mod acts;
 mod backup;
 mod bench;
 mod contract;
+mod lost;
 mod migrate;
 mod sql;
