@@ -61,3 +61,17 @@ async fn plan_is_approved_run_and_proven() {
         moved.err
     );
 }
+
+#[tokio::test]
+async fn report_names_the_rehearsal() {
+    let place = Place::new().await;
+    place.call(&["init"]).done();
+    place.call(&["rehearse", "RUNBOOK.md"]).done();
+    let rehearsal = place.run_id();
+    place.call(&["run", "RUNBOOK.md"]).done();
+    let run = place.call(&["status"]).out.lines().find(|line| !line.contains("rehearsal")).unwrap()[..20].to_owned();
+    place.call(&["report", &run]).done();
+    let report = place.read(&format!("evidence/{run}/report.md"));
+    assert!(report.contains(&format!("The same content went forward and back before: `{rehearsal}`.")), "{report}");
+    place.call(&["verify", &format!("evidence/{run}")]).done();
+}

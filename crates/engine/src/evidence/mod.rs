@@ -91,8 +91,16 @@ impl Engine {
     pub async fn report(&self, run: &str, folder: &Path, key: Option<&str>) -> Result<Bundle, EvidenceError> {
         let events = self.journal.read(run).await.map_err(EngineError::from)?;
         let state = self.status(run).await?.state;
-        let files = files(run, &state, &events);
-        let statement = statement(run, &state, &files);
+        // Those that came later tested nothing of this run.
+        let mut rehearsals = Vec::new();
+        for rehearsal in self.rehearsals(&state.plan.content_digest).await? {
+            let begun = self.journal.read(&rehearsal).await.map_err(EngineError::from)?.first().map(|event| event.at);
+            if begun < events.first().map(|event| event.at) {
+                rehearsals.push(rehearsal);
+            }
+        }
+        let files = files(run, &state, &events, &rehearsals);
+        let statement = statement(run, &state, &files, &rehearsals);
         let payload = statement.to_string();
         let mut signatures = Vec::new();
         if let Some(key) = key {
@@ -120,7 +128,7 @@ impl Engine {
 }
 
 /// The files of a bundle but the statement, by name.
-fn files(run: &str, state: &RunState, events: &[Sealed]) -> BTreeMap<String, String> {
+fn files(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for (number, source) in state.plan.sources.iter().enumerate() {
         files.insert(source_name(number, &source.path), source.text.clone());
@@ -136,8 +144,8 @@ fn files(run: &str, state: &RunState, events: &[Sealed]) -> BTreeMap<String, Str
         let name = free(&files, "checks/", &name, ".json");
         files.insert(name, pretty(&check));
     }
-    files.insert("report.md".to_owned(), report::markdown(run, state, events));
-    files.insert("report.html".to_owned(), report::html(run, state, events));
+    files.insert("report.md".to_owned(), report::markdown(run, state, events, rehearsals));
+    files.insert("report.html".to_owned(), report::html(run, state, events, rehearsals));
     files
 }
 
@@ -178,7 +186,7 @@ fn checks(events: &[Sealed]) -> Vec<(String, Value)> {
     events.iter().filter_map(one).collect()
 }
 
-fn statement(run: &str, state: &RunState, files: &BTreeMap<String, String>) -> Value {
+fn statement(run: &str, state: &RunState, files: &BTreeMap<String, String>, rehearsals: &[String]) -> Value {
     let subjects: Vec<Value> = files
         .iter()
         .map(|(name, text)| json!({ "name": name, "digest": { "sha256": sha256(text.as_bytes()) } }))
@@ -195,6 +203,7 @@ fn statement(run: &str, state: &RunState, files: &BTreeMap<String, String>) -> V
             "plan_digest": state.plan.plan_digest,
             "operator": state.operator,
             "rehearsal": state.rehearsal,
+            "rehearsals": rehearsals,
             "ended": state.ended,
             "journal": { "events": state.head.seq, "head": state.head.hash },
         },

@@ -12,7 +12,7 @@ use crate::state::RunState;
 use crate::step::Evidence;
 
 /// The report as Markdown.
-pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String {
+pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -> String {
     let plan = &state.plan;
     let mut text = format!("# {}\n\n", inline(&plan.title));
     let kind = if state.rehearsal { "Rehearsal" } else { "Run" };
@@ -66,6 +66,15 @@ pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed]) -> String
         text.push_str("No approval and no confirmation is in the journal.\n\n");
     } else {
         table(&mut text, &["when", "what", "who", "by"], &rows);
+    }
+
+    heading(&mut text, "Test");
+    match rehearsals {
+        [] => text.push_str("No rehearsal of this content stood in the journal.\n\n"),
+        runs => {
+            let runs = runs.iter().map(|run| code(run)).collect::<Vec<_>>().join(", ");
+            let _ = writeln!(text, "The same content went forward and back before: {runs}.\n");
+        }
     }
 
     heading(&mut text, "Implementation and verification");
@@ -295,12 +304,12 @@ fn code(text: &str) -> String {
 }
 
 /// The report as a page that needs nothing but itself.
-pub(super) fn html(run: &str, state: &RunState, events: &[Sealed]) -> String {
+pub(super) fn html(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -> String {
     let mut options = Options::default();
     options.extension.table = true;
     // Raw HTML stays text: what a database answered must not become a part of the page.
     options.render.r#unsafe = false;
-    let body = markdown_to_html(&markdown(run, state, events), &options);
+    let body = markdown_to_html(&markdown(run, state, events, rehearsals), &options);
     let body = body.replace("<table>", "<div class=\"wide\"><table>").replace("</table>", "</table></div>");
     let title = escaped(&format!("{}: {}", state.plan.title, word(state)));
     let runbook =

@@ -71,7 +71,7 @@ pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, W
     // Everything else is made of the journal: a report that says something else was changed, or is of another version.
     let other_version = Some(state.plan.engine.clone()).filter(|version| version != env!("CARGO_PKG_VERSION"));
     if other_version.is_none() {
-        for (name, text) in files(&run, &state, &events) {
+        for (name, text) in files(&run, &state, &events, &rehearsals(&statement)) {
             if found.get(&name).is_none_or(|bytes| *bytes != text.as_bytes()) {
                 return Err(wrong(&name, "it does not say what the journal says"));
             }
@@ -122,6 +122,12 @@ pub(super) fn named(statement: &[u8]) -> BTreeSet<String> {
 }
 
 type Signed = (Value, Option<String>, Option<String>);
+
+/// The rehearsals that the statement names: they are runs of their own, and not in this journal.
+fn rehearsals(statement: &Value) -> Vec<String> {
+    let named = statement["predicate"]["rehearsals"].as_array().map(Vec::as_slice).unwrap_or_default();
+    named.iter().filter_map(|run| run.as_str()).map(str::to_owned).collect()
+}
 
 fn statement(found: &BTreeMap<String, Vec<u8>>, allowed_signers: Option<&str>) -> Result<Signed, Wrong> {
     let bad = |why: &str| wrong(STATEMENT, why);
