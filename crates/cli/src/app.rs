@@ -51,6 +51,17 @@ impl App {
         Ok(open(self.project()?, &self.surroundings, self.global.principal.as_deref()).await?)
     }
 
+    /// The options that a command must be given again to mean the same: a shell reads them as they were meant.
+    pub fn again(&self) -> String {
+        let project = self.global.project.as_ref().map(|path| path.display().to_string());
+        let options = [
+            ("--project", project.as_ref()),
+            ("--environment", self.global.environment.as_ref()),
+            ("--as", self.global.principal.as_ref()),
+        ];
+        options.iter().filter_map(|(name, value)| Some(format!(" {name} {}", quoted((*value)?)))).collect()
+    }
+
     /// Whether somebody sits at a terminal and can be asked.
     pub fn is_interactive(&self) -> bool {
         self.global.format == Output::Human && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
@@ -93,6 +104,15 @@ impl App {
         failure.report = render(&errors, &parsed.runbook.sources, Format::Human { colour: self.colour() });
         Err(failure)
     }
+}
+
+/// A word for a POSIX shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:+,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Reads included files, relative to the runbook.

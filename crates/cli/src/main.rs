@@ -22,15 +22,18 @@ fn main() -> ExitCode {
     // Nothing of a runtime is needed for these.
     match cli.command {
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "pgrunbook", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "pgrunbook", &mut script);
+            // Whoever reads it may have gone.
+            let _ = std::io::stdout().write_all(&script);
             return ExitCode::SUCCESS;
         }
         Command::Man => {
             let page = clap_mangen::Man::new(Cli::command());
-            return ended(
-                page.render(&mut std::io::stdout()).map(|()| exit::DONE).map_err(Failure::from),
-                cli.global.format,
-            );
+            let mut text = Vec::new();
+            let rendered = page.render(&mut text).map(|()| exit::DONE).map_err(Failure::from);
+            let _ = std::io::stdout().write_all(&text);
+            return ended(rendered, cli.global.format);
         }
         _ => {}
     }

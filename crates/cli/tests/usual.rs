@@ -307,3 +307,117 @@ async fn chain_begins_at_a_baseline() {
     assert!(place.call(&["migrate", "up", "db"]).done().out.ends_with("1 applied\n"));
     assert_eq!(place.call(&["migrate", "baseline", "db", "--at", "2"]).code, Some(2), "it has a history now");
 }
+
+#[tokio::test]
+async fn command_that_is_printed_goes_on_as_it_is() {
+    let place = Place::new().await;
+    place.write("here/RUNBOOK.md", "# T\n\n## P\n\n- [ ] Somebody looked\n");
+    place.write(
+        "here/pgrunbook.toml",
+        "[targets.main]\nurl = \"env:DATABASE_URL\"\n[environments.staging]\n[environments.production]\n",
+    );
+    place.write("answers.toml", "\"Somebody looked\" = \"confirmed\"\n");
+    let waits = place.call(&["run", "here/RUNBOOK.md", "--project", "here", "-e", "staging", "--as", "anna o'hara"]);
+    assert_eq!(waits.code, Some(3), "{}", waits.err);
+    let command = waits.out.lines().find_map(|line| line.trim().strip_suffix(" --answers FILE")).unwrap();
+    assert!(command.ends_with(r" --project here --environment staging --as 'anna o'\''hara'"), "{command}");
+    // A shell reads it as it was meant.
+    let words = command.strip_prefix("pgrunbook ").unwrap();
+    let script = format!("exec \"$0\" {words} --answers answers.toml");
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", &script, env!("CARGO_BIN_EXE_pgrunbook")]).current_dir(place.folder.path()).env_clear();
+    shell.env("USER", "somebody").envs(place.env.iter().map(|(name, value)| (name, value)));
+    let said = crate::place::Said::of(shell.stdin(std::process::Stdio::null()).output().unwrap()).done();
+    assert!(said.out.contains("confirmed by anna o'hara (answered in advance)"), "{}", said.out);
+}
+
+#[tokio::test]
+async fn resume_without_a_name_never_guesses_between_two_runs() {
+    let place = Place::new().await;
+    place.execute("CREATE TABLE effects (n int)").await;
+    place.write(
+        "RUNBOOK.md",
+        "# T\n\n## P\n\n```sql step\n-- apply: once    target: main\n-- undo: none: a test\nINSERT INTO effects VALUES (1);\n```\n\n- [ ] Somebody looked\n",
+    );
+    assert_eq!(place.call(&["run", "RUNBOOK.md"]).code, Some(3));
+    let first = place.run_id();
+    assert_eq!(place.call(&["run", "RUNBOOK.md"]).code, Some(3));
+    let said = place.call(&["resume"]);
+    assert_eq!(said.code, Some(2), "{}", said.out);
+    assert!(said.err.contains("error: 2 runs are open; nothing was touched\n  help: say which"), "{}", said.err);
+    assert!(said.err.contains(&format!("  {first}  T\n")), "{}", said.err);
+    assert_eq!(place.call(&["resume", &first]).code, Some(3));
+    assert_eq!(place.value("SELECT count(*) FROM effects").await, "2");
+}
+
+#[tokio::test]
+async fn run_that_was_refused_at_the_door_is_not_the_one_to_resume() {
+    let place = Place::new().await;
+    place.execute("CREATE TABLE effects (n int); CREATE TABLE patience AS SELECT 60 AS seconds").await;
+    place.write(
+        "RUNBOOK.md",
+        "# T\n\n## P\n\n```sql step\n-- apply: slow    target: main\n-- undo: none: a test\nINSERT INTO effects VALUES (1);\nSELECT pg_sleep(seconds) FROM patience;\n```\n",
+    );
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    let mut first = place.command(&["run", "RUNBOOK.md"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    while place.value(asleep).await == "0" {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let run = place.run_id();
+    let second = place.call(&["run", "RUNBOOK.md"]);
+    assert_eq!(second.code, Some(2), "{}", second.out);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    place.execute("UPDATE patience SET seconds = 0").await;
+    place
+        .value(
+            "SELECT count(pg_terminate_backend(pid, 60000)) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()",
+        )
+        .await;
+    let resumed = place.call(&["resume"]).done();
+    assert!(resumed.out.contains(&format!("Run {run}: T")), "{}", resumed.out);
+    assert_eq!(place.value("SELECT count(*) FROM effects").await, "1");
+}
+
+#[test]
+fn reader_that_has_gone_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for (args, code) in [("init", 0), ("completions bash", 0), ("man", 0), ("lint RUNBOOK.md", 0)] {
+        // The reader closes its end before the program writes.
+        let script = format!(
+            "{{ while [ ! -e gone ]; do sleep 0.01; done; \"$0\" {args} 2>err; echo $? >code; }} | {{ exec <&-; : >gone; }}"
+        );
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_pgrunbook")]).current_dir(folder.path());
+        shell.status().unwrap();
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!((read("code").trim(), read("err").as_str()), (code.to_string().as_str(), ""), "{args}");
+        std::fs::remove_file(folder.path().join("gone")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn json_stays_json_beside_a_broken_run() {
+    let place = Place::new().await;
+    place.call(&["init"]).done();
+    place.call(&["run", "RUNBOOK.md"]).done();
+    let journal = rusqlite::Connection::open(place.path(".pgrunbook/journal.db")).unwrap();
+    journal
+        .execute_batch("DROP TRIGGER event_is_never_updated; UPDATE event SET event = replace(event, 'anna', 'olga') WHERE seq = 2;")
+        .unwrap();
+    drop(journal);
+    let said = place.call(&["status", "--format", "json"]).done();
+    let line: serde_json::Value = serde_json::from_str(said.out.trim()).unwrap();
+    assert!(line["error"].as_str().unwrap().contains("is broken at event 2"), "{line}");
+}
+
+#[test]
+fn pooler_user_without_a_password_is_refused() {
+    let said = std::process::Command::new(env!("CARGO_BIN_EXE_pgrunbook"))
+        .args(["sandbox", "up", "--pooler", "app"])
+        .output()
+        .unwrap();
+    let said = crate::place::Said::of(said);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("it is not USER:PASSWORD"), "{}", said.err);
+}

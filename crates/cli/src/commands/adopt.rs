@@ -9,6 +9,7 @@ use pgrunbook_steps::registry;
 use super::lint::{read, write_whole};
 use crate::app::{App, loader};
 use crate::args::Output;
+use crate::console::put;
 use crate::exit;
 use crate::failure::Failure;
 
@@ -35,7 +36,10 @@ pub fn adopt(app: &App, file: &Path, out: Option<&Path>) -> Result<u8, Failure> 
     if matches!(app.global.format, Output::Human | Output::Plain) {
         let steps = proposal.markdown.matches(" step\n").count();
         let items = proposal.markdown.matches("- [ ] ").count();
-        println!("{0}: {steps} steps and {items} checklist lines. Read it, then: pgrunbook lint {0}", out.display());
+        put(&format!(
+            "{0}: {steps} steps and {items} checklist lines. Read it, then: pgrunbook lint {0}",
+            out.display()
+        ));
     }
     Ok(exit::DONE)
 }

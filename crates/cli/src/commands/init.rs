@@ -1,6 +1,7 @@
 //! `init`: a project and a first runbook, ready to run.
 
 use crate::app::App;
+use crate::console::put;
 use crate::exit;
 use crate::failure::Failure;
 
@@ -23,13 +24,13 @@ pub fn init(app: &App) -> Result<u8, Failure> {
         let path = folder.join(name);
         if !path.exists() {
             std::fs::write(&path, text)?;
-            println!("wrote {name}");
+            put(&format!("wrote {name}"));
         }
     }
-    println!("\nNext, on a throwaway server:\n");
-    println!("  export DATABASE_URL=$(pgrunbook sandbox up --detach --name first --format plain)");
-    println!("  pgrunbook plan RUNBOOK.md");
-    println!("  pgrunbook run RUNBOOK.md");
-    println!("\nEnd the server with: pgrunbook sandbox down first");
+    put("\nNext, on a throwaway server:\n");
+    put("  export DATABASE_URL=$(pgrunbook sandbox up --detach --name first --format plain)");
+    put("  pgrunbook plan RUNBOOK.md");
+    put("  pgrunbook run RUNBOOK.md");
+    put("\nEnd the server with: pgrunbook sandbox down first");
     Ok(exit::DONE)
 }

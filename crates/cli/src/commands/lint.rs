@@ -7,6 +7,7 @@ use pgrunbook_document::{Format, Severity, format, lint as look, parse, render};
 use pgrunbook_steps::registry;
 
 use crate::app::{App, loader};
+use crate::console::put;
 use crate::exit;
 use crate::failure::Failure;
 
@@ -53,10 +54,10 @@ pub fn fmt(app: &App, files: &[PathBuf], check: bool) -> Result<u8, Failure> {
         }
         changed += 1;
         if check {
-            println!("{} would change", file.display());
+            put(&format!("{} would change", file.display()));
         } else {
             write_whole(&app.surroundings.cwd.join(file), &formatted)?;
-            println!("{} changed", file.display());
+            put(&format!("{} changed", file.display()));
         }
     }
     Ok(if check && changed > 0 { exit::FAILED } else { exit::DONE })

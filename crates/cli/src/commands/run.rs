@@ -155,19 +155,34 @@ pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>) 
     finish(app, &run, end)
 }
 
-/// The run that is meant: the newest, or the newest that has not ended.
+/// The run that is meant where none is named: the newest, or the one that has not ended.
+///
+/// Runs that were begun and never taken up (refused, since somebody else was at work) count only if there is no other. Between
+/// several open ones nothing is guessed.
 pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Status, Failure> {
     if let Some(run) = run {
         return Ok(engine.status(run).await?);
     }
+    let mut found = Vec::new();
     for run in engine.journal.runs().await? {
         let status = engine.status(&run).await?;
         if !status.state.rehearsal && (!open || status.state.ended.is_none()) {
-            return Ok(status);
+            found.push(status);
         }
     }
+    if found.iter().any(|status| status.state.epoch > 0) {
+        found.retain(|status| status.state.epoch > 0);
+    }
+    if open && found.len() > 1 {
+        let mut failure = Failure::unusable("run", format!("{} runs are open; nothing was touched", found.len()))
+            .help("say which: pgrunbook resume RUN");
+        failure.report =
+            found.iter().map(|status| format!("  {}  {}\n", status.run, status.state.plan.title)).collect();
+        return Err(failure);
+    }
     let what = if open { "no run is open" } else { "there is no run yet" };
-    Err(Failure::unusable("run", what).help("begin one: pgrunbook run RUNBOOK.md"))
+    let none = || Failure::unusable("run", what).help("begin one: pgrunbook run RUNBOOK.md");
+    found.into_iter().next().ok_or_else(none)
 }
 
 /// What a person said in advance, and their Ctrl-C.
@@ -252,7 +267,9 @@ fn say(app: &App, text: &str) {
 /// Says how far it went and what goes on; the exit code.
 fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
     let code = exit::of_end(&end);
-    let next = format!("pgrunbook resume {run}");
+    let again = app.again();
+    let next = format!("pgrunbook resume {run}{again}");
+    let back = format!("pgrunbook rollback {run}{again}");
     let way = |direction: Direction| if direction == Direction::Back { "Its undo" } else { "It" };
     let (word, text, then) = match end {
         RunEnd::Completed => ("completed", String::new(), String::new()),
@@ -264,7 +281,7 @@ fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
                 way(direction),
                 help.map_or_else(String::new, |help| format!("\n  help: {help}"))
             ),
-            format!("{next}\npgrunbook rollback {run}"),
+            format!("{next}\n{back}"),
         ),
         RunEnd::RollbackBlocked { step, help, undone, left, .. } => {
             let list = |steps: &[StepId]| match steps {
@@ -280,9 +297,11 @@ fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
         }
         RunEnd::Refused { text, note, .. } => {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
-            ("refused", format!("Refused: \"{text}\"{note}."), format!("{next}\npgrunbook rollback {run}"))
+            ("refused", format!("Refused: \"{text}\"{note}."), format!("{next}\n{back}"))
         }
-        RunEnd::Waiting { on } => ("waiting", waiting(&on), waiting_command(&on, run, &next)),
+        RunEnd::Waiting { on } => {
+            ("waiting", waiting(&on), waiting_command(&on, &format!("pgrunbook approve {run}{again}"), &next))
+        }
         RunEnd::Unknown { step, direction, why } => (
             "unknown",
             format!(
@@ -293,7 +312,7 @@ fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
                 "{next} --decide {step}=done --reason \"how you know\"\n{next} --decide {step}=again --reason \"why that is safe\""
             ),
         ),
-        RunEnd::Stopped { why } => ("stopped", format!("Stopped: {why}."), format!("{next}\npgrunbook rollback {run}")),
+        RunEnd::Stopped { why } => ("stopped", format!("Stopped: {why}."), format!("{next}\n{back}")),
     };
     if app.global.format == Output::Json {
         put(&serde_json::json!({ "type": "end", "run": run, "end": word, "exit": code, "text": text, "next": then.lines().collect::<Vec<_>>() }).to_string());
@@ -326,10 +345,10 @@ fn waiting(on: &Waiting) -> String {
     }
 }
 
-fn waiting_command(on: &Waiting, run: &str, next: &str) -> String {
+fn waiting_command(on: &Waiting, approve: &str, next: &str) -> String {
     match on {
         Waiting::Item { .. } => format!("{next}\n{next} --answers FILE"),
-        Waiting::Approvals { .. } | Waiting::Step { .. } => format!("pgrunbook approve {run}\n{next}"),
+        Waiting::Approvals { .. } | Waiting::Step { .. } => format!("{approve}\n{next}"),
         Waiting::Confirmation { wanted } => format!("{next} --confirm \"{wanted}\""),
         Waiting::Acceptance { .. } => format!("{next} --accept-timeline"),
     }

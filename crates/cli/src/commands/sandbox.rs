@@ -12,6 +12,9 @@ use crate::failure::Failure;
 pub async fn sandbox(app: &App, action: SandboxAction) -> Result<u8, Failure> {
     match action {
         SandboxAction::Up { name, detach, major, durable, pooler, database } => {
+            if let Some(user) = pooler.iter().find(|user| !user.contains(':')) {
+                return Err(Failure::unusable("pooler", format!("`--pooler {user}`: it is not USER:PASSWORD")));
+            }
             let options = SandboxOptions { name, detach, major, durable, ..SandboxOptions::default() };
             let sandbox = Sandbox::start(options).await?;
             let mut connection = sandbox.options();

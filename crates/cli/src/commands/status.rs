@@ -34,6 +34,9 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
                     ));
                 }
                 // A broken run must not hide the others.
+                Err(error) if app.global.format == Output::Json => {
+                    put(&json!({ "type": "status", "run": run, "error": error.to_string() }).to_string());
+                }
                 Err(error) => put(&format!("{run}  {error}")),
             }
         }
