@@ -107,7 +107,7 @@ impl App {
 }
 
 /// A word for a POSIX shell.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:+,=".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();

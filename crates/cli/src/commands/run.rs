@@ -9,7 +9,7 @@ use pgrunbook_engine::{Cancel, Engine, ItemAnswer, Plan, Purpose, RunEnd, RunOpt
 use pgrunbook_steps::{Opened, Source, rehearse as rehearsal};
 use serde::Deserialize;
 
-use crate::app::{App, variables};
+use crate::app::{App, quoted, variables};
 use crate::args::{Consent, Output, Vars};
 use crate::console::{Console, put};
 use crate::exit;
@@ -167,6 +167,10 @@ pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Stat
     for run in engine.journal.runs().await? {
         let status = engine.status(&run).await?;
         if !status.state.rehearsal && (!open || status.state.ended.is_none()) {
+            // The newest is meant: an older run that is broken is in nobody's way.
+            if !open && status.state.epoch > 0 {
+                return Ok(status);
+            }
             found.push(status);
         }
     }
@@ -349,7 +353,7 @@ fn waiting_command(on: &Waiting, approve: &str, next: &str) -> String {
     match on {
         Waiting::Item { .. } => format!("{next}\n{next} --answers FILE"),
         Waiting::Approvals { .. } | Waiting::Step { .. } => format!("{approve}\n{next}"),
-        Waiting::Confirmation { wanted } => format!("{next} --confirm \"{wanted}\""),
+        Waiting::Confirmation { wanted } => format!("{next} --confirm {}", quoted(wanted)),
         Waiting::Acceptance { .. } => format!("{next} --accept-timeline"),
     }
 }
