@@ -12,6 +12,7 @@ mod process;
 pub mod restore;
 mod sh;
 pub mod sql;
+pub mod topology;
 
 pub mod open;
 pub mod project;
