@@ -304,9 +304,9 @@ pub enum SandboxAction {
         /// Leave it running until `sandbox down`.
         #[arg(long)]
         detach: bool,
-        /// A major version of those that are installed.
-        #[arg(long)]
-        major: Option<u32>,
+        /// The major version, one of those that are installed.
+        #[arg(long, visible_alias = "major", value_name = "MAJOR")]
+        version: Option<u32>,
         /// Commits survive a crash of the machine: slower.
         #[arg(long)]
         durable: bool,

@@ -192,12 +192,20 @@ impl From<PgError> for Failure {
 
 impl From<SandboxError> for Failure {
     fn from(error: SandboxError) -> Self {
-        let mut failure = Self::unusable("sandbox", error.to_string());
-        if let SandboxError::NoBinaries { .. } = error {
-            failure.help =
-                Some("install it: apt install postgresql (Debian, Ubuntu), or put its programs on PATH".to_owned());
-        }
-        failure
+        let help = match &error {
+            SandboxError::NoBinaries { .. } => {
+                Some("install it: apt install postgresql (Debian, Ubuntu), or put its programs on PATH".to_owned())
+            }
+            SandboxError::NoVersion { major, .. } => Some(format!(
+                "take one that is there, or install it: apt install postgresql-{major} (Debian, Ubuntu; all versions \
+                 from https://apt.postgresql.org)"
+            )),
+            SandboxError::NoProgram { major, .. } => {
+                Some(format!("install it: apt install postgresql-client-{major} (Debian, Ubuntu)"))
+            }
+            _ => None,
+        };
+        Self { help, ..Self::unusable("sandbox", error.to_string()) }
     }
 }
 

@@ -411,6 +411,28 @@ async fn json_stays_json_beside_a_broken_run() {
     assert!(line["error"].as_str().unwrap().contains("is broken at event 2"), "{line}");
 }
 
+#[tokio::test]
+async fn sandbox_is_of_the_version_that_was_asked_for() {
+    let place = Place::new().await;
+    let major = crate::place::cluster().await.major();
+    let (name, asked) = (format!("asked-{}", std::process::id()), major.to_string());
+    let said =
+        place.call(&["sandbox", "up", "--version", &asked, "--detach", "--name", &name, "--format", "json"]).done();
+    let line: serde_json::Value = serde_json::from_str(said.out.trim()).unwrap();
+    assert_eq!(line["major"], major);
+    place.call(&["sandbox", "down", &name]).done();
+
+    let said = place.call(&["sandbox", "up", "--version", "9"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.starts_with("error: PostgreSQL 9 is not installed; there is "), "{}", said.err);
+    assert!(said.err.contains(&format!("{major} (/")), "{}", said.err);
+    assert!(
+        said.err.contains("\n  help: take one that is there, or install it: apt install postgresql-9 "),
+        "{}",
+        said.err
+    );
+}
+
 #[test]
 fn pooler_user_without_a_password_is_refused() {
     let said = std::process::Command::new(env!("CARGO_BIN_EXE_pgrunbook"))

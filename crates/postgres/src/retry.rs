@@ -102,7 +102,8 @@ fn whole_seconds(age: Duration) -> String {
     }
 }
 
-/// Tried on 15. `pg_blocking_pids` also counts those who wait before us in the queue, which is what people must know.
+/// Tried on 14 to 18. `pg_blocking_pids` also counts those who wait before us in the queue, which is what people must
+/// know.
 const BLOCKERS: &str = "
 SELECT a.pid,
        a.usename::text,

@@ -7,7 +7,7 @@ use pgrunbook_postgres::ledger::Entry;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
 use pgrunbook_postgres::{ConnectOptions, PostgresTarget, Session};
 
-fn claim(run: &str, epoch: u64) -> Claim {
+pub fn claim(run: &str, epoch: u64) -> Claim {
     Claim {
         run: run.to_owned(),
         runbook: "Promote".to_owned(),
@@ -20,11 +20,11 @@ fn claim(run: &str, epoch: u64) -> Claim {
     }
 }
 
-fn entry(run: &str, epoch: u64) -> Entry<'_> {
+pub fn entry(run: &str, epoch: u64) -> Entry<'_> {
     Entry { run, step: "load", direction: Direction::Forward, attempt: 1, epoch, digest: "00", operator: "anna@desk" }
 }
 
-async fn session(options: &ConnectOptions) -> Session {
+pub async fn session(options: &ConnectOptions) -> Session {
     Session::connect(options, "test").await.unwrap()
 }
 

@@ -6,6 +6,7 @@ mod journal_suite;
 mod ledger;
 mod sandbox;
 mod tls;
+mod versions;
 
 use pgrunbook_postgres::ConnectOptions;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared};

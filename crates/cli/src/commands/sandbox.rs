@@ -11,11 +11,11 @@ use crate::failure::Failure;
 
 pub async fn sandbox(app: &App, action: SandboxAction) -> Result<u8, Failure> {
     match action {
-        SandboxAction::Up { name, detach, major, durable, pooler, database } => {
+        SandboxAction::Up { name, detach, version, durable, pooler, database } => {
             if let Some(user) = pooler.iter().find(|user| !user.contains(':')) {
                 return Err(Failure::unusable("pooler", format!("`--pooler {user}`: it is not USER:PASSWORD")));
             }
-            let options = SandboxOptions { name, detach, major, durable, ..SandboxOptions::default() };
+            let options = SandboxOptions { name, detach, major: version, durable, ..SandboxOptions::default() };
             let sandbox = Sandbox::start(options).await?;
             let mut connection = sandbox.options();
             if let Some(database) = database {

@@ -18,20 +18,31 @@ impl Binaries {
     /// Those at `given`; else of what [`installed`] finds, the first of the wanted version.
     ///
     /// # Errors
-    /// [`SandboxError::NoBinaries`], with where was looked.
+    /// [`SandboxError::NoBinaries`], with where was looked; [`SandboxError::NoVersion`], with what is there instead.
     pub fn find(given: Option<&Path>, major: Option<u32>) -> Result<Self, SandboxError> {
-        let missing = |looked: String| SandboxError::NoBinaries {
-            looked,
-            version: major.map_or_else(String::new, |major| format!(" {major}")),
-        };
-        match given {
-            Some(folder) => Self::at(folder).ok_or_else(|| missing(folder.display().to_string())),
-            None => {
-                let wanted = |found: &Self| major.is_none_or(|major| found.major == major);
-                let looked = || folders().iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
-                installed().into_iter().find(wanted).ok_or_else(|| missing(looked()))
+        match (given, major) {
+            (Some(folder), _) => {
+                Self::at(folder).ok_or_else(|| SandboxError::NoBinaries { looked: folder.display().to_string() })
             }
+            (None, Some(major)) => Self::of(major),
+            (None, None) => installed().next().ok_or_else(nowhere),
         }
+    }
+
+    /// The first installed server of a major version, in the order of [`installed`].
+    ///
+    /// # Errors
+    /// As [`Binaries::find`].
+    pub fn of(major: u32) -> Result<Self, SandboxError> {
+        installed().find(|server| server.major == major).ok_or_else(|| {
+            let mut there: Vec<_> = installed().collect();
+            if there.is_empty() {
+                return nowhere();
+            }
+            there.sort_by_key(|server| server.major);
+            let shown = there.iter().map(|server| format!("{} ({})", server.major, server.folder.display()));
+            SandboxError::NoVersion { major, there: shown.collect::<Vec<_>>().join(", ") }
+        })
     }
 
     fn at(folder: &Path) -> Option<Self> {
@@ -46,15 +57,57 @@ impl Binaries {
         Some(Self { folder: folder.to_owned(), major: version[..digits].parse().ok()? })
     }
 
-    /// One of the programs.
+    /// One of the server's programs.
     pub fn program(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+
+    /// A client program that fits this server. Servers in the cache folder come without any: then the first installed
+    /// one of this version or newer, since clients speak to older servers, and refuse newer ones.
+    ///
+    /// # Errors
+    /// [`SandboxError::NoProgram`].
+    pub fn client(&self, name: &str) -> Result<PathBuf, SandboxError> {
+        let others = installed().filter(|other| other.major >= self.major).map(|other| other.program(name));
+        std::iter::once(self.program(name))
+            .chain(others)
+            .find(|path| executable(path))
+            .ok_or_else(|| SandboxError::NoProgram { name: name.to_owned(), major: self.major })
+    }
 }
 
-/// The installed servers: where `pg_config` says, then Debian's folders, newest first, then `PATH`.
-pub fn installed() -> Vec<Binaries> {
-    folders().iter().filter_map(|folder| Binaries::at(folder)).collect()
+/// The installed servers: where `pg_config` says, then Debian's folders, newest first, then `PATH`, then the cache
+/// folders, newest first. Each is asked for its version only when its turn comes.
+pub fn installed() -> impl Iterator<Item = Binaries> {
+    folders().into_iter().filter_map(|folder| Binaries::at(&folder))
+}
+
+fn nowhere() -> SandboxError {
+    let looked: Vec<_> = folders().iter().map(|folder| folder.display().to_string()).collect();
+    SandboxError::NoBinaries { looked: looked.join(", ") }
+}
+
+/// Where `scripts/servers` puts servers: a folder for each major version. Everybody's, and for others than root their
+/// own; root's own cache is closed to the user that a server runs as.
+fn caches() -> Vec<PathBuf> {
+    let own = || {
+        let given = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        given.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+    };
+    let own = if rustix::process::geteuid().is_root() { None } else { own() };
+    own.into_iter().chain([PathBuf::from("/var/cache")]).map(|cache| cache.join("pgrunbook/servers")).collect()
+}
+
+/// `bin` of each folder that is named for a major version, newest first.
+fn versions_in(parent: &Path) -> Vec<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
+    versions.into_iter().map(|(_, folder)| folder).collect()
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -62,15 +115,9 @@ fn folders() -> Vec<PathBuf> {
     if let Ok(output) = Command::new("pg_config").arg("--bindir").stdin(Stdio::null()).output() {
         folders.push(String::from_utf8_lossy(&output.stdout).trim().into());
     }
-    let mut packaged: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-        .collect();
-    packaged.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
-    folders.extend(packaged.into_iter().map(|(_, folder)| folder));
+    folders.extend(versions_in(Path::new("/usr/lib/postgresql")));
     folders.extend(path_of("initdb").and_then(|path| path.parent().map(Path::to_owned)));
+    folders.extend(caches().iter().flat_map(|cache| versions_in(cache)));
     let mut seen = Vec::new();
     folders.retain(|folder| {
         let new = !seen.contains(folder);

@@ -3,6 +3,9 @@
 //! Each is a fresh `initdb`, so that no two have the same system identifier, in a folder of its own below
 //! `$TMPDIR/pgrunbook-sandbox-<uid>/`. It goes away with the process that started it; what a crash leaves, the next call
 //! sweeps up. The servers run as an unprivileged user where we are root, since PostgreSQL refuses root.
+//!
+//! Of which versions there can be one, [`installed`] says: the system's, and those in a cache folder, which come
+//! without client programs.
 
 mod binaries;
 mod pooler;
@@ -35,8 +38,12 @@ const CARD: &str = "sandbox.json";
 /// Why there is no sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    #[error("PostgreSQL{version} is not installed: no initdb and postgres in {looked}")]
-    NoBinaries { looked: String, version: String },
+    #[error("PostgreSQL is not installed: no initdb and postgres in {looked}")]
+    NoBinaries { looked: String },
+    #[error("PostgreSQL {major} is not installed; there is {there}")]
+    NoVersion { major: u32, there: String },
+    #[error("`{name}` of PostgreSQL {major} or newer is not installed")]
+    NoProgram { name: String, major: u32 },
     #[error("PostgreSQL does not run as root, and this machine has neither a user `postgres` nor `nobody`")]
     OnlyRoot,
     #[error("cannot {what}: {source}")]
@@ -45,6 +52,8 @@ pub enum SandboxError {
     Program { program: String, said: String },
     #[error("a sandbox `{0}` is already running")]
     Exists(String),
+    #[error("sandbox `{name}` is PostgreSQL {major}, and {wanted} was asked for")]
+    OtherVersion { name: String, major: u32, wanted: u32 },
     #[error("there is no sandbox `{0}`")]
     Unknown(String),
     #[error("`{0}` is no name for a sandbox: letters, digits, `-` and `_`, at most 30")]
@@ -69,7 +78,7 @@ pub struct SandboxOptions {
     pub name: Option<String>,
     /// The programs' folder; else it is looked for.
     pub bindir: Option<PathBuf>,
-    /// A major version; else that of `pg_config`, or the newest installed.
+    /// A major version; else the first of [`installed`].
     pub major: Option<u32>,
     /// Whether commits survive a crash of the machine. Off: faster, and right for what is thrown away.
     pub durable: bool,
@@ -336,7 +345,7 @@ impl Sandbox {
     /// A hot standby of it, which goes away with the value that is returned.
     ///
     /// # Errors
-    /// If `pg_basebackup` fails.
+    /// If `pg_basebackup` is missing ([`Binaries::client`]) or fails.
     pub async fn standby(&self) -> Result<Self, SandboxError> {
         let name = checked(&format!("{}-standby", self.card.name))?.to_owned();
         let folder = base()?.join(&name);
@@ -360,7 +369,7 @@ impl Sandbox {
                     .map_err(SandboxError::io(format!("open {}", path.display())))?;
                 sandbox.run_as.own(&path)?;
             }
-            let mut command = sandbox.run_as.command(&sandbox.binaries().program("pg_basebackup"));
+            let mut command = sandbox.run_as.command(&sandbox.binaries().client("pg_basebackup")?);
             command.envs(source.libpq_env()).arg(format!("--pgdata={}", sandbox.data().display()));
             command.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
             finished("pg_basebackup", &mut command)?;
@@ -461,7 +470,7 @@ impl Drop for Sandbox {
 /// until it was idle for half an hour.
 ///
 /// # Errors
-/// As [`Sandbox::start`].
+/// As [`Sandbox::start`]; [`SandboxError::OtherVersion`] if it runs already, and not the version that is asked for.
 pub async fn shared(name: &str, options: SandboxOptions) -> Result<Sandbox, SandboxError> {
     let name = checked(name)?.to_owned();
     blocking(move || {
@@ -478,6 +487,9 @@ pub async fn shared(name: &str, options: SandboxOptions) -> Result<Sandbox, Sand
         file.lock().map_err(SandboxError::io(format!("lock {}", lock.display())))?;
         if let Some(found) = Sandbox::open(&folder) {
             if found.postmaster().is_some() {
+                if let Some(wanted) = options.major.filter(|wanted| *wanted != found.card.major) {
+                    return Err(SandboxError::OtherVersion { name, major: found.card.major, wanted });
+                }
                 // When it was asked for last is when its card was written last.
                 found.save()?;
                 return Ok(found);
@@ -487,6 +499,14 @@ pub async fn shared(name: &str, options: SandboxOptions) -> Result<Sandbox, Sand
         Sandbox::start_blocking(&SandboxOptions { name: Some(name), detach: true, ..options }, true)
     })
     .await
+}
+
+/// The cluster of a major version that several processes share: [`shared`], under a name of its own for each version.
+///
+/// # Errors
+/// As [`shared`].
+pub async fn shared_of(major: u32, name: &str) -> Result<Sandbox, SandboxError> {
+    shared(&format!("{name}-{major}"), SandboxOptions { major: Some(major), ..SandboxOptions::default() }).await
 }
 
 /// A sandbox that another process started.

@@ -34,7 +34,6 @@ impl Audience<'_> {
 /// If there is none; says what to install.
 pub fn find(name: &str, at_least: u32) -> Result<PathBuf, StepError> {
     let found = pgrunbook_postgres::sandbox::installed()
-        .into_iter()
         .filter(|binaries| binaries.major >= at_least)
         .map(|binaries| binaries.program(name))
         .find(|path| path.is_file());
