@@ -66,7 +66,14 @@ pub(crate) async fn open_at(
         pid: surroundings.pid,
     };
     let targets = places.iter().map(|(name, place)| (name.clone(), target(name, place))).collect();
-    let workplace = Workplace::new(project.root.clone(), surroundings.clone(), redactor.clone(), places, rehearsal);
+    let workplace = Workplace::new(
+        project.root.clone(),
+        surroundings.clone(),
+        redactor.clone(),
+        places,
+        &project.environment.name,
+        rehearsal,
+    );
     let engine = Engine {
         journal,
         clock: Arc::new(SystemClock),

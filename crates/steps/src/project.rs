@@ -92,6 +92,9 @@ struct File {
     rehearsal: RehearsalTable,
     #[serde(default)]
     evidence: EvidenceTable,
+    /// Read by the topology, with its own places for mistakes.
+    #[serde(default, rename = "topology")]
+    _topology: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]

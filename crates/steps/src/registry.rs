@@ -9,7 +9,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, Ste
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
-use crate::{approve, backup, http, migrate, notify, restore, sh, sql};
+use crate::{approve, backup, http, migrate, notify, restore, sh, sql, topology};
 
 /// One kind of step.
 #[derive(Clone, Copy)]
@@ -34,6 +34,7 @@ pub const KINDS: &[Kind] = &[
     sql::PROBE,
     sql::APPLY,
     migrate::KIND,
+    topology::KIND,
     backup::KIND,
     restore::KIND,
     approve::KIND,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pgrunbook_engine::{Redactor, StepError};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::secret::Reference;
 use crate::surroundings::Surroundings;
+use crate::topology::{self, Topology};
 
 /// What a target's name stands for, with its references resolved.
 #[derive(Debug, Clone)]
@@ -35,6 +36,10 @@ struct Inner {
     redactor: Redactor,
     places: BTreeMap<String, Place>,
     rehearsal: bool,
+    /// The environment's name: a declaration may differ in each.
+    environment: String,
+    /// Read when it is asked for first, since most projects declare none.
+    topology: OnceLock<Topology>,
     /// One idle session for each target: kept from one step to the next.
     idle: Mutex<BTreeMap<String, Session>>,
 }
@@ -76,6 +81,7 @@ impl Workplace {
         surroundings: Surroundings,
         redactor: Redactor,
         places: BTreeMap<String, Place>,
+        environment: &str,
         rehearsal: bool,
     ) -> Self {
         for place in places.values() {
@@ -84,7 +90,16 @@ impl Workplace {
             }
         }
 
-        Self(Arc::new(Inner { root, surroundings, redactor, places, rehearsal, idle: Mutex::new(BTreeMap::new()) }))
+        Self(Arc::new(Inner {
+            root,
+            surroundings,
+            redactor,
+            places,
+            rehearsal,
+            environment: environment.to_owned(),
+            topology: OnceLock::new(),
+            idle: Mutex::new(BTreeMap::new()),
+        }))
     }
 
     /// Whether the targets are throwaway ones, so that steps that act on the world outside hold still.
@@ -104,6 +119,18 @@ impl Workplace {
             self.0.redactor.learn(&value);
         }
         Ok(value)
+    }
+
+    /// The project's declaration of roles, schemas and access, in this environment.
+    ///
+    /// # Errors
+    /// If there is none, or it is wrong.
+    pub fn topology(&self) -> Result<&Topology, StepError> {
+        if let Some(topology) = self.0.topology.get() {
+            return Ok(topology);
+        }
+        let read = topology::load(&self.0.root, &self.0.environment).map_err(topology::declaration_error)?;
+        Ok(self.0.topology.get_or_init(|| read))
     }
 
     /// The project's folder.

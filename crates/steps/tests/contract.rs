@@ -73,6 +73,7 @@ fn example_of_every_page_is_read_and_built() {
             ("app".to_owned(), pgrunbook_steps::workplace::Place::Http { base: "http://127.0.0.1:1".to_owned() }),
         ]
         .into(),
+        "default",
         false,
     );
     for kind in KINDS {

@@ -8,3 +8,4 @@ mod contract;
 mod lost;
 mod migrate;
 mod sql;
+mod topology;

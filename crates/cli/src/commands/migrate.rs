@@ -31,6 +31,7 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
         app.surroundings.clone(),
         Default::default(),
         places,
+        &project.environment.name,
         false,
     );
     let options = workplace.postgres(&target)?;

@@ -14,6 +14,7 @@ pub(crate) use apply::held_by;
 pub use judge::{Judge, Raised, Seen};
 pub use outside::{Stands, is_finished_by, stands};
 pub use send::{Answered, Question, Streamed, ask};
+pub(crate) use step::application_name;
 pub use step::{Check, Probe};
 
 use pgrunbook_document::{Block, KindSpec, Language};

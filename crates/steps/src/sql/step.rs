@@ -373,6 +373,6 @@ impl Asking {
 }
 
 /// `pgrunbook:<run>:<step>`.
-pub(super) fn application_name(run: &str, step: &StepId) -> String {
+pub(crate) fn application_name(run: &str, step: &StepId) -> String {
     format!("pgrunbook:{run}:{step}")
 }

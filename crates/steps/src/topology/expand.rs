@@ -465,6 +465,17 @@ impl Expansion<'_> {
         for (name, table) in &self.declaration.rls {
             plain_name(name).map_err(|why| Wrong::at(name, format!("the name of `rls.{name}` {why}")))?;
             let row_security = self.one_row_security(name, table, topology)?;
+            // A policy's expression runs with the rights of whoever asks.
+            let guard = Objects::Named { name: format!("{}()", row_security.guard.name), columns: BTreeSet::new() };
+            for role in &row_security.roles {
+                let access = topology.roles.get_mut(role).map(|role| &mut role.access);
+                let set = access.map(|access| access.entry(row_security.guard.schema.clone()));
+                let set =
+                    set.map(|set| set.or_insert_with(|| AccessSet { name: "guard".to_owned(), rules: Vec::new() }));
+                if let Some(set) = set {
+                    set.rules.push(Rule { privilege: Privilege::Execute, objects: guard.clone() });
+                }
+            }
             topology.row_security.push(row_security);
         }
         Ok(())

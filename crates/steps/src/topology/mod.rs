@@ -4,13 +4,24 @@
 //! [`load`] reads the declaration, and absence from it means absence of access. What there is effectively is the audit's
 //! answer, and what can really be done is the probes': neither shares code with this folder.
 
+mod apply;
 mod declare;
+mod diff;
 mod expand;
+mod guard;
 mod model;
+mod state;
+mod step;
+mod write;
 
+pub use apply::{Applied, How, apply, plan, today, undo};
 pub use declare::{DeclarationError, FILE};
+pub use diff::{Order, Plan, Statement, Wish};
 pub use expand::{BUILT_IN, load};
 pub use model::{
     AccessSet, AppendOnly, ChainUse, Covers, Exception, Kind, Object, Objects, Privilege, Role, RoleKind, RowSecurity,
     Rule, Schema, Status, Table, Topology, WithoutContext,
 };
+pub use step::KIND;
+
+pub(crate) use step::declaration_error;
