@@ -502,3 +502,41 @@ async fn pooler_in_front_does_not_disturb_transactions() {
     let session = Session::connect(&direct, "test").await.unwrap();
     assert_eq!(session.value(HISTORY).await.unwrap(), "0001 applied, 0002 applied, 0003 applied");
 }
+
+#[tokio::test]
+async fn one_chain_runs_in_several_schemas_as_their_owner() {
+    let bench = Bench::new().await;
+    let owner = format!("owner_{}_{}", std::process::id(), bench.value("SELECT current_database()").await);
+    bench
+        .execute(&format!(
+            "CREATE ROLE {owner}; CREATE SCHEMA a AUTHORIZATION {owner}; CREATE SCHEMA b AUTHORIZATION {owner}"
+        ))
+        .await;
+    bench.write("core/0001_notes.sql", "CREATE TABLE notes (id int);\n");
+    bench.write("core/0001_notes.down.sql", "DROP TABLE notes;\n");
+    bench.write("core/0002_index.sql", "CREATE INDEX CONCURRENTLY notes_id ON notes (id);\nCREATE TABLE more ();\n");
+    bench
+        .write("core/0002_index.down.sql", "DROP INDEX CONCURRENTLY IF EXISTS notes_id;\nDROP TABLE IF EXISTS more;\n");
+    let step = |schema: &str| {
+        format!(
+            "```toml step\nmigrate = \"core-{schema}\"\ntarget = \"main\"\nchain = \"core\"\nschema = \"{schema}\"\n\
+             as = \"{owner}\"\nundo = \"down\"\n```\n\n"
+        )
+    };
+    let text = format!("## Apply\n\n{}{}", step("a"), step("b"));
+    let (run, end) = bench.run(&text).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let made = "SELECT string_agg(schemaname || '.' || tablename || ' ' || tableowner, ', ' ORDER BY 1)
+        FROM (SELECT schemaname, tablename, tableowner FROM pg_tables WHERE schemaname IN ('a', 'b')
+              ORDER BY 1, 2) AS t";
+    let wanted = format!("a.more {owner}, a.notes {owner}, b.more {owner}, b.notes {owner}");
+    assert_eq!(bench.value(made).await, wanted);
+    assert_eq!(
+        bench.value("SELECT string_agg(DISTINCT chain, ' ' ORDER BY chain) FROM pgrunbook.migration").await,
+        "core@a core@b"
+    );
+    let end = bench.rollback(&run, "undo").await;
+    assert!(matches!(end, RunEnd::RolledBack), "{end:?}");
+    assert_eq!(bench.value(made).await, "");
+    assert_eq!(bench.value("SELECT count(*) FROM pgrunbook.migration").await, "0");
+}

@@ -58,9 +58,10 @@ pub async fn dry_run(runner: &Runner<'_>) -> Result<DryRun, StepError> {
         let count = text.statements.len();
         // In a run the file has a session as good as new, and its commit checks what is deferred. The second savepoint
         // takes back that constraints are no longer deferred. (Before SET TRANSACTION there can be none.)
+        let enter = runner.options.inside.enter(true);
         let before = match first {
-            true => String::new(),
-            false => format!("{AFRESH}{};SAVEPOINT pgrunbook_file;", runner.options.locks.set_local()),
+            true => enter,
+            false => format!("{AFRESH}{};SAVEPOINT pgrunbook_file;{enter}", runner.options.locks.set_local()),
         };
         let after = "SAVEPOINT pgrunbook_dry; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO pgrunbook_dry;";
         match send::run(&session, &text, 0..count, &before, after, runner.around.cancel).await {

@@ -237,3 +237,8 @@ pub fn is_taken_over(error: &pgrunbook_postgres::ServerError) -> bool {
 pub fn literal(text: &str) -> String {
     quote::literal(text).unwrap_or_else(|_| "NULL".to_owned())
 }
+
+/// Names with commas between them, without those that no server takes.
+pub fn idents(names: &[String]) -> String {
+    names.iter().filter_map(|name| quote::ident(name).ok()).collect::<Vec<_>>().join(", ")
+}

@@ -18,6 +18,11 @@ pub mod text;
 mod verify;
 
 pub use dry::{DryRun, dry_run};
-pub use runner::{Applied, Around, Correction, Goal, Options, Runner};
+pub use runner::{Applied, Around, Correction, Goal, Inside, Options, Runner};
 pub use step::KIND;
 pub use text::shown;
+
+/// The name of a chain that is applied in one of several schemas: each has a history of its own.
+pub fn chain_in(chain: &str, schema: &str) -> String {
+    format!("{chain}@{schema}")
+}

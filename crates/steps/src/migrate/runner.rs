@@ -59,11 +59,43 @@ pub struct Options {
     pub locks: LockPolicy,
     /// How long to wait for another runner of the chain.
     pub wait: Duration,
+    /// Where and as whom the files run; the history is kept by the role that connected.
+    pub inside: Inside,
+}
+
+/// Where and as whom files run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// The role that what they create belongs to.
+    pub role: Option<String>,
+    /// Empty: the session's own.
+    pub search_path: Vec<String>,
+}
+
+impl Inside {
+    /// The statements that go in front of a file; `LOCAL` where it runs in a transaction.
+    pub(super) fn enter(&self, local: bool) -> String {
+        let local = if local { "LOCAL " } else { "" };
+        let mut sql = String::new();
+        if !self.search_path.is_empty() {
+            sql.push_str(&format!("SET {local}search_path = {};", history::idents(&self.search_path)));
+        }
+        if let Some(role) = &self.role {
+            sql.push_str(&format!("SET {local}ROLE {};", history::idents(std::slice::from_ref(role))));
+        }
+        sql
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { out_of_order: false, verify: true, locks: LockPolicy::default(), wait: Duration::from_secs(60) }
+        Self {
+            out_of_order: false,
+            verify: true,
+            locks: LockPolicy::default(),
+            wait: Duration::from_secs(60),
+            inside: Inside::default(),
+        }
     }
 }
 
@@ -345,7 +377,8 @@ impl Runner<'_> {
                     .help("say what became of it: pgrunbook migrate baseline --accept VERSION (all of it is there), or --forget VERSION (none of it is)"));
                 }
                 let row = history::insert(entry, &lease.token, RowState::Running);
-                session.execute(&row).await.map_err(nothing_touched)?;
+                let enter = self.options.inside.enter(false);
+                session.execute(&format!("{AFRESH}{row};{enter}")).await.map_err(nothing_touched)?;
                 self.alone(session, text, 0..text.statements.len()).await?;
                 let update = history::update(entry.chain, entry.version, &lease.token, "state = 'applied'");
                 session.execute(&format!("{OWN_ROLE}{update}")).await.map_err(nothing_touched)
@@ -391,10 +424,11 @@ impl Runner<'_> {
         // Each commit is atomic with its row, but need not wait for the disk: giving the lease back is a commit that does,
         // and nothing counts as applied before. See docs/decisions/0003.
         let set = format!("{}; SET LOCAL synchronous_commit = off", self.options.locks.set_local());
+        let enter = self.options.inside.enter(true);
         let (before, after) = if text.sets_transaction {
-            (format!("{fresh}BEGIN;"), format!("{OWN_ROLE}{assert}{row};"))
+            (format!("{fresh}BEGIN;{enter}"), format!("{OWN_ROLE}{assert}{row};"))
         } else {
-            (format!("{fresh}BEGIN; {set}; {assert}{row};"), String::new())
+            (format!("{fresh}BEGIN; {set}; {assert}{row};{enter}"), String::new())
         };
         let count = text.statements.len();
         // In a test build the commit is its own message, so that the process can die before it.
@@ -442,6 +476,8 @@ impl Runner<'_> {
             let row = history::insert(entry, &lease.token, RowState::Running);
             session.execute(&row).await.map_err(nothing_touched)?;
         }
+        let enter = self.options.inside.enter(false);
+        session.execute(&enter).await.map_err(nothing_touched)?;
         for at in 0..text.statements.len() {
             let head = text.statements[at].head.as_str();
             let settings = head.starts_with("SET ") || head.starts_with("RESET ");
@@ -462,7 +498,7 @@ impl Runner<'_> {
             let set = format!("statements_done = {}", at + 1);
             let update = history::update(entry.chain, entry.version, &lease.token, &set);
             // The role that the file chose has no right to the history.
-            let (role, next_role) = (text.roles(at), text.roles(at + 1));
+            let (role, next_role) = (format!("{enter}{}", text.roles(at)), format!("{enter}{}", text.roles(at + 1)));
             let aside = |roles: &str| if roles.is_empty() { "" } else { OWN_ROLE };
             let update = format!("{}{update}{next_role}", aside(&next_role));
             let Class::Outside(outside) = classify(text.statement(at)) else {
@@ -506,7 +542,7 @@ impl Runner<'_> {
             session.execute(&update).await.map_err(nothing_touched)?;
         }
         let update = history::update(entry.chain, entry.version, &lease.token, "state = 'applied'");
-        session.execute(&format!("{AFRESH}{update}")).await.map_err(nothing_touched)
+        session.execute(&format!("{OWN_ROLE}{AFRESH}{update}")).await.map_err(nothing_touched)
     }
 
     /// Statements as they are, each its own.
@@ -551,7 +587,8 @@ impl Runner<'_> {
                 // Each statement of a way down must be safe to run again: there is no row to count them in.
                 session.execute(AFRESH).await.map_err(nothing_touched)?;
                 let update = history::update(&self.chain.name, &version, &lease.token, "state = 'reverting'");
-                session.execute(&update).await.map_err(nothing_touched)?;
+                let enter = self.options.inside.enter(false);
+                session.execute(&format!("{update};{enter}")).await.map_err(nothing_touched)?;
                 for at in 0..text.statements.len() {
                     if let Class::Outside(outside) = classify(text.statement(at))
                         && stands(session, &outside).await.map_err(nothing_touched)? == Stands::Done
@@ -562,7 +599,7 @@ impl Runner<'_> {
                     self.alone(session, text, at..at + 1).await?;
                     fault::pass(Point::AfterEffect);
                 }
-                session.execute(&format!("{AFRESH}{delete}")).await.map_err(nothing_touched)
+                session.execute(&format!("{OWN_ROLE}{AFRESH}{delete}")).await.map_err(nothing_touched)
             }
         }
     }

@@ -14,7 +14,7 @@ use super::chain::Chain;
 use super::error::ChainError;
 use super::history;
 use super::layout::Version;
-use super::runner::{Applied, Around, Goal, Options, Runner, chain_error};
+use super::runner::{Applied, Around, Goal, Inside, Options, Runner, chain_error};
 use super::standing::{Finding, RowState};
 use super::text::Text;
 use crate::registry::{Kind, bound_fields, fields, required_target};
@@ -41,6 +41,16 @@ pub const KIND: Kind = Kind {
             FieldSpec {
                 name: "out_of_order",
                 about: "Whether files that stand before applied ones are applied too.",
+                required: false,
+            },
+            FieldSpec {
+                name: "schema",
+                about: "The schema that unqualified names are in; the chain has a history of its own for each.",
+                required: false,
+            },
+            FieldSpec {
+                name: "as",
+                about: "The role that the files run as, and that owns what they create.",
                 required: false,
             },
             FieldSpec {
@@ -72,6 +82,9 @@ struct Fields {
     down_to: Option<String>,
     #[serde(default)]
     out_of_order: bool,
+    schema: Option<String>,
+    #[serde(rename = "as")]
+    role: Option<String>,
     #[serde(default = "yes")]
     verify: bool,
 }
@@ -82,12 +95,13 @@ fn yes() -> bool {
 
 struct Migrate {
     target: String,
-    /// As the runbook writes it: the history is kept under it.
+    /// What the history is kept under: as the runbook writes it, with the schema where one is named.
     chain: String,
     folder: PathBuf,
     goal: Goal,
     out_of_order: bool,
     verify: bool,
+    inside: Inside,
     workplace: Workplace,
 }
 
@@ -108,7 +122,14 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Migrate {
         target,
         folder: workplace.root().join(&fields.chain),
-        chain: fields.chain,
+        chain: match &fields.schema {
+            Some(schema) => super::chain_in(&fields.chain, schema),
+            None => fields.chain,
+        },
+        inside: Inside {
+            role: fields.role,
+            search_path: fields.schema.into_iter().flat_map(|schema| [schema, "public".to_owned()]).collect(),
+        },
         goal,
         out_of_order: fields.out_of_order,
         verify: fields.verify,
@@ -131,7 +152,12 @@ impl Migrate {
         let runner = Runner {
             chain: &chain,
             target: self.workplace.postgres(&self.target)?,
-            options: Options { out_of_order: self.out_of_order, verify: self.verify, ..Options::default() },
+            options: Options {
+                out_of_order: self.out_of_order,
+                verify: self.verify,
+                inside: self.inside.clone(),
+                ..Options::default()
+            },
             around: Around {
                 clock: cx.clock,
                 cancel: cx.cancel,

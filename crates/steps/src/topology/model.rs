@@ -382,7 +382,7 @@ pub struct ChainUse {
 impl ChainUse {
     /// The name that its history is kept under: one chain in many schemas has one history for each.
     pub fn history(&self) -> String {
-        format!("{}@{}", self.folder, self.schema)
+        crate::migrate::chain_in(&self.folder, &self.schema)
     }
 }
 
