@@ -12,6 +12,7 @@ pub mod model;
 pub mod parse;
 pub mod render;
 pub mod secrets;
+mod shell;
 pub mod sql;
 pub mod vocabulary;
 

@@ -5,7 +5,6 @@
 //! described is `one-way`, and a note tells of both.
 
 mod expected;
-mod shell;
 mod step;
 
 use std::collections::HashSet;
@@ -15,6 +14,7 @@ use regex::Regex;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::model::Span;
+use crate::shell;
 use crate::vocabulary::Vocabulary;
 
 use step::{Found, Step};

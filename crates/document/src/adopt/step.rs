@@ -6,11 +6,12 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::shell;
 use crate::sql::{self, Class};
 use crate::vocabulary::Vocabulary;
 
 use super::expected::{self, Expected};
-use super::{Part, pattern, shell};
+use super::{Part, pattern};
 
 /// What a text says and what to do about it.
 type Why = (&'static str, &'static str);

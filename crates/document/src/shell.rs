@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A piece of a shell block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     /// A comment on a line of its own, without the `#`.
     Comment(String),
     /// A whole command, loop or pipeline with its continuation lines: its place in the block.
@@ -14,15 +14,15 @@ pub(super) enum Piece {
 
 /// One word of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Word {
+pub(crate) struct Word {
     /// Without its quotes.
-    pub(super) text: String,
-    /// `|`, `&&`, `;`, `>` and the like, outside of quotes.
-    pub(super) operator: bool,
+    pub(crate) text: String,
+    /// `|`, `&&`, `;`, `>` and the like, outside of quotes; of [`tokens`] also a line break.
+    pub(crate) operator: bool,
 }
 
 /// Cuts a block into its pieces. `None` where it is not a script: a quote or a loop is never closed.
-pub(super) fn pieces(block: &str) -> Option<Vec<Piece>> {
+pub(crate) fn pieces(block: &str) -> Option<Vec<Piece>> {
     let mut pieces = Vec::new();
     let mut open: Option<(usize, State)> = None;
     let mut at = 0;
@@ -129,12 +129,17 @@ fn here_document(rest: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-/// The words of a command.
-pub(super) fn words(command: &str) -> Vec<Word> {
+/// The words of one command, whose line breaks part words like any blank.
+pub(crate) fn words(command: &str) -> Vec<Word> {
+    tokens(command).into_iter().filter(|word| !(word.operator && word.text == "\n")).collect()
+}
+
+/// The words of a script. A line break that may end a command is an operator.
+pub(crate) fn tokens(script: &str) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
-    let mut chars = command.chars().peekable();
+    let mut chars = script.chars().peekable();
     let close = |word: &mut Option<String>, words: &mut Vec<Word>| {
         words.extend(word.take().map(|text| Word { text, operator: false }));
     };
@@ -156,7 +161,12 @@ pub(super) fn words(command: &str) -> Vec<Word> {
                 }
             },
             (None, '#') if word.is_none() => while chars.next_if(|c| *c != '\n').is_some() {},
-            (None, c) if c.is_whitespace() => close(&mut word, &mut words),
+            (None, c) if c.is_whitespace() => {
+                close(&mut word, &mut words);
+                if c == '\n' {
+                    words.push(Word { text: c.to_string(), operator: true });
+                }
+            }
             (None, '|' | '&' | ';' | '<' | '>') => {
                 close(&mut word, &mut words);
                 let mut text = c.to_string();
@@ -222,5 +232,12 @@ mod tests {
             texts,
             ["A=b c", "psql", "$U", "-c", "SELECT \"a\" || '\\d'", "2", ">&", "1", "|", "grep", "-q", "x y", "&&", "z"]
         );
+    }
+    #[test]
+    fn line_breaks_end_the_commands_of_a_script() {
+        let script = "a 'b\nc' \\\n d # e\n\nf\n";
+        let texts = |words: Vec<Word>| words.into_iter().map(|word| word.text).collect::<Vec<_>>();
+        assert_eq!(texts(tokens(script)), ["a", "b\nc", "d", "\n", "\n", "f", "\n"]);
+        assert_eq!(texts(words(script)), ["a", "b\nc", "d", "f"]);
     }
 }
