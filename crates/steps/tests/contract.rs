@@ -123,3 +123,32 @@ fn options() -> pgrunbook_postgres::ConnectOptions {
     let around = pgrunbook_postgres::Surroundings { env: &env, home: None, user: None };
     pgrunbook_postgres::ConnectOptions::resolve(&pgrunbook_postgres::ConnectSpec::Environment, &around).unwrap()
 }
+
+/// What is shown to people as a good runbook: no check in it may be one that cannot fail.
+#[test]
+fn what_is_shown_raises_no_warning() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages = vec![root.join("README.md"), root.join("crates/cli/templates/RUNBOOK.md")];
+    let mut folders = vec![root.join("docs"), root.join("examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    let mut steps = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let parsed = parse("page.md", &text, &|_| Err("no include".to_owned()), registry::vocabulary());
+        steps += parsed.runbook.blocks().count();
+        let mut warnings = lint(&parsed, registry::vocabulary());
+        // A page of the guide may speak of expectations; it is no runbook.
+        warnings.retain(|one| one.severity == Severity::Warning && one.code != "prose-expectation");
+        assert!(warnings.is_empty(), "{}: {warnings:#?}", page.display());
+    }
+    assert!(steps > 40, "only {steps} steps were read");
+}

@@ -5,6 +5,7 @@
 mod prose;
 mod second;
 mod steps;
+mod vacuous;
 
 use crate::diagnostic::Diagnostic;
 use crate::model::{Block, Runbook, Span};
@@ -25,9 +26,16 @@ pub const RULES: &[(&str, &str)] = &[
     ("bad-variable", "A variable of the wrong type."),
     ("checked-item", "A ticked line: the file never carries state."),
     ("copy", "`COPY` in a step, which has no client that sends or takes data."),
+    (
+        "denial-as-operator",
+        "An expected denial without `as:`: it is asked of whoever connects, who is likely the owner.",
+    ),
+    ("denial-without-control", "An expected denial of a role that no step shows to be allowed anything."),
+    ("doubled-backslash", "`\\\\_` or `\\\\%` in a pattern: it matches a backslash, and so no name."),
     ("duplicate-id", "Two blocks of one id."),
     ("empty-directive", "A directive without a value."),
     ("empty-for-each", "A `for_each` over nothing."),
+    ("grants-view", "A view of direct grants that is to prove that nobody may do something."),
     ("hidden-characters", "Bidirectional or zero-width characters: what is read is not what runs."),
     ("info-string", "Words after `step` in the info string, which nobody sees."),
     ("list-variable", "A list where a text is needed."),
@@ -41,16 +49,23 @@ pub const RULES: &[(&str, &str)] = &[
     ("no-expectation", "A check or probe that is satisfied with any answer."),
     ("no-kind", "A block that names no kind of step."),
     ("no-statement", "A SQL step without a statement."),
+    (
+        "nobody-examined",
+        "A check that no role like a pattern has something, where no step shows that there are such roles.",
+    ),
     ("not-a-list", "A text where `for_each` needs a list."),
     ("not-sql", "A `psql` command or an open quote in a SQL step."),
     ("open-fence", "A block without a closing fence."),
     ("parsers-disagree", "A block that another Markdown parser reads differently: its reader may see something else."),
     ("prose-expectation", "Prose that reads like an expectation and gates nothing."),
+    ("role-settings", "A role's settings read from `rolconfig`, which `ALTER ROLE ... IN DATABASE` overrides."),
     ("rollback-glob", "A way back that may match several files."),
     ("rollback-placeholder", "A way back with a placeholder, which cannot run as written."),
+    ("row-security-flag", "`rowsecurity` as the only proof that rows are hidden."),
     ("step-in-details", "A step inside `<details>`."),
     ("step-in-html", "A step inside an HTML comment or element."),
     ("transaction-control", "`BEGIN` or `COMMIT` inside a step that is one transaction already."),
+    ("trigger-state", "Triggers that are listed without `tgenabled`: a disabled one is listed too."),
     ("two-kinds", "A block that names two kinds of step."),
     ("two-settings", "A second `toml runbook` block."),
     ("undo-names-nothing", "An `undo` that names no undo block and no backup."),
@@ -72,6 +87,7 @@ pub fn lint(parsed: &Parsed, vocabulary: Vocabulary<'_>) -> Vec<Diagnostic> {
     let mut found = parsed.diagnostics.clone();
     let runbook = &parsed.runbook;
     steps::look(runbook, vocabulary, &mut found);
+    vacuous::look(runbook, vocabulary, &mut found);
     for (file, source) in runbook.sources.iter().enumerate() {
         let blocks: Vec<&Block> = runbook.blocks().filter(|block| block.span.file == file).collect();
         prose::look(file, &source.text, &blocks, &mut found);

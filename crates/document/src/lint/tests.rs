@@ -6,6 +6,8 @@ use crate::model::Language;
 use crate::parse::parse;
 use crate::vocabulary::{FieldSpec, KindSpec};
 
+mod vacuous;
+
 const fn kind(name: &'static str, language: Language, changes: bool) -> KindSpec {
     KindSpec {
         name,
@@ -21,6 +23,7 @@ const fn kind(name: &'static str, language: Language, changes: bool) -> KindSpec
 
 const KINDS: &[KindSpec] = &[
     kind("check", Language::Sql, false),
+    kind("probe", Language::Sql, false),
     kind("apply", Language::Sql, true),
     kind("backup", Language::Toml, false),
     kind("restore", Language::Toml, true),
@@ -186,6 +189,9 @@ fn guide_tells_of_every_rule() {
         include_str!("prose.rs"),
         include_str!("second.rs"),
         include_str!("steps.rs"),
+        include_str!("vacuous/catalog.rs"),
+        include_str!("vacuous/denial.rs"),
+        include_str!("vacuous/pattern.rs"),
         include_str!("../parse/mod.rs"),
         include_str!("../parse/sql.rs"),
         include_str!("../parse/toml.rs"),
