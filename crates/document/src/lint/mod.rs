@@ -15,6 +15,7 @@ use crate::vocabulary::Vocabulary;
 
 /// Every rule, with what it finds. The guide's page is compared with this list by a test.
 pub const RULES: &[(&str, &str)] = &[
+    ("absence-by-grep", "A `grep` over a folder that passes as \"not found\" where the folder is missing or empty."),
     ("bad-duration", "A time that is none, such as `5x`."),
     ("bad-expectation", "An `expect:` that cannot be understood."),
     ("bad-for-each", "A `for_each` that names no list."),
@@ -64,6 +65,7 @@ pub const RULES: &[(&str, &str)] = &[
     ("row-security-flag", "`rowsecurity` as the only proof that rows are hidden."),
     ("step-in-details", "A step inside `<details>`."),
     ("step-in-html", "A step inside an HTML comment or element."),
+    ("swallowed-status", "A command whose exit status only chooses which words are printed."),
     ("transaction-control", "`BEGIN` or `COMMIT` inside a step that is one transaction already."),
     ("trigger-state", "Triggers that are listed without `tgenabled`: a disabled one is listed too."),
     ("two-kinds", "A block that names two kinds of step."),

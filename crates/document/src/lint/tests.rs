@@ -27,6 +27,13 @@ const KINDS: &[KindSpec] = &[
     kind("apply", Language::Sql, true),
     kind("backup", Language::Toml, false),
     kind("restore", Language::Toml, true),
+    KindSpec { needs_target: false, fields: SH, ..kind("sh", Language::Toml, true) },
+];
+
+const SH: &[FieldSpec] = &[
+    FieldSpec { name: "run", about: "", required: false },
+    FieldSpec { name: "argv", about: "", required: false },
+    FieldSpec { name: "expect_exit", about: "", required: false },
 ];
 
 /// Code, the text that is marked, and whether it is an error.
@@ -192,6 +199,7 @@ fn guide_tells_of_every_rule() {
         include_str!("vacuous/catalog.rs"),
         include_str!("vacuous/denial.rs"),
         include_str!("vacuous/pattern.rs"),
+        include_str!("vacuous/script.rs"),
         include_str!("../parse/mod.rs"),
         include_str!("../parse/sql.rs"),
         include_str!("../parse/toml.rs"),

@@ -17,6 +17,15 @@ fn check(expect: &str, statement: &str) -> Vec<(&'static str, String, bool)> {
     steps(&[(&format!("check \n-- expect: {expect}"), statement)])
 }
 
+/// What is found in a command.
+fn sh(fields: &str) -> Vec<(&'static str, String, bool)> {
+    found(&format!("## P\n\n```toml step\nsh = \"a\"\n{fields}\nundo = \"none: it looks\"\n```\n"))
+}
+
+fn run(script: &str) -> Vec<(&'static str, String, bool)> {
+    sh(&format!("run = '''{script}'''"))
+}
+
 fn codes(found: &[(&'static str, String, bool)]) -> Vec<&'static str> {
     found.iter().map(|one| one.0).collect()
 }
@@ -243,4 +252,86 @@ fn flag_of_row_security_is_no_proof_alone() {
     }
     let operator = ("probe \n-- expect: 0 rows", "SELECT id FROM lots;");
     assert_eq!(codes(&steps(&[("check \n-- expect: value = 't'", flag), operator])), ["row-security-flag"]);
+}
+
+#[test]
+fn grep_that_could_read_nothing_proves_no_absence() {
+    for script in [
+        "! grep -r 'INSERT INTO eng' apps/vh/",
+        "! grep -rn --include='*.ts' 'INSERT INTO eng' apps/vh || exit 1",
+        "! LC_ALL=C /usr/bin/grep --recursive x apps/vh 2>/dev/null",
+        "! rg x apps/vh",
+        "grep -rq x apps/vh && exit 1 || true",
+        "if grep -r x apps/vh; then echo found; exit 1; fi",
+        "if ! grep -r x apps/vh\nthen\n  echo clean\nelse\n  exit 1\nfi",
+        "set -e\ngrep -r x apps/vh && { echo found >&2; exit 1; }\necho clean",
+        "psql -c 'SELECT 1' | grep -q 1 || exit 1\n! grep -r x apps/vh",
+        "for what in INSERT UPDATE; do\n  ! grep -r \"$what\" apps/vh || exit 1\ndone",
+    ] {
+        assert_eq!(codes(&run(script)), ["absence-by-grep"], "{script}");
+    }
+    let lines = "\n  ! grep -r INSERT apps/vh || exit 1\n! grep -r \"UPDATE eng\" apps/vh || exit 1\n";
+    assert_eq!(
+        run(lines),
+        [
+            warning("absence-by-grep", "! grep -r INSERT apps/vh || exit 1"),
+            warning("absence-by-grep", "! grep -r \"UPDATE eng\" apps/vh || exit 1"),
+        ]
+    );
+    assert_eq!(codes(&sh(r#"argv = ["bash", "-ec", "! grep -r x apps/vh"]"#)), ["absence-by-grep"]);
+
+    for script in [
+        "find apps/vh -type f | grep -q . || exit 3; ! grep -r x apps/vh",
+        "test -d apps/vh && ! grep -r x apps/vh/",
+        "cd apps/vh && ! grep -r x .",
+        "! grep -r x",
+        "! grep -q x README.md",
+        "grep -rq x apps/vh",
+        "if ! grep -r x apps/vh; then exit 1; fi",
+        "if grep -r x apps/vh; then echo found; fi",
+        "echo '! grep -r x apps/vh'",
+        "# ! grep -r x apps/vh",
+        "case $1 in a) ! grep -r x apps/vh;; esac",
+        "cat <<EOF\n! grep -r x apps/vh\nEOF",
+        "if if if",
+        "",
+    ] {
+        assert_eq!(run(script), [], "{script}");
+    }
+    assert_eq!(sh("run = \"find d -type f | grep -q . || exit 3; grep -r x d\"\nexpect_exit = 1"), []);
+    assert_eq!(sh("run = \"grep -r x d\"\nexpect_exit = 1"), []);
+    assert_eq!(sh(r#"argv = ["grep", "-r", "x", "d"]"#), []);
+}
+
+#[test]
+fn words_for_a_person_are_no_gate() {
+    for script in [
+        r#"psql -c "SELECT 1" 2>&1 | grep -q "permission denied" && echo "ok" || echo "failed""#,
+        "psql -f check.sql && echo ok || echo failed",
+        "if psql -f check.sql | grep -q t; then echo ok; else printf 'failed\\n' >&2; fi",
+        "test -f a.dump && { echo ok; } || { echo failed; true; }",
+        "a | grep -q x \\\n  && echo ok \\\n  || echo failed\necho done",
+    ] {
+        assert_eq!(codes(&run(script)), ["swallowed-status"], "{script}");
+    }
+    for script in [
+        "a | grep -q x && echo ok || { echo failed; exit 1; }",
+        "if a | grep -q x; then echo ok; else echo failed; false; fi",
+        "a | grep -q x || echo failed",
+        "a | grep -q x || true",
+        "grep -q '^x' conf && echo 'x=2' >> conf || echo 'x=1' >> conf",
+        "a | grep -q x && echo ok || b",
+        "a; b | grep -q x",
+    ] {
+        assert_eq!(run(script), [], "{script}");
+    }
+}
+
+#[test]
+fn script_of_any_depth_is_read_in_bounds() {
+    for script in ["{ ".repeat(50_000), "if ".repeat(50_000), "! ".repeat(50_000), "! grep -r x d | ".repeat(5_000)] {
+        assert_eq!(run(&script), []);
+    }
+    let many: Vec<String> = (0..1_000).map(|number| format!("! grep -r 'x{number};' d || exit 1")).collect();
+    assert_eq!(codes(&run(&many.join("\n"))), ["absence-by-grep"; 24]);
 }

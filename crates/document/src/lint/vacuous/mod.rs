@@ -8,6 +8,7 @@
 mod catalog;
 mod denial;
 mod pattern;
+mod script;
 mod words;
 
 use crate::diagnostic::Diagnostic;
@@ -37,6 +38,11 @@ pub(super) fn look(runbook: &Runbook, vocabulary: Vocabulary<'_>, found: &mut Ve
     denial::look(&forward, found);
     for path in &paths {
         denial::look(path, found);
+    }
+    for block in runbook.blocks() {
+        if let Some(kind) = vocabulary.find(&block.kind) {
+            script::look(block, kind, found);
+        }
     }
 }
 
