@@ -5,9 +5,12 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use pgrunbook_document::{Format, Runbook, Severity, VarValue, lint, parse, render};
-use pgrunbook_steps::{Opened, Project, Surroundings, open, registry};
+use pgrunbook_engine::Cancel;
+use pgrunbook_steps::{Opened, Project, Surroundings, Workplace, open, registry};
+use serde_json::json;
 
 use crate::args::{Global, Output};
+use crate::console::put;
 use crate::failure::Failure;
 
 /// A call of the program.
@@ -49,6 +52,58 @@ impl App {
 
     pub async fn open(&self) -> Result<Opened, Failure> {
         Ok(open(self.project()?, &self.surroundings, self.global.principal.as_deref()).await?)
+    }
+
+    /// A workplace without a journal: what is compared with the target itself needs none.
+    pub fn workplace(&self) -> Result<Workplace, Failure> {
+        let project = self.project()?;
+        let places = pgrunbook_steps::open::places(&project, &self.surroundings);
+        Ok(Workplace::new(
+            project.root.clone(),
+            self.surroundings.clone(),
+            Default::default(),
+            places,
+            &project.environment.name,
+            false,
+        ))
+    }
+
+    /// Who acts.
+    pub fn operator(&self) -> String {
+        let user = self.surroundings.user.as_deref().unwrap_or("unknown");
+        self.global.principal.clone().unwrap_or_else(|| format!("{user}@{}", self.surroundings.host))
+    }
+
+    /// A line of a long command.
+    pub fn tell(&self, line: &str) {
+        match self.global.format {
+            Output::Json => put(&json!({ "type": "line", "text": line }).to_string()),
+            _ => put(&format!("  {line}")),
+        }
+    }
+
+    /// Once: stop after what is under way. Twice: cancel the statement.
+    pub fn stop_on_ctrl_c(&self) -> Cancel {
+        let cancel = Cancel::default();
+        let asked = cancel.clone();
+        tokio::spawn(async move {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                asked.ask();
+            }
+        });
+        cancel
+    }
+
+    /// In a protected environment changes go through a runbook, with its gates, approvals and evidence.
+    pub fn refuse_if_protected(&self, command: &str, step: &str) -> Result<(), Failure> {
+        let environment = self.project()?.environment;
+        if !environment.protected {
+            return Ok(());
+        }
+        let message =
+            format!("`{command}` is refused in {}, which is protected; nothing was touched", environment.name);
+        Err(Failure::unusable("protected", message)
+            .help(format!("run it as a step of a runbook: {step}; there it is approved, recorded and can go back")))
     }
 
     /// The options that a command must be given again to mean the same: a shell reads them as they were meant.

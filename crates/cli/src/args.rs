@@ -170,6 +170,20 @@ pub enum Command {
         #[command(subcommand)]
         action: MigrateAction,
     },
+    /// Roles, schemas and access as topology.toml declares them.
+    Topology {
+        #[command(subcommand)]
+        action: TopologyAction,
+    },
+    /// Make the database, its roles, schemas and grants, and apply every tenant's migrations. Safe to run again.
+    Provision {
+        /// The target of pgrunbook.toml; its database is made if it is not there.
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// This tenant, and what all share (repeatable).
+        #[arg(long, value_name = "TENANT")]
+        only: Vec<String>,
+    },
     /// Copy a database into a file, and prove that it can be restored.
     Backup {
         /// The target of pgrunbook.toml; else `main`.
@@ -234,6 +248,41 @@ pub enum VerifyHow {
     List,
     /// By restoring it into a throwaway server and comparing every table.
     Restore,
+}
+
+/// `pgrunbook topology ...`
+#[derive(Debug, Subcommand)]
+pub enum TopologyAction {
+    /// Say the exact SQL that would make it so. Changes nothing.
+    Plan {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// Also what would drop the retired; only a runbook's step does it.
+        #[arg(long)]
+        prune: bool,
+        /// Exit 1 if something would change.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make it so, in one transaction.
+    Apply {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// How many granted privileges go, exactly; needed where more than a tenth of them goes.
+        #[arg(long, value_name = "COUNT")]
+        expect_revokes: Option<usize>,
+        /// Give the declared password to roles that have one already, too.
+        #[arg(long)]
+        set_passwords: bool,
+        /// Only say the SQL.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write the declaration of what a database has.
+    Import {
+        #[arg(long, default_value = "main")]
+        target: String,
+    },
 }
 
 /// `pgrunbook migrate ...`

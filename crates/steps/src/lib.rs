@@ -9,6 +9,7 @@ mod http;
 pub mod migrate;
 mod notify;
 mod process;
+pub mod provision;
 pub mod restore;
 mod sh;
 pub mod sql;

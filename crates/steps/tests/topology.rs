@@ -657,3 +657,29 @@ async fn a_project_without_a_declaration_says_so() {
     let text = format!("{:?}", plan.err());
     assert!(text.contains("this project declares no topology: there is no topology.toml"), "{text}");
 }
+
+#[tokio::test]
+async fn what_is_imported_is_what_was_declared() {
+    let land = Land::new().await;
+    let topology = land.declare(TWO);
+    land.apply(&topology).await.unwrap();
+    land.execute(TABLES).await;
+    land.apply(&topology).await.unwrap();
+    let text = topology::import(&land.session).await.unwrap();
+    std::fs::write(land.folder.path().join("topology.toml"), &text).unwrap();
+    let imported = topology::load(land.folder.path(), "default").unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let plan = land.plan(&imported).await;
+    assert!(plan.is_empty(), "{text}\n{:#?}", scripts(&plan));
+    let health = &imported.roles[&land.named("P_health_app")];
+    assert_eq!(health.access["health"].name, "all", "{text}");
+    assert_eq!(health.search_path, ["health", "shared", "public"]);
+    assert_eq!(imported.owner, land.named("P_owner"));
+    // What cannot be declared is said.
+    land.execute("GRANT pg_read_all_data TO P_health_app; GRANT SELECT ON shared.secrets TO PUBLIC").await;
+    let text = topology::import(&land.session).await.unwrap();
+    for wanted in
+        ["It is a member of pg_read_all_data, which cannot be declared", "everybody has SELECT on shared.secrets"]
+    {
+        assert!(text.contains(wanted), "{text}");
+    }
+}

@@ -67,6 +67,7 @@ pub async fn backup(app: &App, target: &str, out: &Path, verify: VerifyHow) -> R
 }
 
 pub async fn restore(app: &App, target: &str, file: &Path, yes: bool) -> Result<u8, Failure> {
+    app.refuse_if_protected("restore", "restore = \"...\"")?;
     let opened = app.open().await?;
     let options = opened.workplace.postgres(target)?;
     if !yes {

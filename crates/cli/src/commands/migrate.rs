@@ -1,6 +1,6 @@
 //! `migrate`: a chain without a runbook.
 
-use pgrunbook_engine::{Cancel, StepError, SystemClock};
+use pgrunbook_engine::{StepError, SystemClock};
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::migrate::adopt::{adopt, find};
 use pgrunbook_steps::migrate::chain::Chain;
@@ -24,31 +24,17 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
     };
     let ChainArgs { chain, target } = args.clone();
     // No journal: a chain keeps its history in the target.
-    let project = app.project()?;
-    let places = pgrunbook_steps::open::places(&project, &app.surroundings);
-    let workplace = pgrunbook_steps::Workplace::new(
-        project.root.clone(),
-        app.surroundings.clone(),
-        Default::default(),
-        places,
-        &project.environment.name,
-        false,
-    );
+    let workplace = app.workplace()?;
     let options = workplace.postgres(&target)?;
-    let chain = Chain::read(&chain, &project.root.join(&chain))
+    let chain = Chain::read(&chain, &workplace.root().join(&chain))
         .map_err(|error| Failure::unusable(error.code(), error.to_string()).help(error.help()))?;
+    if !matches!(action, MigrateAction::Status(_) | MigrateAction::Up { dry_run: true, .. }) {
+        app.refuse_if_protected("migrate", "migrate = \"...\"")?;
+    }
     let json = app.global.format == Output::Json;
-    let cancel = Cancel::default();
-    stop_on_ctrl_c(&cancel);
-    let tell = |line: String| {
-        if json {
-            put(&json!({ "type": "line", "text": line }).to_string());
-        } else {
-            put(&format!("  {line}"));
-        }
-    };
-    let user = app.surroundings.user.as_deref().unwrap_or("unknown");
-    let operator = app.global.principal.clone().unwrap_or_else(|| format!("{user}@{}", app.surroundings.host));
+    let cancel = app.stop_on_ctrl_c();
+    let tell = |line: String| app.tell(&line);
+    let operator = app.operator();
     let around =
         Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &tell };
     let mut runner = Runner { chain: &chain, target: options, options: Options::default(), around };
@@ -169,14 +155,4 @@ async fn status(app: &App, chain: &Chain, session: &Session) -> Result<u8, Failu
         put(&format!("  ? {stranger} belongs to no migration, and is left alone"));
     }
     Ok(if blocked == 0 { exit::DONE } else { exit::FAILED })
-}
-
-/// Once: stop after this file. Twice: cancel the statement.
-fn stop_on_ctrl_c(cancel: &Cancel) {
-    let cancel = cancel.clone();
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            cancel.ask();
-        }
-    });
 }

@@ -10,6 +10,7 @@ mod proof;
 mod run;
 mod sandbox;
 mod status;
+mod topology;
 
 use crate::app::App;
 use crate::args::Command;
@@ -40,6 +41,8 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Report { run, out, key } => proof::report(app, run.as_deref(), out.as_deref(), key.as_deref()).await,
         Command::Verify { folder, signers } => proof::verify(app, &folder, signers.as_deref()),
         Command::Migrate { action } => migrate::migrate(app, action).await,
+        Command::Topology { action } => topology::topology(app, action).await,
+        Command::Provision { target, only } => topology::provision(app, &target, &only).await,
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
         Command::Sandbox { action } => sandbox::sandbox(app, action).await,

@@ -21,6 +21,7 @@ use super::verify;
 use crate::sql::{Stands, held_by, is_finished_by, stands};
 
 /// What a runner needs to know of whoever called it.
+#[derive(Clone)]
 pub struct Around<'a> {
     pub clock: &'a dyn Clock,
     pub cancel: &'a Cancel,

@@ -426,8 +426,6 @@ impl Expansion<'_> {
     }
 
     fn access_set(&self, name: &str) -> Result<AccessSet, Wrong> {
-        use Privilege::{Delete, Execute, Insert, Select, Update, Usage};
-        let every = |privilege, kinds| Rule { privilege, objects: Objects::Every(kinds) };
         let rules = match (name, self.declaration.access.get(name)) {
             (_, Some(_)) if BUILT_IN.iter().any(|(built_in, _)| *built_in == name) => {
                 return Err(Wrong::at(
@@ -436,19 +434,7 @@ impl Expansion<'_> {
                 ));
             }
             (_, Some(table)) => rules(name, table)?,
-            ("all", None) => vec![
-                every(Select, RELATIONS),
-                every(Insert, RELATIONS),
-                every(Update, RELATIONS),
-                every(Delete, RELATIONS),
-                every(Usage, SEQUENCES),
-                every(Select, SEQUENCES),
-                every(Execute, ROUTINES),
-                every(Usage, TYPES),
-            ],
-            ("select", None) => vec![every(Select, RELATIONS)],
-            ("views", None) => vec![every(Select, VIEWS)],
-            ("usage", None) => Vec::new(),
+            (_, None) if built_in(name).is_some() => built_in(name).unwrap_or_default(),
             (_, None) => {
                 let mut known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
                 known.extend(self.declaration.access.keys().map(String::as_str));
@@ -623,6 +609,28 @@ impl Expansion<'_> {
             optional: table.optional,
         })
     }
+}
+
+/// The rules of an access set that need not be declared.
+pub(super) fn built_in(name: &str) -> Option<Vec<Rule>> {
+    use Privilege::{Delete, Execute, Insert, Select, Update, Usage};
+    let every = |privilege, kinds| Rule { privilege, objects: Objects::Every(kinds) };
+    Some(match name {
+        "all" => vec![
+            every(Select, RELATIONS),
+            every(Insert, RELATIONS),
+            every(Update, RELATIONS),
+            every(Delete, RELATIONS),
+            every(Usage, SEQUENCES),
+            every(Select, SEQUENCES),
+            every(Execute, ROUTINES),
+            every(Usage, TYPES),
+        ],
+        "select" => vec![every(Select, RELATIONS)],
+        "views" => vec![every(Select, VIEWS)],
+        "usage" => Vec::new(),
+        _ => return None,
+    })
 }
 
 /// The rules of an access set that is declared.

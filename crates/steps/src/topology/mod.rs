@@ -9,6 +9,7 @@ mod declare;
 mod diff;
 mod expand;
 mod guard;
+mod import;
 mod model;
 mod state;
 mod step;
@@ -18,10 +19,11 @@ pub use apply::{Applied, How, apply, plan, today, undo};
 pub use declare::{DeclarationError, FILE};
 pub use diff::{Order, Plan, Statement, Wish};
 pub use expand::{BUILT_IN, load};
+pub use import::import;
 pub use model::{
     AccessSet, AppendOnly, ChainUse, Covers, Exception, Kind, Object, Objects, Privilege, Role, RoleKind, RowSecurity,
     Rule, Schema, Status, Table, Topology, WithoutContext,
 };
 pub use step::KIND;
 
-pub(crate) use step::declaration_error;
+pub(crate) use step::{declaration_error, details};

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use jiff::civil::Date;
+use pgrunbook_engine::StepError;
 
 use crate::secret::Reference;
 
@@ -460,6 +461,36 @@ impl Topology {
     pub fn is_owner(&self, role: &str) -> bool {
         self.creators.iter().any(|one| one == role)
             || self.roles.get(role).is_some_and(|role| matches!(role.kind, RoleKind::Owner | RoleKind::Migration))
+    }
+
+    /// The same for some of its tenants: their roles, schemas and chains, and what all share. All, if none is named.
+    ///
+    /// # Errors
+    /// If one is not a tenant.
+    pub fn only(&self, tenants: &[String]) -> Result<Self, StepError> {
+        if let Some(unknown) = tenants.iter().find(|name| !self.tenants.contains(name)) {
+            let known = self.tenants.join(", ");
+            return Err(StepError::unusable("no-tenant", format!("`{unknown}` is not a tenant: there are {known}")));
+        }
+        if tenants.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut part = self.clone();
+        let stays = |tenant: &Option<String>| tenant.as_ref().is_none_or(|tenant| tenants.contains(tenant));
+        part.tenants.retain(|tenant| tenants.contains(tenant));
+        part.roles.retain(|_, role| stays(&role.tenant));
+        part.schemas.retain(|_, schema| stays(&schema.tenant));
+        part.chains.retain(|chain| stays(&chain.tenant));
+        for role in part.roles.values_mut() {
+            role.access.retain(|schema, _| part.schemas.contains_key(schema));
+        }
+        part.row_security.iter_mut().for_each(|one| {
+            one.tables.retain(|table| part.schemas.contains_key(&table.schema));
+            one.roles.retain(|role| part.roles.contains_key(role));
+        });
+        part.append_only.retain(|one| part.schemas.contains_key(&one.table.schema));
+        part.exceptions.retain(|one| part.roles.contains_key(&one.role));
+        Ok(part)
     }
 
     /// A role and every role whose rights it shall inherit.

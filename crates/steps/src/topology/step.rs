@@ -145,7 +145,7 @@ impl Roles {
 }
 
 /// What people read of a plan, line by line.
-pub(super) fn details(plan: &Plan) -> Vec<String> {
+pub(crate) fn details(plan: &Plan) -> Vec<String> {
     plan.statements
         .iter()
         .map(|one| format!("{}  -- {}", one.sql.lines().next().unwrap_or_default(), one.why))

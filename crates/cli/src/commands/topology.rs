@@ -1,0 +1,164 @@
+//! `topology` and `provision`: what is declared, made so without a runbook.
+
+use pgrunbook_engine::{Cancel, Clock, SystemClock};
+use pgrunbook_postgres::retry::LockPolicy;
+use pgrunbook_postgres::{ConnectOptions, PgError, Session};
+use pgrunbook_steps::migrate::Around;
+use pgrunbook_steps::provision;
+use pgrunbook_steps::secret::Reference;
+use pgrunbook_steps::topology::{self, How, Plan, Wish};
+use serde_json::json;
+
+use crate::app::App;
+use crate::args::{Output, TopologyAction};
+use crate::console::put;
+use crate::exit;
+use crate::failure::Failure;
+
+pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> {
+    match action {
+        TopologyAction::Plan { target, prune, check } => {
+            let workplace = app.workplace()?;
+            let session = connect(workplace.postgres(&target)?).await?;
+            let wish = Wish { prune, ..wish() };
+            let plan = topology::plan(&session, workplace.topology()?, &wish).await?;
+            show(app, &plan);
+            Ok(if check && !plan.is_empty() { exit::FAILED } else { exit::DONE })
+        }
+        TopologyAction::Apply { target, expect_revokes, set_passwords, dry_run } => {
+            let workplace = app.workplace()?;
+            let options = workplace.postgres(&target)?;
+            let session = connect(options).await?;
+            let wish = Wish { set_passwords, ..wish() };
+            if dry_run {
+                show(app, &topology::plan(&session, workplace.topology()?, &wish).await?);
+                return Ok(exit::DONE);
+            }
+            app.refuse_if_protected("topology apply", "topology = \"roles\"")?;
+            let cancel = app.stop_on_ctrl_c();
+            let tell = |line: String| app.tell(&line);
+            let how = How {
+                wish,
+                expect_revokes,
+                password: &|reference: &Reference| workplace.secret(reference),
+                assert: None,
+                record: None,
+                locks: LockPolicy::default(),
+                clock: &SystemClock,
+                cancel: &cancel,
+                tell: &tell,
+            };
+            let applied = topology::apply(&session, workplace.topology()?, &how).await?;
+            show(app, &applied.plan);
+            if app.global.format != Output::Json {
+                put(match applied.plan.statements.len() {
+                    0 => "Nothing was changed.",
+                    _ => "Applied, in one transaction.",
+                });
+            }
+            Ok(exit::DONE)
+        }
+        TopologyAction::Import { target } => {
+            let workplace = app.workplace()?;
+            let text = topology::import(&connect(workplace.postgres(&target)?).await?).await?;
+            put(text.trim_end());
+            Ok(exit::DONE)
+        }
+    }
+}
+
+pub async fn provision(app: &App, target: &str, only: &[String]) -> Result<u8, Failure> {
+    let workplace = app.workplace()?;
+    let options = workplace.postgres(target)?;
+    app.refuse_if_protected("provision", "provision = \"all\"")?;
+    let topology = workplace.topology()?;
+    let made = provision::database(options, topology).await?;
+    if let Some(name) = &made {
+        app.tell(&format!("CREATE DATABASE {name}"));
+    }
+    let cancel: Cancel = app.stop_on_ctrl_c();
+    let operator = app.operator();
+    let tell = |line: String| app.tell(&line);
+    let around =
+        Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &tell };
+    let mut done = provision::provision(&workplace, options, topology, only, around).await?;
+    done.database = made;
+    if app.global.format == Output::Json {
+        let chains: serde_json::Map<_, _> =
+            done.chains.iter().map(|(name, files)| (name.clone(), json!(files))).collect();
+        put(&json!({
+            "type": "provisioned", "database": done.database, "statements": done.statements, "chains": chains,
+            "notes": done.notes
+        })
+        .to_string());
+        return Ok(exit::DONE);
+    }
+    for (chain, files) in &done.chains {
+        put(&format!("  {chain}: {}", files.join(", ")));
+    }
+    for note in &done.notes {
+        put(&format!("  ! {note}"));
+    }
+    put(&match done.is_empty() {
+        true => "Everything was there.".to_owned(),
+        false => format!(
+            "{} statement(s) of the topology, {} migration(s).",
+            done.statements.len(),
+            done.chains.iter().map(|(_, files)| files.len()).sum::<usize>()
+        ),
+    });
+    Ok(exit::DONE)
+}
+
+async fn connect(options: &ConnectOptions) -> Result<Session, PgError> {
+    Session::connect(options, "pgrunbook:topology").await
+}
+
+fn wish() -> Wish {
+    Wish { today: topology::today(&SystemClock as &dyn Clock), prune: false, set_passwords: false }
+}
+
+/// The statements as they paste into `psql`, and beside them what nobody can read off them.
+fn show(app: &App, plan: &Plan) {
+    if app.global.format == Output::Json {
+        let statements: Vec<_> = plan
+            .statements
+            .iter()
+            .map(|one| {
+                json!({
+                    "sql": one.sql, "why": one.why, "undo": one.undo, "run_as": one.run_as, "revokes": one.revokes,
+                    "lock": one.lock.as_ref().map(|(relation, mode)| json!({ "relation": relation, "mode": mode }))
+                })
+            })
+            .collect();
+        put(&json!({
+            "type": "topology", "statements": statements, "waiting": plan.waiting, "foreign": plan.foreign,
+            "cannot": plan.cannot, "warnings": plan.warnings, "revokes": plan.revokes(), "granted": plan.granted
+        })
+        .to_string());
+        return;
+    }
+    if plan.is_empty() {
+        put("Nothing to change: everything is as declared.");
+    } else {
+        put(plan.script().trim_end());
+        let mut summary = format!("-- {} statement(s)", plan.statements.len());
+        if plan.revokes() > 0 {
+            summary.push_str(&format!("; {} of {} granted privileges go", plan.revokes(), plan.granted));
+        }
+        put(&summary);
+    }
+    for (relation, mode) in plan.statements.iter().filter_map(|one| one.lock.as_ref()) {
+        put(&format!("-- locks {relation}: {mode}"));
+    }
+    for (what, lines) in [
+        ("look", &plan.warnings),
+        ("cannot", &plan.cannot),
+        ("declared, and not there yet", &plan.waiting),
+        ("not declared, and left alone", &plan.foreign),
+    ] {
+        for line in lines {
+            put(&format!("-- {what}: {line}"));
+        }
+    }
+}
