@@ -1,0 +1,2 @@
+DROP TABLE state;
+DROP FUNCTION touch();

@@ -1,0 +1,2 @@
+DROP VIEW last_encounters;
+DROP TABLE encounters;

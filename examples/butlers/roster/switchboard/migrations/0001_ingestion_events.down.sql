@@ -1,0 +1,2 @@
+DROP TABLE routings;
+DROP TABLE ingestion_events;
