@@ -28,7 +28,7 @@ deny:
 	cargo deny check licenses bans sources
 
 bench:
-	@scripts/need rust cc postgresql npm
+	@scripts/need rust cc postgresql npm age
 	bench/run
 
 fuzz:
