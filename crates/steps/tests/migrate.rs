@@ -514,6 +514,10 @@ async fn one_chain_runs_in_several_schemas_as_their_owner() {
         .await;
     bench.write("core/0001_notes.sql", "CREATE TABLE notes (id int);\n");
     bench.write("core/0001_notes.down.sql", "DROP TABLE notes;\n");
+    bench.write(
+        "core/0001_notes.verify.sql",
+        &format!("-- expect: value = '{owner}'\nINSERT INTO notes VALUES (1);\nSELECT current_user FROM notes;\n"),
+    );
     bench.write("core/0002_index.sql", "CREATE INDEX CONCURRENTLY notes_id ON notes (id);\nCREATE TABLE more ();\n");
     bench
         .write("core/0002_index.down.sql", "DROP INDEX CONCURRENTLY IF EXISTS notes_id;\nDROP TABLE IF EXISTS more;\n");

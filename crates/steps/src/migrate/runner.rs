@@ -235,11 +235,16 @@ impl Runner<'_> {
                     durations.push((version.clone(), false, begun.elapsed().as_millis()));
                     applied.versions.push(version.clone());
                     if let Some(script) = migration.verify.as_ref().filter(|_| self.options.verify) {
-                        if !clean {
-                            session.execute(AFRESH).await.map_err(nothing_touched)?;
+                        // In the schema and as the role that the file ran in; the history is not that role's.
+                        let enter = self.options.inside.enter(false);
+                        if !clean || !enter.is_empty() {
+                            let fresh = if clean { "" } else { AFRESH };
+                            session.execute(&format!("{fresh}{enter}")).await.map_err(nothing_touched)?;
                         }
-                        verify::run(session, script, self.around.cancel).await?;
+                        let verified = verify::run(session, script, self.around.cancel).await;
                         clean = false;
+                        let own = if enter.is_empty() { Ok(()) } else { session.execute(OWN_ROLE).await };
+                        verified.and(own.map_err(nothing_touched))?;
                         let set = "verified_at = pg_catalog.clock_timestamp()";
                         let update = history::update(&self.chain.name, &version, &lease.token, set);
                         session.execute(&update).await.map_err(nothing_touched)?;
