@@ -294,3 +294,88 @@ fn backup_and_restore_that_are_killed_at_any_point_end_as_if_undisturbed() {
         check(&place, number);
     });
 }
+
+const TOPOLOGY: &str = "# Roles
+
+## Apply
+
+```toml step
+topology = \"roles\"
+target = \"main\"
+undo = \"auto\"
+```
+";
+
+/// Roles are the whole cluster's: their names hold the database's, and what is compared does not.
+#[test]
+fn topology_that_is_killed_at_any_point_ends_as_if_undisturbed() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fresh = || {
+        let place = Place::on(runtime().block_on(async { cluster().await.fresh_database("roles").await.unwrap() }));
+        let name = &place.database.database;
+        place.write("RUNBOOK.md", TOPOLOGY);
+        place.write(
+            "topology.toml",
+            &format!(
+                "[database]\nowner = \"{name}_owner\"\n[schemas]\na = {{}}\nb = {{}}\n[roles.{name}_app]\n\
+                 kind = \"runtime\"\naccess = {{ a = \"all\" }}\nsearch_path = [\"a\"]\n"
+            ),
+        );
+        let stale = "CREATE SCHEMA b; CREATE TABLE b.kept (); GRANT USAGE ON SCHEMA b TO PUBLIC;
+                     GRANT SELECT ON b.kept TO PUBLIC";
+        runtime().block_on(place.execute(stale));
+        place
+    };
+    let state = |place: &Place| {
+        let name = &place.database.database;
+        let asked = format!(
+            "SELECT json_build_array(
+                (SELECT json_agg(json_build_array(rolname, rolcanlogin, rolconfig) ORDER BY rolname) FROM pg_roles
+                 WHERE starts_with(rolname, '{name}')),
+                (SELECT json_agg(json_build_array(nspname, nspowner::regrole, nspacl::text) ORDER BY nspname)
+                 FROM pg_namespace WHERE nspname IN ('a', 'b')),
+                (SELECT json_agg(json_build_array(relowner::regrole, relacl::text)) FROM pg_class
+                 WHERE oid = 'b.kept'::regclass),
+                (SELECT json_agg(json_build_array(defaclrole::regrole, defaclobjtype, defaclacl::text)
+                    ORDER BY defaclobjtype, defaclacl::text) FROM pg_default_acl))"
+        );
+        runtime().block_on(place.value(&asked)).replace(name.as_str(), "NAME")
+    };
+    let undisturbed = fresh();
+    let before = state(&undisturbed);
+    let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
+    said.done();
+    let after = state(&undisturbed);
+    assert!(after.contains("NAME_app") && !before.contains("NAME_app"), "{after}");
+    std::fs::remove_file(undisturbed.path("trace")).unwrap();
+    let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
+    said.done();
+    let back_again = state(&undisturbed);
+    assert!(!back_again.contains("NAME_app") && back_again.contains("=U/postgres"), "{back_again}");
+    each(forward + back, |number| {
+        let place = fresh();
+        if number <= forward {
+            assert_eq!(place.call_and_die(&["run", "RUNBOOK.md"], number).code, None, "point {number} was not reached");
+            let status = place.call(&["status"]).out;
+            if status.is_empty() {
+                place.call(&["run", "RUNBOOK.md"]).done();
+            } else if !status.contains("  completed  ") {
+                to_the_end(&place, true);
+            }
+            assert_eq!(state(&place), after, "killed at point {number}");
+            place.call(&["rollback", "--path", "undo"]).done();
+        } else {
+            place.call(&["run", "RUNBOOK.md"]).done();
+            let died = place.call_and_die(&["rollback", "--path", "undo"], number - forward);
+            assert_eq!(died.code, None, "point {number} was not reached");
+            if !place.call(&["status"]).out.contains("  rolled back  ") {
+                if place.call(&["show"]).out.contains("Going back on") {
+                    to_the_end(&place, false);
+                } else {
+                    place.call(&["rollback", "--path", "undo"]).done();
+                }
+            }
+        }
+        assert_eq!(state(&place), back_again, "killed at point {number}");
+    });
+}
