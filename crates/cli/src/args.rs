@@ -130,6 +130,10 @@ pub enum Command {
         /// A dump (pg_dump -Fc) that is the starting point; else the files of `[rehearsal] setup`.
         #[arg(long, value_name = "DUMP")]
         from: Option<PathBuf>,
+        /// Also try the runbook's own gates: plant each violation that the topology makes possible, and name the gates
+        /// that stay green.
+        #[arg(long = "break")]
+        break_in: bool,
     },
     /// List the runs, or say where one stands and which ways back are open.
     Status { run: Option<String> },

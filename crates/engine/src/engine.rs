@@ -21,6 +21,7 @@ use crate::redact::Redactor;
 use crate::rollback;
 use crate::run::{RunEnd, RunOptions};
 use crate::state::{RunState, StepStatus};
+use crate::step::{Cancel, Direction, Effect, Evidence, RunCx, StepError, Watcher};
 use crate::target::{Claim, Target};
 use crate::workshop::Workshop;
 
@@ -207,6 +208,47 @@ impl Engine {
             }
         }
         Ok(found)
+    }
+
+    /// Tries forward gates of a plan once more, in order: steps of these kinds that change nothing. Nothing is journaled,
+    /// so that a rehearsal can ask what its gates say of a world that was made wrong on purpose.
+    ///
+    /// # Errors
+    /// If the plan's texts cannot be read; what a gate says is in the answer.
+    pub async fn try_gates(
+        &self,
+        run: &str,
+        plan: &Plan,
+        kinds: &[&str],
+        clock: &dyn Clock,
+        watcher: &dyn Watcher,
+    ) -> Result<Vec<(StepId, Result<Evidence, StepError>)>, EngineError> {
+        let workshop = Workshop::open(self, plan)?;
+        let state = self.fold(run).await?;
+        let mut answers = Vec::new();
+        for planned in plan.steps().filter(|planned| kinds.contains(&planned.kind.as_str())) {
+            let bench = workshop.bench(&planned.id)?;
+            if bench.changes || bench.step.step.effect() != Effect::Idempotent {
+                continue;
+            }
+            let mut cx = RunCx {
+                run,
+                step: &planned.id,
+                direction: Direction::Forward,
+                attempt: 1,
+                epoch: state.epoch,
+                digest: &bench.step.digest,
+                operator: &self.operator.principal,
+                clock,
+                cancel: &Cancel::default(),
+                watcher,
+                recorded: &state.recorded,
+                artifacts: &self.artifacts.join(run),
+                approvals: &[],
+            };
+            answers.push((planned.id.clone(), bench.step.step.apply(&mut cx).await));
+        }
+        Ok(answers)
     }
 
     /// Reads and folds a run's journal.

@@ -5,6 +5,7 @@
 
 mod approve;
 pub mod backup;
+pub mod breach;
 mod http;
 pub mod migrate;
 mod notify;

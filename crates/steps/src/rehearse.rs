@@ -28,7 +28,15 @@ pub enum Source {
 /// A project opened on a throwaway server, which goes away with this value.
 pub struct Rehearsal {
     pub opened: Opened,
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
+}
+
+impl Rehearsal {
+    /// A connection as superuser to the throwaway database of a target; none if it is not a PostgreSQL target.
+    pub fn superuser(&self, target: &str) -> Option<ConnectOptions> {
+        let options = self.opened.workplace.postgres(target).ok()?;
+        Some(self.sandbox.options().with_database(&options.database))
+    }
 }
 
 /// Why there is no rehearsal. The real targets were not touched.
@@ -41,7 +49,7 @@ pub enum RehearsalError {
 }
 
 /// The password of every role on the throwaway server, which listens on this machine alone.
-const PASSWORD: &str = "rehearsal";
+pub(crate) const PASSWORD: &str = "rehearsal";
 
 /// Starts a throwaway server, builds the starting point, and opens the project on it.
 ///
@@ -110,7 +118,7 @@ pub async fn rehearse(
     // Whoever rehearses stands for everybody.
     project.people.clear();
     let opened = open_at(project, surroundings, principal, throwaway, true).await?;
-    Ok(Rehearsal { opened, _sandbox: sandbox })
+    Ok(Rehearsal { opened, sandbox })
 }
 
 fn is_postgres(project: &Project, target: &str) -> bool {

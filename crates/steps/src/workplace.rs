@@ -121,6 +121,14 @@ impl Workplace {
         Ok(value)
     }
 
+    /// The password of a declared role. On a throwaway server every role has that server's.
+    ///
+    /// # Errors
+    /// As [`Workplace::secret`].
+    pub fn role_password(&self, reference: &Reference) -> Result<String, StepError> {
+        if self.0.rehearsal { Ok(crate::rehearse::PASSWORD.to_owned()) } else { self.secret(reference) }
+    }
+
     /// The project's declaration of roles, schemas and access, in this environment.
     ///
     /// # Errors

@@ -31,7 +31,9 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Rollback { run, path, reason, consent } => {
             run::rollback(app, run.as_deref(), path.as_deref(), reason, &consent).await
         }
-        Command::Rehearse { file, vars, from } => run::rehearse(app, &file, &vars, from.as_deref()).await,
+        Command::Rehearse { file, vars, from, break_in } => {
+            run::rehearse(app, &file, &vars, from.as_deref(), break_in).await
+        }
         Command::Status { run } => status::status(app, run.as_deref()).await,
         Command::Show { run } => status::show(app, run.as_deref()).await,
         Command::Watch { run } => status::watch(app, run.as_deref()).await,

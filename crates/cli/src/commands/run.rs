@@ -6,6 +6,8 @@ use std::path::Path;
 use pgrunbook_document::{ItemId, StepId};
 use pgrunbook_engine::journal::{Decision, Direction, ItemOutcome};
 use pgrunbook_engine::{Cancel, Engine, ItemAnswer, Plan, Purpose, RunEnd, RunOptions, Status, UNDO, Waiting};
+use pgrunbook_steps::breach::{BreachError, Report, break_in};
+use pgrunbook_steps::rehearse::Rehearsal;
 use pgrunbook_steps::{Opened, Source, rehearse as rehearsal};
 use serde::Deserialize;
 
@@ -125,7 +127,7 @@ pub async fn rollback(
 }
 
 /// Forward and back on a throwaway server.
-pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>) -> Result<u8, Failure> {
+pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>, gates: bool) -> Result<u8, Failure> {
     let runbook = app.runbook(file)?;
     let project = app.project()?;
     let source = match from {
@@ -148,11 +150,76 @@ pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>) 
     if end != RunEnd::Completed {
         return finish(app, &run, end);
     }
+    let report = match gates {
+        true => Some(try_gates(app, &rehearsal, &run, &plan).await?),
+        false => None,
+    };
     let end = engine.rollback(&run, UNDO, Some("rehearsal".to_owned()), &options, &console).await?;
     if end == RunEnd::RolledBack {
         say(app, &format!("Rehearsed forward and back. content {}", plan.content_digest));
     }
-    finish(app, &run, end)
+    let code = finish(app, &run, end)?;
+    Ok(match report {
+        Some(report) if code == exit::DONE => say_gates(app, &report),
+        _ => code,
+    })
+}
+
+/// Plants what the declared topology makes possible, where the runbook has just run forward.
+async fn try_gates(app: &App, rehearsal: &Rehearsal, run: &str, plan: &Plan) -> Result<Report, Failure> {
+    let workplace = &rehearsal.opened.workplace;
+    let about = |kinds: &[&str]| plan.steps().find(|step| kinds.contains(&step.kind.as_str()));
+    let step = about(&["topology", "provision", "isolation", "audit"]).or_else(|| about(&["check", "probe", "apply"]));
+    let superuser = step.and_then(|step| rehearsal.superuser(step.target.as_deref()?));
+    let superuser = superuser.ok_or_else(|| {
+        Failure::unusable("break", "this runbook has no step on a PostgreSQL target: nothing was tried")
+    })?;
+    let tell = |line: String| say(app, &format!("  {line}"));
+    let engine = &rehearsal.opened.engine;
+    break_in(engine, run, plan, &superuser, workplace.topology()?, &tell).await.map_err(|error| match error {
+        BreachError::Engine(error) => error.into(),
+        BreachError::Step(error) => error.into(),
+        BreachError::Server(error) => error.into(),
+    })
+}
+
+/// What the gates said, and the exit code: a check that cannot fail is a failure, as is a violation that nobody notices.
+fn say_gates(app: &App, report: &Report) -> u8 {
+    let bad = !report.green.is_empty() || !report.unnoticed.is_empty() || report.planted == 0;
+    let code = if bad { exit::FAILED } else { exit::DONE };
+    if app.global.format == Output::Json {
+        let texts = |ids: &[StepId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let noticed: serde_json::Map<_, _> =
+            report.noticed.iter().map(|(gate, what)| (gate.to_string(), what.clone().into())).collect();
+        put(&serde_json::json!({
+            "type": "break", "planted": report.planted, "noticed": noticed, "green": texts(&report.green),
+            "about_other_things": texts(&report.about_other_things), "unnoticed": report.unnoticed,
+            "not_judged": report.not_judged.iter().map(|(gate, why)| (gate.to_string(), why)).collect::<Vec<_>>(),
+            "not_planted": report.not_planted,
+        })
+        .to_string());
+        return code;
+    }
+    put(&format!("{} violation(s) were planted, one at a time.", report.planted));
+    for (gate, what) in &report.noticed {
+        put(&format!("  ✓ {gate} noticed {}", what.len()));
+    }
+    for gate in &report.green {
+        put(&format!("  ✗ {gate} stayed green whatever was planted: a check that cannot fail"));
+    }
+    for gate in &report.about_other_things {
+        put(&format!("  · {gate} speaks of nothing that is declared, and stayed green"));
+    }
+    for (gate, why) in &report.not_judged {
+        put(&format!("  ? {gate} does not hold at the end of the runbook anyway: {why}"));
+    }
+    for what in &report.unnoticed {
+        put(&format!("  ✗ no gate noticed: {what}"));
+    }
+    for (what, why) in &report.not_planted {
+        put(&format!("  ? could not be planted: {what}: {why}"));
+    }
+    code
 }
 
 /// The run that is meant where none is named: the newest, or the one that has not ended.

@@ -138,7 +138,7 @@ async fn apply(
     let how = How {
         wish: topology::Wish { today: topology::today(around.clock), prune: false, set_passwords: false },
         expect_revokes: None,
-        password: &|reference: &Reference| workplace.secret(reference),
+        password: &|reference: &Reference| workplace.role_password(reference),
         assert: around.assert.clone(),
         record: None,
         locks: Default::default(),

@@ -186,7 +186,7 @@ impl Step for Roles {
         let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
         let entry = Entry::of(cx);
         let tell = |line: String| cx.say(line);
-        let password = |reference: &Reference| self.workplace.secret(reference);
+        let password = |reference: &Reference| self.workplace.role_password(reference);
         let keep = |applied: &Applied| {
             let statements = serde_json::to_string(&applied.undo).expect("texts are JSON");
             format!(
@@ -233,7 +233,7 @@ impl Step for Roles {
         })?;
         let entry = Entry::of(cx);
         let tell = |line: String| cx.say(line);
-        let password = |reference: &Reference| self.workplace.secret(reference);
+        let password = |reference: &Reference| self.workplace.role_password(reference);
         let record = |_: &Applied| entry.record_sql();
         let how = How {
             wish: self.wish(cx.clock),
