@@ -5,5 +5,6 @@ mod breach;
 mod crash;
 mod place;
 mod proof;
+mod topology;
 mod unhappy;
 mod usual;

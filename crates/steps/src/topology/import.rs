@@ -51,7 +51,7 @@ fn written(state: &State) -> String {
     }
     text.push_str("\n[schemas]\n");
     for schema in state.schemas.keys() {
-        put(&mut text, format_args!("{} = {{}}\n", string(schema)));
+        put(&mut text, format_args!("{} = {{}}\n", key(schema)));
     }
     let mut sets: BTreeMap<String, BTreeMap<&'static str, Vec<String>>> = BTreeMap::new();
     let mut roles = String::new();
@@ -78,19 +78,21 @@ fn written(state: &State) -> String {
                     })
                 }
             };
-            access.push(format!("{} = {}", string(schema), string(&set)));
+            access.push(format!("{} = {}", key(schema), string(&set)));
         }
         let member_of: Vec<String> =
             state.memberships.iter().filter(|one| one.member == *name).map(|one| one.role.clone()).collect();
         let migrates = role.login && member_of.contains(&owner);
-        let writes = rights.get(name).into_iter().flatten().any(|(_, _, privilege)| *privilege != Privilege::Select);
+        let now = rights.get(name).into_iter().flatten().map(|(_, _, privilege)| *privilege);
+        let later = state.defaults.iter().filter(|one| one.grantee == *name).map(|one| one.privilege);
+        let writes = now.chain(later).any(|privilege| privilege != Privilege::Select);
         let kind = match (role.login, migrates, writes) {
             (false, _, _) => "group",
             (true, true, _) => "migration",
             (true, false, true) => "runtime",
             (true, false, false) => "read-only",
         };
-        put(&mut roles, format_args!("\n[roles.{}]\nkind = {}\n", string(name), string(kind)));
+        put(&mut roles, format_args!("\n[roles.{}]\nkind = {}\n", key(name), string(kind)));
         let known: Vec<String> =
             member_of.iter().filter(|of| involved.contains(*of) && (**of != owner || !migrates)).cloned().collect();
         if !known.is_empty() {
@@ -282,6 +284,12 @@ fn word(privilege: Privilege) -> &'static str {
 
 fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
     text.write_fmt(what).expect("a String takes every text");
+}
+
+/// A key of TOML: bare where it may be.
+fn key(name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if bare { name.to_owned() } else { string(name) }
 }
 
 /// A text of TOML.
