@@ -45,9 +45,9 @@ pub enum Output {
     Plain,
     /// One JSON object a line.
     Json,
-    /// Workflow commands of GitHub (lint).
+    /// Workflow commands of GitHub (lint, audit).
     Github,
-    /// SARIF 2.1.0 (lint).
+    /// SARIF 2.1.0 (lint, audit).
     Sarif,
 }
 
@@ -209,6 +209,18 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Find what roles really reach in a database and is not declared in the topology. Exit 1 with findings.
+    #[command(
+        after_help = "Example:\n  pgrunbook audit --target main --level error\n  pgrunbook --format sarif audit > audit.sarif"
+    )]
+    Audit {
+        /// The target of pgrunbook.toml; else `main`.
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// The least that fails.
+        #[arg(long, value_enum, default_value_t = AuditLevel::Warning)]
+        level: AuditLevel,
+    },
     /// Throwaway PostgreSQL servers.
     Sandbox {
         #[command(subcommand)]
@@ -243,6 +255,17 @@ pub struct Consent {
     /// Ask nothing: stop where a person is needed.
     #[arg(long)]
     pub no_input: bool,
+}
+
+/// How bad a finding of an audit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditLevel {
+    /// A real crossing.
+    Error,
+    /// One that something else still prevents.
+    Warning,
+    /// For people to judge.
+    Note,
 }
 
 /// How a backup is proven.

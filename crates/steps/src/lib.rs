@@ -4,6 +4,7 @@
 //! kinds, journal, clock, targets and redactor together; the CLI and the tests all begin there.
 
 mod approve;
+pub mod audit;
 pub mod backup;
 pub mod breach;
 mod http;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acts;
+mod audit;
 mod backup;
 mod bench;
 mod contract;
@@ -9,3 +10,4 @@ mod lost;
 mod migrate;
 mod sql;
 mod topology;
+mod versions;

@@ -1,6 +1,7 @@
 //! One file for each command, or for commands that are one thing from two sides.
 
 mod adopt;
+mod audit;
 mod backup;
 mod init;
 mod lint;
@@ -47,6 +48,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Provision { target, only } => topology::provision(app, &target, &only).await,
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
+        Command::Audit { target, level } => audit::audit(app, &target, level).await,
         Command::Sandbox { action } => sandbox::sandbox(app, action).await,
         Command::Completions { .. } | Command::Man => unreachable!("answered before the runtime was started"),
     }

@@ -1,0 +1,30 @@
+//! `audit`: what every role really reaches, against the topology.
+
+use std::io::Write;
+
+use pgrunbook_document::Severity;
+use pgrunbook_engine::SystemClock;
+use pgrunbook_postgres::Session;
+use pgrunbook_steps::audit as capability;
+use pgrunbook_steps::topology::today;
+
+use crate::app::App;
+use crate::args::AuditLevel;
+use crate::exit;
+use crate::failure::Failure;
+
+/// Exit 1 with findings at a level or above.
+pub async fn audit(app: &App, target: &str, level: AuditLevel) -> Result<u8, Failure> {
+    let workplace = app.workplace()?;
+    let topology = workplace.topology()?;
+    let session = Session::connect(workplace.postgres(target)?, "pgrunbook:audit").await?;
+    let audited = capability::audit(&session, topology, today(&SystemClock)).await?;
+    // A closed pipe is no error.
+    let _ = write!(std::io::stdout(), "{}", capability::render(&audited, &topology.source, app.lint_format()));
+    let level = match level {
+        AuditLevel::Error => Severity::Error,
+        AuditLevel::Warning => Severity::Warning,
+        AuditLevel::Note => Severity::Note,
+    };
+    Ok(if audited.at_least(level).next().is_none() { exit::DONE } else { exit::FAILED })
+}
