@@ -10,6 +10,8 @@ use crate::model::Span;
 pub enum Severity {
     Note,
     Warning,
+    /// Nobody can tell: no error, and no pass.
+    Unknown,
     Error,
 }
 

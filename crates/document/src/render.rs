@@ -88,7 +88,7 @@ fn position(text: &str, byte: usize) -> (usize, usize) {
 fn human(one: &Diagnostic, sources: &[Source], colour: bool) -> String {
     let severity = match one.severity {
         Severity::Error => miette::Severity::Error,
-        Severity::Warning => miette::Severity::Warning,
+        Severity::Warning | Severity::Unknown => miette::Severity::Warning,
         Severity::Note => miette::Severity::Advice,
     };
     let mut shown = MietteDiagnostic::new(one.message.clone()).with_code(one.code).with_severity(severity);
@@ -125,6 +125,7 @@ fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
+        Severity::Unknown => "unknown",
         Severity::Note => "note",
     }
 }
@@ -148,7 +149,8 @@ fn github(one: &Diagnostic, sources: &[Source]) -> String {
     let place = place(one, sources);
     let command = match one.severity {
         Severity::Note => "notice",
-        other => word(other),
+        Severity::Unknown => "warning",
+        Severity::Warning | Severity::Error => word(one.severity),
     };
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
@@ -177,9 +179,15 @@ fn sarif(found: &[Diagnostic], sources: &[Source]) -> String {
                 Some(help) => format!("{}. {help}", one.message),
                 None => one.message.clone(),
             };
+            // What was looked at and could not be decided is "open", and has no level (SARIF 2.1.0, 3.27.9 and 3.27.10).
+            let (kind, level) = match one.severity {
+                Severity::Unknown => ("open", "none"),
+                severity => ("fail", word(severity)),
+            };
             json!({
                 "ruleId": one.code,
-                "level": word(one.severity),
+                "kind": kind,
+                "level": level,
                 "message": { "text": text },
                 "locations": [{
                     "physicalLocation": {
@@ -262,5 +270,16 @@ mod tests {
         let sarif: Value = serde_json::from_str(&render(&[ticked()], &sources(), Format::Sarif)).unwrap();
         assert_eq!(sarif["runs"][0]["results"][0]["ruleId"], "ticked-item");
         assert_eq!(sarif["runs"][0]["tool"]["driver"]["rules"][0]["id"], "ticked-item");
+    }
+
+    #[test]
+    fn what_is_unknown_has_a_level_of_its_own() {
+        let unknown = [Diagnostic { severity: Severity::Unknown, ..ticked() }];
+        let json: Value = serde_json::from_str(&render(&unknown, &sources(), Format::Json)).unwrap();
+        assert_eq!(json[0]["severity"], "unknown");
+        assert!(render(&unknown, &sources(), Format::Github).starts_with("::warning file=RUNBOOK.md,"));
+        let sarif: Value = serde_json::from_str(&render(&unknown, &sources(), Format::Sarif)).unwrap();
+        let result = &sarif["runs"][0]["results"][0];
+        assert_eq!((result["kind"].as_str(), result["level"].as_str()), (Some("open"), Some("none")));
     }
 }
