@@ -13,6 +13,7 @@ mod notify;
 mod process;
 pub mod provision;
 pub mod restore;
+pub mod review;
 mod sh;
 pub mod sql;
 pub mod topology;

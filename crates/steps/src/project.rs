@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use pgrunbook_document::VarValue;
 use pgrunbook_engine::Environment;
 use serde::Deserialize;
+use toml::Spanned;
 
 use crate::secret::Reference;
 
@@ -95,6 +96,8 @@ struct File {
     /// Read by the topology, with its own places for mistakes.
     #[serde(default, rename = "topology")]
     _topology: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    code: BTreeMap<String, CodeTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -165,6 +168,114 @@ struct EvidenceTable {
     dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CodeTable {
+    files: Spanned<Vec<String>>,
+    may_write: Vec<Spanned<String>>,
+    may_read: Option<Vec<Spanned<String>>>,
+}
+
+/// The trees of application code that a project declares, for `review`. No environment belongs to it.
+#[derive(Debug, Clone)]
+pub struct Code {
+    /// The file it was read from, and its text: findings point into it.
+    pub path: String,
+    pub text: String,
+    pub trees: Vec<CodeTree>,
+}
+
+/// One application's code, and what it may touch.
+#[derive(Debug, Clone)]
+pub struct CodeTree {
+    pub name: String,
+    /// Patterns as in `.gitignore`, relative to the project.
+    pub files: Vec<String>,
+    /// Where they stand in the file.
+    pub files_place: Range<usize>,
+    pub may_write: Vec<Namespace>,
+    /// `None`: reads are not judged.
+    pub may_read: Option<Vec<Namespace>>,
+}
+
+/// Tables that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespace {
+    /// All of a schema.
+    Schema(String),
+    /// Those of the schema `public` whose name begins with this: `vh_*`.
+    Prefix(String),
+}
+
+impl Namespace {
+    /// Reads `vh` or `vh_*`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain =
+            |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || ".*\"'`".contains(c));
+        match text.strip_suffix('*') {
+            Some(prefix) => plain(prefix).then(|| Self::Prefix(prefix.to_owned())),
+            None => plain(text).then(|| Self::Schema(text.to_owned())),
+        }
+    }
+}
+
+impl Code {
+    /// Reads the trees of a folder's project; none without a file.
+    ///
+    /// # Errors
+    /// [`ProjectError`], with the place in the file.
+    pub fn load(root: &Path) -> Result<Self, ProjectError> {
+        Self::read(&text_of(root)?)
+    }
+
+    /// The same from a text.
+    pub fn read(text: &str) -> Result<Self, ProjectError> {
+        let mut code = Self { path: FILE.to_owned(), text: text.to_owned(), trees: Vec::new() };
+        let file: File =
+            toml::from_str(text).map_err(|error| malformed(text, error.span(), error.message().to_owned()))?;
+        for (name, table) in file.code {
+            let namespaces = |entries: Vec<Spanned<String>>| {
+                entries
+                    .into_iter()
+                    .map(|entry| {
+                        Namespace::parse(entry.get_ref()).ok_or_else(|| {
+                            let message = format!(
+                                "`{}` is neither a schema, such as `vh`, nor a prefix of tables, such as `vh_*`",
+                                entry.get_ref()
+                            );
+                            code.malformed(entry.span(), message)
+                        })
+                    })
+                    .collect::<Result<Vec<_>, _>>()
+            };
+            let may_write = namespaces(table.may_write)?;
+            let may_read = table.may_read.map(namespaces).transpose()?;
+            let files_place = table.files.span();
+            code.trees.push(CodeTree { name, files: table.files.into_inner(), files_place, may_write, may_read });
+        }
+        Ok(code)
+    }
+
+    /// An error about a place in the file.
+    pub fn malformed(&self, place: Range<usize>, message: String) -> ProjectError {
+        malformed(&self.text, Some(place), message)
+    }
+}
+
+fn malformed(text: &str, span: Option<Range<usize>>, message: String) -> ProjectError {
+    ProjectError::Malformed { path: FILE.to_owned(), text: text.to_owned(), span, message }
+}
+
+/// The project's file; without one, that of a project whose one target `main` is what the environment names.
+fn text_of(root: &Path) -> Result<String, ProjectError> {
+    let path = root.join(FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok("[targets.main]\n".to_owned()),
+        Err(error) => Err(ProjectError::Unreadable { path: path.display().to_string(), why: error.to_string() }),
+    }
+}
+
 impl Project {
     /// The nearest folder at or above `from` that holds `pgrunbook.toml`.
     pub fn find(from: &Path) -> Option<PathBuf> {
@@ -177,25 +288,12 @@ impl Project {
     /// # Errors
     /// [`ProjectError`], with the place in the file.
     pub fn load(root: &Path, environment: Option<&str>) -> Result<Self, ProjectError> {
-        let path = root.join(FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "[targets.main]\n".to_owned(),
-            Err(error) => {
-                return Err(ProjectError::Unreadable { path: path.display().to_string(), why: error.to_string() });
-            }
-        };
-        Self::read(root, &text, environment)
+        Self::read(root, &text_of(root)?, environment)
     }
 
     /// The same from a text.
     pub fn read(root: &Path, text: &str, environment: Option<&str>) -> Result<Self, ProjectError> {
-        let malformed = |span: Option<Range<usize>>, message: String| ProjectError::Malformed {
-            path: FILE.to_owned(),
-            text: text.to_owned(),
-            span,
-            message,
-        };
+        let malformed = |span: Option<Range<usize>>, message: String| malformed(text, span, message);
         let file: File = toml::from_str(text).map_err(|error| malformed(error.span(), error.message().to_owned()))?;
         let names: Vec<String> = file.environments.keys().cloned().collect();
         let chosen = environment.or(file.project.environment.as_deref());
