@@ -83,7 +83,7 @@ fn human(audit: &Audit, colour: bool) -> String {
     for one in &audit.findings {
         let code = match one.severity {
             Severity::Error => "31;1",
-            Severity::Warning => "33;1",
+            Severity::Warning | Severity::Unknown => "33;1",
             Severity::Note => "36;1",
         };
         let head = paint(code, &format!("{}[{}]", word(one.severity), one.rule));
@@ -111,6 +111,7 @@ fn human(audit: &Audit, colour: bool) -> String {
 fn word(severity: Severity) -> &'static str {
     match severity {
         Severity::Error => "error",
+        Severity::Unknown => "unknown",
         Severity::Warning => "warning",
         Severity::Note => "note",
     }
