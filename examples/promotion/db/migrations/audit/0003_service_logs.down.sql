@@ -1,0 +1,2 @@
+DROP TABLE audit.service_logs;
+SELECT audit.log_migration('audit', '0003', 'down');

@@ -1,0 +1,3 @@
+DROP TABLE vh.venture_notes;
+DROP TABLE vh.ventures;
+SELECT audit.log_migration('vh', '0001', 'down');
