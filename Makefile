@@ -15,7 +15,7 @@ demo:
 	@examples/ledger/demo
 
 test:
-	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest servers
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age servers
 	cargo nextest run --workspace
 	@cargo run --quiet --package pgrunbook -- sandbox down --all
 

@@ -1,0 +1,131 @@
+//! An example's folder, copied, so that a test leaves nothing in it, and a throwaway server of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+pub struct Project {
+    pub folder: PathBuf,
+    /// Of the database that the runbook is about, as superuser.
+    pub url: String,
+    sandbox: String,
+    env: Vec<(String, String)>,
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let _ = self.call(&["sandbox", "down", &self.sandbox]);
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The program stands beside this test's own: both are built by one `cargo test --workspace`.
+fn program() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let program = own.parent().unwrap().parent().unwrap().join("pgrunbook");
+    assert!(program.is_file(), "build it first: cargo build --package pgrunbook");
+    program
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, to).unwrap();
+        }
+    }
+}
+
+impl Project {
+    /// The example `name` in an environment; the server has an empty database of the same name. `url` is the variable that
+    /// its `pgrunbook.toml` takes the connection from; `passwords` are variables too.
+    pub fn new(name: &str, test: &str, environment: &str, url: &str, passwords: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("pgrunbook-{name}-{}-{test}", std::process::id()));
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(name), &folder);
+        let sandbox = format!("{name}-{}-{test}", std::process::id());
+        let up = Command::new(program())
+            .args(["sandbox", "up", "--detach", "--name", &sandbox, "--database", name, "--format", "plain"])
+            .output()
+            .unwrap();
+        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+        let direct = String::from_utf8(up.stdout).unwrap().trim().to_owned();
+        // A step may call the program by its name.
+        let path = format!("{}:{}", program().parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let mut env = vec![
+            (url.to_owned(), direct.clone()),
+            ("PGRUNBOOK_ENVIRONMENT".to_owned(), environment.to_owned()),
+            ("PATH".to_owned(), path),
+        ];
+        env.extend(passwords.iter().map(|name| ((*name).to_owned(), password(name))));
+        Self { folder, url: direct, sandbox, env }
+    }
+
+    pub fn call(&self, args: &[&str]) -> Output {
+        self.program(&program(), args, &[])
+    }
+
+    /// Any program, in the example's folder; `more` are variables.
+    pub fn program(&self, program: &Path, args: &[&str], more: &[(&str, &str)]) -> Output {
+        Command::new(program)
+            .args(args)
+            .current_dir(&self.folder)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(more.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    #[track_caller]
+    pub fn done(&self, args: &[&str]) -> String {
+        let output = self.call(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{args:?}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// Runs the runbook to its end.
+    #[track_caller]
+    pub fn run(&self) -> String {
+        self.done(&["run", "RUNBOOK.md", "--answers", "answers.toml"])
+    }
+
+    /// Runs the runbook, which must stop at this step.
+    #[track_caller]
+    pub fn stops_at(&self, step: &str, because: &str) {
+        let output = self.call(&["run", "RUNBOOK.md", "--answers", "answers.toml"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{because}\n{text}");
+        assert!(text.contains(&format!("✗ {step} ")), "{because}\n{text}");
+    }
+
+    #[track_caller]
+    pub fn back(&self, path: &str) -> String {
+        self.done(&["rollback", "--path", path, "--reason", "the test goes back"])
+    }
+
+    /// As superuser.
+    #[track_caller]
+    pub fn sql(&self, statements: &str) -> String {
+        let output = self.psql(&self.url, statements);
+        assert!(output.status.success(), "{statements}\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub fn psql(&self, url: &str, statements: &str) -> Output {
+        let args = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", statements];
+        self.program(Path::new("psql"), &args, &[])
+    }
+
+    /// The database as a role logs in to it, whose password is in this variable.
+    pub fn url_of(&self, role: &str, variable: &str) -> String {
+        let at = self.url.find('@').unwrap();
+        format!("postgres://{role}:{}{}", password(variable), &self.url[at..])
+    }
+}
+
+fn password(variable: &str) -> String {
+    format!("pw-{variable}")
+}

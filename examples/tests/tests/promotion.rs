@@ -1,0 +1,92 @@
+//! Two applications in one database, brought there in phases.
+
+use crate::project::Project;
+
+const PASSWORDS: &[&str] = &[
+    "PROMOTION_MIGRATOR_PASSWORD",
+    "PROMOTION_ENG_APP_PASSWORD",
+    "PROMOTION_VH_APP_PASSWORD",
+    "PROMOTION_ANALYST_PASSWORD",
+];
+
+fn promotion(test: &str) -> Project {
+    let project = Project::new("promotion", test, "staging", "PROMOTION_DATABASE_URL", PASSWORDS);
+    // That a backup can be restored has its own tests; here it would cost a server each time.
+    let path = project.folder.join("RUNBOOK.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("verify = \"restore\""));
+    std::fs::write(&path, text.replace("verify = \"restore\"", "verify = \"list\"")).unwrap();
+    project
+}
+
+/// Policies and views, as far as the partial ways back take them.
+const LEFT: &str = "SELECT (SELECT count(*) FROM pg_policy WHERE polrelid = to_regclass('eng.strategic_directives_v2'))
+    || ' policies, ' || (SELECT count(*) FROM pg_views WHERE schemaname = 'views') || ' views'";
+
+#[test]
+fn parts_are_taken_back_and_brought_again() {
+    let project = promotion("parts");
+    project.done(&["lint", "RUNBOOK.md"]);
+    project.run();
+    assert_eq!(project.sql(LEFT), "4 policies, 4 views");
+
+    project.back("rollback-only-the-policies-of-engineering");
+    assert_eq!(project.sql(LEFT), "0 policies, 4 views");
+    let said = project.run();
+    assert!(said.contains("✓ eng-policies  0004 applied"), "{said}");
+
+    project.back("rollback-only-the-views-of-the-venture-hub");
+    assert_eq!(project.sql(LEFT), "4 policies, 2 views");
+    project.run();
+    assert_eq!(
+        project.sql(LEFT),
+        "4 policies, 4 views",
+        "the grants on the views are back too, says the runbook's probe"
+    );
+
+    let newest =
+        "SELECT string_agg(version || ' ' || direction, ', ' ORDER BY id) FROM audit.migration_log WHERE chain = 'vh'";
+    assert_eq!(project.sql(newest), "0001 up, 0002 up, 0003 up, 0003 down, 0003 up");
+
+    project.back("rollback-switch-the-features-off");
+    let flags = std::fs::read_to_string(project.folder.join("deploy/flags.env")).unwrap();
+    assert!(flags.contains("VH_INGEST_ENABLED=false") && flags.contains("ENG_GOVERNANCE_SYNC=false"), "{flags}");
+}
+
+#[test]
+fn everything_is_undone_and_nothing_is_left() {
+    let project = promotion("undone");
+    project.run();
+    project.back("undo");
+    let left = "SELECT coalesce(string_agg(nspname, ' '), '') FROM pg_namespace WHERE nspname IN ('eng', 'vh', 'views', 'audit')";
+    assert_eq!(project.sql(left), "");
+    assert_eq!(project.sql("SELECT count(*) FROM pg_roles WHERE rolname IN ('eng_app', 'vh_app', 'analyst_ro')"), "0");
+}
+
+#[test]
+fn backup_is_put_back_only_while_the_trail_is_empty() {
+    let project = promotion("restore");
+    project.run();
+    project.sql("SET ROLE vh_app; INSERT INTO vh.ventures (name) VALUES ('first')");
+    let refused = project.call(&["rollback", "--path", "rollback-restore-the-backup", "--reason", "too late"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("check `nothing-written-yet` does not hold"), "{said}");
+    assert_eq!(project.sql("SELECT name FROM vh.ventures"), "first");
+
+    let fresh = promotion("restored");
+    fresh.run();
+    fresh.back("rollback-restore-the-backup");
+    assert_eq!(fresh.sql("SELECT count(*) FROM pg_namespace WHERE nspname IN ('eng', 'vh')"), "0");
+}
+
+#[test]
+fn write_across_the_boundary_stops_the_run() {
+    let project = promotion("boundary");
+    let code =
+        "export const sql = `\n  UPDATE \"eng\".\"strategic_directives_v2\" AS d\n  SET status = 'completed'\n`;\n";
+    std::fs::write(project.folder.join("apps/vh/shortcut.ts"), code).unwrap();
+    project.stops_at("boundary-in-code", "apps/vh writes to eng");
+    std::fs::remove_file(project.folder.join("apps/vh/shortcut.ts")).unwrap();
+    project.run();
+}
