@@ -24,7 +24,7 @@ fn what_is_there_already_is_left_as_it_is_and_what_nobody_declared_is_taken_back
     project.run();
     let said = project.run();
     assert!(said.contains("✓ roles  nothing was to be changed"), "{said}");
-    assert!(said.contains("✓ grants  nothing was to be changed"), "{said}");
+    assert!(said.contains("✓ tenants  everything was there"), "{said}");
 
     project.sql(
         "CREATE ROLE reporting; GRANT USAGE ON SCHEMA general TO reporting; GRANT SELECT ON general.state TO reporting;
@@ -37,6 +37,11 @@ fn what_is_there_already_is_left_as_it_is_and_what_nobody_declared_is_taken_back
     let refused = project.psql(&health, read);
     let error = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(error.contains("permission denied for schema general"), "{error}");
+
+    // Going back leaves the tenants: what they have kept is theirs.
+    project.back("undo");
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname IN (SELECT schema_name FROM shared.registry)";
+    assert_eq!(project.sql(schemas), "5");
 }
 
 #[test]
