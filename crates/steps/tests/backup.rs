@@ -78,6 +78,21 @@ async fn backup_is_verified_by_a_restore_and_put_back() {
 }
 
 #[tokio::test]
+async fn policies_for_roles_are_restored_where_the_roles_are_not() {
+    let bench = bench().await;
+    let role = format!("Reader of {}", bench.database.database);
+    bench
+        .execute(&format!(
+            "CREATE ROLE \"{role}\"; CREATE POLICY own ON log TO \"{role}\", CURRENT_USER USING (f > 0);
+             ALTER TABLE log ENABLE ROW LEVEL SECURITY"
+        ))
+        .await;
+    let (run, end) = bench.run(ROUND).await;
+    assert_eq!(end, RunEnd::Completed);
+    assert_eq!(bench.evidence(&run, "before").await.facts["tables_compared"], 2);
+}
+
+#[tokio::test]
 async fn step_is_undone_by_the_backup_that_it_names() {
     let bench = bench().await;
     let text = ROUND.replace("undo: none: the backup takes it back", "undo: before").replace("\"restore\"", "\"list\"");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pgrunbook_document::sql::quote;
 use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_engine::{Evidence, StepError};
-use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
+use pgrunbook_postgres::sandbox::{SUPERUSER, Sandbox, SandboxOptions};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -97,7 +97,8 @@ pub async fn dump(
         .fact("verified", if options.verify == Verify::List { "list" } else { "restore" });
     if options.verify == Verify::Restore {
         let wanted = sums(&session, &options.exclude_data).await?;
-        let tables = verify_by_restore(&partial, major, &wanted, audience).await?;
+        let roles = policy_roles(&session).await?;
+        let tables = verify_by_restore(&partial, major, &wanted, &roles, audience).await?;
         let rows: u64 = wanted.iter().map(|table| table.rows).sum();
         evidence = evidence.fact("tables_compared", tables).fact("rows_compared", rows);
     }
@@ -147,11 +148,25 @@ pub async fn list(path: &Path, major: u32, audience: Audience<'_>) -> Result<usi
     Ok(entries)
 }
 
-/// Restores into a throwaway server and compares; returns the number of tables.
+/// The roles that policies are for. Without them a policy cannot be restored: `pg_restore` has a way to leave out owners and
+/// privileges, and none for these.
+async fn policy_roles(session: &Session) -> Result<Vec<String>, StepError> {
+    let answers = session
+        .simple(
+            "SELECT rolname FROM pg_catalog.pg_roles
+             WHERE oid IN (SELECT pg_catalog.unnest(polroles) FROM pg_catalog.pg_policy) ORDER BY rolname",
+        )
+        .await
+        .map_err(PgError::into_step_error)?;
+    Ok(answers.into_iter().flat_map(|answer| answer.rows).flatten().flatten().collect())
+}
+
+/// Restores into a throwaway server that has these roles, and compares; returns the number of tables.
 async fn verify_by_restore(
     path: &Path,
     major: u32,
     wanted: &[TableSum],
+    roles: &[String],
     audience: Audience<'_>,
 ) -> Result<usize, StepError> {
     audience.say("restoring into a throwaway server");
@@ -162,8 +177,12 @@ async fn verify_by_restore(
         .database("restored")
         .await
         .map_err(|error| StepError::failed("sandbox", format!("no throwaway database could be made: {error}")))?;
-    restore_into(path, &database, major, true, audience).await?;
     let session = Session::connect(&database, "pgrunbook:verify").await.map_err(PgError::into_step_error)?;
+    for role in roles.iter().filter(|role| *role != SUPERUSER) {
+        let role = quote::ident(role).expect("a name that the server gave has no NUL");
+        session.execute(&format!("CREATE ROLE {role} NOLOGIN")).await.map_err(PgError::into_step_error)?;
+    }
+    restore_into(path, &database, major, true, audience).await?;
     let found = sums(&session, &[]).await?;
     let differences = compare(wanted, &found);
     if let Some(first) = differences.first() {
