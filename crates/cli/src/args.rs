@@ -45,9 +45,9 @@ pub enum Output {
     Plain,
     /// One JSON object a line.
     Json,
-    /// Workflow commands of GitHub (lint, audit).
+    /// Workflow commands of GitHub (lint, audit, review).
     Github,
-    /// SARIF 2.1.0 (lint, audit).
+    /// SARIF 2.1.0 (lint, audit, review).
     Sarif,
 }
 
@@ -168,6 +168,11 @@ pub enum Command {
         /// An allowed_signers file: the bundle must be signed by somebody it allows.
         #[arg(long, value_name = "FILE")]
         signers: Option<PathBuf>,
+    },
+    /// Review what an application's sources do to databases, without a database.
+    Review {
+        #[command(subcommand)]
+        action: ReviewAction,
     },
     /// Run the migrations of a chain without a runbook.
     Migrate {
@@ -310,6 +315,26 @@ pub enum TopologyAction {
         #[arg(long, default_value = "main")]
         target: String,
     },
+}
+
+/// `pgrunbook review ...`
+#[derive(Debug, Subcommand)]
+pub enum ReviewAction {
+    /// Find where one application's code writes what belongs to another's.
+    ///
+    /// The trees of code and what each may write stand in pgrunbook.toml:
+    ///
+    ///   [code.vh]
+    ///   files = ["apps/vh/**"]
+    ///   may_write = ["vh"]
+    ///
+    /// Exit 2 where something crosses, 4 where nothing does and something is unknown:
+    /// a name that only the running program knows, a file that cannot be read.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "Example:\n  pgrunbook review boundary --format sarif > boundary.sarif"
+    )]
+    Boundary,
 }
 
 /// `pgrunbook migrate ...`

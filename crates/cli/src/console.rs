@@ -124,6 +124,11 @@ impl Console {
     }
 }
 
+/// `1 file`, `2 files`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Prints a line to standard output. Whoever reads it may have gone: that is no reason to stop a run.
 pub fn put(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");

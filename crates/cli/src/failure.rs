@@ -175,6 +175,17 @@ impl From<ProjectError> for Failure {
     }
 }
 
+impl From<pgrunbook_steps::review::ReviewError> for Failure {
+    fn from(error: pgrunbook_steps::review::ReviewError) -> Self {
+        use pgrunbook_steps::review::ReviewError;
+        match error {
+            ReviewError::Project(error) => error.into(),
+            ReviewError::NoTrees { .. } => Self::unusable("review", error.to_string())
+                .help("name each application's files and schemas: [code.NAME] with `files` and `may_write`"),
+        }
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {

@@ -5,6 +5,7 @@ mod breach;
 mod crash;
 mod place;
 mod proof;
+mod review;
 mod topology;
 mod unhappy;
 mod usual;

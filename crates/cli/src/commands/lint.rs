@@ -7,7 +7,7 @@ use pgrunbook_document::{Format, Severity, format, lint as look, parse, render};
 use pgrunbook_steps::registry;
 
 use crate::app::{App, loader};
-use crate::console::put;
+use crate::console::{count, put};
 use crate::exit;
 use crate::failure::Failure;
 
@@ -31,7 +31,6 @@ pub fn lint(app: &App, files: &[PathBuf]) -> Result<u8, Failure> {
     let errors = found.iter().filter(|one| one.severity == Severity::Error).count();
     if let Format::Human { .. } = report_format {
         let warnings = found.iter().filter(|one| one.severity == Severity::Warning).count();
-        let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         let _ = writeln!(
             std::io::stdout(),
             "{}: {}, {}",

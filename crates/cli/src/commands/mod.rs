@@ -8,13 +8,14 @@ mod lint;
 mod migrate;
 mod plan;
 mod proof;
+mod review;
 mod run;
 mod sandbox;
 mod status;
 mod topology;
 
 use crate::app::App;
-use crate::args::Command;
+use crate::args::{Command, ReviewAction};
 use crate::failure::Failure;
 
 /// Runs a command; the exit code.
@@ -43,6 +44,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         }
         Command::Report { run, out, key } => proof::report(app, run.as_deref(), out.as_deref(), key.as_deref()).await,
         Command::Verify { folder, signers } => proof::verify(app, &folder, signers.as_deref()),
+        Command::Review { action: ReviewAction::Boundary } => review::boundary(app),
         Command::Migrate { action } => migrate::migrate(app, action).await,
         Command::Topology { action } => topology::topology(app, action).await,
         Command::Provision { target, only } => topology::provision(app, &target, &only).await,
