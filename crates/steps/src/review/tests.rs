@@ -537,6 +537,36 @@ fn strings_put_together_are_one() {
     );
 }
 
+/// The texts of docs/decisions/0005.
+#[test]
+fn texts_that_no_grammar_accepts_are_understood() {
+    check(
+        PROJECT,
+        &[
+            ("a.py", "q = 'INSERT INTO eng.t ('", &["1 write `eng.t` (INSERT)"]),
+            ("a.py", "q = 'INSERT INTO {schema}.t VALUES (1)'", &["1 unknown"]),
+            ("a.py", "q = 'INSERT INTO %s VALUES (%s)'", &["1 unknown"]),
+            ("a.py", "q = 'UPDATE eng.t '", &["1 unknown"]),
+            ("a.py", "q = ', x AS (DELETE FROM eng.t RETURNING *)'", &["1 write `eng.t` (DELETE)"]),
+            ("a.py", "q = 'BEGIN UPDATE eng.t SET a = 1; END'", &["1 write `eng.t` (UPDATE)"]),
+            ("a.py", "q = \"\\\\copy eng.t from 'x.csv'\"", &["1 write `eng.t` (COPY FROM)"]),
+            ("a.py", "q = 'DELETE FROM :schema.t'", &["1 unknown"]),
+            (
+                "a.py",
+                "q = 'MERGE INTO eng.t x USING vh.s ON true WHEN MATCHED THEN DELETE'",
+                &["1 write `eng.t` (MERGE)"],
+            ),
+            ("a.py", "q = 'CREATE RULE r AS ON INSERT TO eng.t DO INSTEAD NOTHING'", &["1 write `eng.t` (CREATE)"]),
+            (
+                "a.py",
+                "q = 'IMPORT FOREIGN SCHEMA x FROM SERVER s INTO eng'",
+                &["1 write schema `eng` (IMPORT FOREIGN SCHEMA)"],
+            ),
+            ("a.py", "q = 'REFRESH MATERIALIZED VIEW eng.v'", &["1 write `eng.v` (REFRESH)"]),
+        ],
+    );
+}
+
 #[test]
 fn misread_strings_are_a_suspicion() {
     // The quote that opens nothing turns the string inside out.
