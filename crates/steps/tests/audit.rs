@@ -738,9 +738,7 @@ async fn hostile_names_are_quoted_in_what_mends() {
     let hostile = "\"{p} \"\"; DROP SCHEMA general; --\"";
     world.execute(&format!("BEGIN; CREATE ROLE {hostile} LOGIN; GRANT {{p}}_owner TO {hostile}")).await;
     world
-        .execute(&format!(
-            "CREATE TABLE general.\"x\"\"; y\" (\"a b\" int); ALTER TABLE general.\"x\"\"; y\" OWNER TO {{p}}_owner"
-        ))
+        .execute("CREATE TABLE general.\"x\"\"; y\" (\"a b\" int); ALTER TABLE general.\"x\"\"; y\" OWNER TO {p}_owner")
         .await;
     world.execute(&format!("GRANT SELECT (\"a b\"), INSERT ON general.\"x\"\"; y\" TO {hostile}; GRANT USAGE ON SCHEMA general TO {hostile}")).await;
     let audited = audit_within(&world.session, &world.topology, today()).await.unwrap();
