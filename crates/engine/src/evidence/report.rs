@@ -5,14 +5,21 @@ use std::fmt::Write as _;
 use comrak::{Options, markdown_to_html};
 use pgrunbook_document::StepId;
 
-use super::{last_outcome, word};
+use super::matrix::{self, Matrix};
+use super::{last_outcome, picture, word};
 use crate::journal::{Decision, Direction, Event, ItemOutcome, Outcome, Sealed};
 use crate::plan::{PlannedEntry, PlannedPhase, PlannedUndo};
 use crate::state::RunState;
 use crate::step::Evidence;
 
-/// The report as Markdown.
+/// The report as Markdown. Pictures are left to the page.
 pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -> String {
+    let text = told(run, state, events, rehearsals);
+    text.split_inclusive('\n').filter(|line| !line.starts_with(picture::MARK)).collect()
+}
+
+/// The report, with a line at the place of each picture.
+fn told(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -> String {
     let plan = &state.plan;
     let mut text = format!("# {}\n\n", inline(&plan.title));
     let kind = if state.rehearsal { "Rehearsal" } else { "Run" };
@@ -183,8 +190,17 @@ fn section(text: &mut String, phase: &PlannedPhase, state: &RunState, events: &[
     }
     table(text, &["", "step or line", "what was seen", "when", "took"], &rows);
     for step in phase.steps() {
-        let Some((_, Outcome::Done { evidence, .. }, _)) = last_outcome(events, &step.id, direction) else { continue };
-        facts(text, &step.id, evidence);
+        match last_outcome(events, &step.id, direction) {
+            Some((_, Outcome::Done { evidence, .. }, _)) => {
+                facts(text, &step.id, evidence);
+                draw(text, state, &step.id, evidence);
+            }
+            // Only what can be seen at a glance: the message stands above.
+            Some((_, Outcome::Failed { evidence: Some(evidence), .. }, _)) => {
+                draw(text, state, &step.id, evidence);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -216,7 +232,12 @@ fn when(at: jiff::Timestamp) -> String {
 
 /// What a step recorded, beyond its one line.
 fn facts(text: &mut String, step: &StepId, evidence: &Evidence) {
-    let shown: Vec<_> = evidence.facts.iter().filter(|(name, _)| !PLAIN_FACTS.contains(&name.as_str())).collect();
+    let drawn = |name: &str, value: &serde_json::Value| name == matrix::FACT && Matrix::read(value).is_some();
+    let shown: Vec<_> = evidence
+        .facts
+        .iter()
+        .filter(|(name, value)| !PLAIN_FACTS.contains(&name.as_str()) && !drawn(name, value))
+        .collect();
     if shown.is_empty() {
         return;
     }
@@ -227,6 +248,14 @@ fn facts(text: &mut String, step: &StepId, evidence: &Evidence) {
         format!("{} {}", inline(name), code(&short))
     });
     let _ = writeln!(text, "{}\n", facts.collect::<Vec<_>>().join(", "));
+}
+
+/// The place of a step's picture: the page has it there, the text names what it shows.
+fn draw(text: &mut String, state: &RunState, step: &StepId, evidence: &Evidence) {
+    let Some(matrix) = evidence.facts.get(matrix::FACT).and_then(Matrix::read) else { return };
+    let Some(number) = state.plan.steps().position(|planned| planned.id == *step) else { return };
+    let _ = writeln!(text, "{0}{number}{0}", picture::MARK);
+    let _ = writeln!(text, "{}\n", inline(&picture::summary(&matrix)));
 }
 
 /// What was not as planned: failures, stops, takeovers, decisions.
@@ -282,7 +311,7 @@ fn inline(text: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
-            c if c.is_control() => {}
+            c if c.is_control() || c == picture::MARK => {}
             c => out.push(c),
         }
     }
@@ -294,7 +323,7 @@ fn code(text: &str) -> String {
     if text.is_empty() {
         return String::new();
     }
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text.chars().map(|c| if c.is_control() || c == picture::MARK { ' ' } else { c }).collect();
     // A table splits at a bar even inside code.
     let clean = clean.replace('|', "\\|");
     let longest = clean.split(|c| c != '`').map(str::len).max().unwrap_or(0);
@@ -309,8 +338,9 @@ pub(super) fn html(run: &str, state: &RunState, events: &[Sealed], rehearsals: &
     options.extension.table = true;
     // Raw HTML stays text: what a database answered must not become a part of the page.
     options.render.r#unsafe = false;
-    let body = markdown_to_html(&markdown(run, state, events, rehearsals), &options);
+    let body = markdown_to_html(&told(run, state, events, rehearsals), &options);
     let body = body.replace("<table>", "<div class=\"wide\"><table>").replace("</table>", "</table></div>");
+    let body = picture::place(&body, &pictures(state, events));
     let title = escaped(&format!("{}: {}", state.plan.title, word(state)));
     let runbook =
         state.plan.sources.first().map_or_else(String::new, |source| markdown_to_html(&source.text, &options));
@@ -324,7 +354,20 @@ pub(super) fn html(run: &str, state: &RunState, events: &[Sealed], rehearsals: &
     )
 }
 
-fn escaped(text: &str) -> String {
+/// Every step's picture, in the order of the steps.
+fn pictures(state: &RunState, events: &[Sealed]) -> Vec<Option<String>> {
+    let of = |id: &StepId| {
+        let (_, outcome, _) = last_outcome(events, id, Direction::Forward)?;
+        let (Outcome::Done { evidence, .. } | Outcome::Failed { evidence: Some(evidence), .. }) = outcome else {
+            return None;
+        };
+        let matrix = Matrix::read(evidence.facts.get(matrix::FACT)?)?;
+        Some(picture::html(&matrix))
+    };
+    state.plan.steps().map(|step| of(&step.id)).collect()
+}
+
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
