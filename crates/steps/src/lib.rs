@@ -8,6 +8,7 @@ pub mod audit;
 pub mod backup;
 pub mod breach;
 mod http;
+pub mod isolation;
 pub mod migrate;
 mod notify;
 mod process;

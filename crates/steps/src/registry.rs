@@ -9,7 +9,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, Ste
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
-use crate::{approve, audit, backup, http, migrate, notify, provision, restore, sh, sql, topology};
+use crate::{approve, audit, backup, http, isolation, migrate, notify, provision, restore, sh, sql, topology};
 
 /// One kind of step.
 #[derive(Clone, Copy)]
@@ -37,6 +37,7 @@ pub const KINDS: &[Kind] = &[
     migrate::KIND,
     topology::KIND,
     provision::KIND,
+    isolation::KIND,
     backup::KIND,
     restore::KIND,
     approve::KIND,

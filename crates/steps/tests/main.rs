@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod bench;
 mod contract;
+mod isolation;
 mod lost;
 mod migrate;
 mod sql;
