@@ -193,6 +193,23 @@ pub enum Command {
         #[arg(long, value_name = "TENANT")]
         only: Vec<String>,
     },
+    /// Try as every declared role what it can really do, and set it against the declaration. Exit 1 if it differs.
+    Probe {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// Each object, and not one for each kind and pattern of privileges.
+        #[arg(long)]
+        all_objects: bool,
+        /// This role (repeatable).
+        #[arg(long = "role", value_name = "NAME")]
+        roles: Vec<String>,
+        /// This schema, and those that each role may use, as controls (repeatable).
+        #[arg(long = "schema", value_name = "NAME")]
+        schemas: Vec<String>,
+        /// Do not fail on what could not be decided.
+        #[arg(long)]
+        allow_inconclusive: bool,
+    },
     /// Copy a database into a file, and prove that it can be restored.
     Backup {
         /// The target of pgrunbook.toml; else `main`.

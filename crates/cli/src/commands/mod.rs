@@ -7,6 +7,7 @@ mod init;
 mod lint;
 mod migrate;
 mod plan;
+mod probe;
 mod proof;
 mod review;
 mod run;
@@ -48,6 +49,9 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Migrate { action } => migrate::migrate(app, action).await,
         Command::Topology { action } => topology::topology(app, action).await,
         Command::Provision { target, only } => topology::provision(app, &target, &only).await,
+        Command::Probe { target, all_objects, roles, schemas, allow_inconclusive } => {
+            probe::probe(app, &target, all_objects, roles, schemas, allow_inconclusive).await
+        }
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
         Command::Audit { target, level } => audit::audit(app, &target, level).await,
