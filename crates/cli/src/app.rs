@@ -82,6 +82,13 @@ impl App {
         }
     }
 
+    /// A line that is not the command's result.
+    pub fn aside(&self, line: &str) {
+        if self.global.format != Output::Json {
+            eprintln!("  {line}");
+        }
+    }
+
     /// Once: stop after what is under way. Twice: cancel the statement.
     pub fn stop_on_ctrl_c(&self) -> Cancel {
         let cancel = Cancel::default();

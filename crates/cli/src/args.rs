@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use pgrunbook_document::Severity;
 
 use crate::exit;
 
@@ -290,6 +291,16 @@ pub enum AuditLevel {
     Note,
 }
 
+impl From<AuditLevel> for Severity {
+    fn from(level: AuditLevel) -> Self {
+        match level {
+            AuditLevel::Error => Self::Error,
+            AuditLevel::Warning => Self::Warning,
+            AuditLevel::Note => Self::Note,
+        }
+    }
+}
+
 /// How a backup is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum VerifyHow {
@@ -326,6 +337,26 @@ pub enum TopologyAction {
         /// Only say the SQL.
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Compare what is declared, what the catalogs say and what can really be done. Exit 1 if they differ.
+    #[command(
+        after_help = "Example:\n  pgrunbook topology verify --ephemeral\n  pgrunbook topology verify --target main --all-objects"
+    )]
+    Verify {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// On a throwaway server that is made of the project's files alone; the target is not touched.
+        #[arg(long)]
+        ephemeral: bool,
+        /// The throwaway server's major version.
+        #[arg(long, value_name = "MAJOR", requires = "ephemeral")]
+        version: Option<u32>,
+        /// Try every object, and not one for each kind and pattern of privileges.
+        #[arg(long)]
+        all_objects: bool,
+        /// The least finding of the audit that fails.
+        #[arg(long, value_enum, default_value_t = AuditLevel::Warning)]
+        level: AuditLevel,
     },
     /// Write the declaration of what a database has.
     Import {

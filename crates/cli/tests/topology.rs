@@ -101,7 +101,7 @@ async fn mistakes_in_the_declaration_name_their_line() {
     place.write("topology.toml", &text.replace("kind = \"runtime\"", "kind = \"runtme\""));
     let said = place.call(&["topology", "plan"]);
     assert_eq!(said.code, Some(2));
-    assert!(said.err.contains("topology.toml:8: unknown variant `runtme`"), "{:?}", said);
+    assert!(said.err.contains("topology.toml:8: unknown variant `runtme`"), "{said:?}");
     place.write("topology.toml", &text.replace("\"a\", \"b\"", "\"a\\\"; drop schema x; --\""));
     let said = place.call(&["topology", "plan"]);
     assert!(said.err.contains("must be lower-case letters, digits and underscores"), "{}", said.err);

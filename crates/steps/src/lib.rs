@@ -18,6 +18,7 @@ pub mod review;
 mod sh;
 pub mod sql;
 pub mod topology;
+pub mod verify;
 
 pub mod open;
 pub mod project;

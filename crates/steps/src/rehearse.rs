@@ -158,22 +158,22 @@ async fn start_with(
             let audience = Audience { step: &step, watcher: &Silent, cancel: &Cancel::default() };
             restore_into(path, superuser, major, true, audience).await
         }
-        Source::Files => {
-            let session = Session::connect(superuser, "pgrunbook:rehearsal").await.map_err(PgError::into_step_error)?;
-            for path in &project.rehearsal_setup {
-                let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| StepError::unusable("rehearsal", format!("{shown} cannot be read: {error}")))?;
-                session.execute(&text).await.map_err(|error| {
-                    StepError::unusable(
-                        "rehearsal",
-                        format!("{shown}, which builds the starting point, failed: {error}"),
-                    )
-                })?;
-            }
-            Ok(())
-        }
+        Source::Files => build(superuser, project).await,
     }
+}
+
+/// Runs the files of `[rehearsal] setup`, in order.
+pub(crate) async fn build(superuser: &ConnectOptions, project: &Project) -> Result<(), StepError> {
+    let session = Session::connect(superuser, "pgrunbook:rehearsal").await.map_err(PgError::into_step_error)?;
+    for path in &project.rehearsal_setup {
+        let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| StepError::unusable("rehearsal", format!("{shown} cannot be read: {error}")))?;
+        session.execute(&text).await.map_err(|error| {
+            StepError::unusable("rehearsal", format!("{shown}, which builds the starting point, failed: {error}"))
+        })?;
+    }
+    Ok(())
 }
 
 fn ident(name: &str, target: &str) -> Result<String, StepError> {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use pgrunbook_document::Severity;
 use pgrunbook_engine::SystemClock;
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::audit as capability;
@@ -21,10 +20,5 @@ pub async fn audit(app: &App, target: &str, level: AuditLevel) -> Result<u8, Fai
     let audited = capability::audit(&session, topology, today(&SystemClock)).await?;
     // A closed pipe is no error.
     let _ = write!(std::io::stdout(), "{}", capability::render(&audited, &topology.source, app.lint_format()));
-    let level = match level {
-        AuditLevel::Error => Severity::Error,
-        AuditLevel::Warning => Severity::Warning,
-        AuditLevel::Note => Severity::Note,
-    };
-    Ok(if audited.at_least(level).next().is_none() { exit::DONE } else { exit::FAILED })
+    Ok(if audited.at_least(level.into()).next().is_none() { exit::DONE } else { exit::FAILED })
 }

@@ -31,7 +31,7 @@ pub async fn probe(
         roles: some(roles),
         schemas: some(schemas),
         today: today(&SystemClock),
-        password: &|reference| workplace.secret(reference).ok(),
+        password: &|reference| workplace.role_password(reference).ok(),
         pooler: &|target| workplace.postgres(target).ok().cloned(),
         statement_timeout: STATEMENT_TIMEOUT,
         application_name: "pgrunbook:probe",

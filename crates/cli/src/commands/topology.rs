@@ -1,12 +1,14 @@
 //! `topology` and `provision`: what is declared, made so without a runbook.
 
+use pgrunbook_document::{Format, Severity};
 use pgrunbook_engine::{Cancel, Clock, SystemClock};
 use pgrunbook_postgres::retry::LockPolicy;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use pgrunbook_steps::migrate::Around;
-use pgrunbook_steps::provision;
 use pgrunbook_steps::secret::Reference;
 use pgrunbook_steps::topology::{self, How, Plan, Wish};
+use pgrunbook_steps::verify::{self, EphemeralError, ephemeral};
+use pgrunbook_steps::{Workplace, audit, isolation, provision};
 use serde_json::json;
 
 use crate::app::App;
@@ -58,6 +60,38 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
             }
             Ok(exit::DONE)
         }
+        TopologyAction::Verify { target, ephemeral: false, all_objects, level, .. } => {
+            let workplace = app.workplace()?;
+            let options = workplace.postgres(&target)?;
+            let pooler = |target: &str| workplace.postgres(target).ok().cloned();
+            verify(app, &workplace, options, &pooler, all_objects, level.into()).await
+        }
+        TopologyAction::Verify { target, version, all_objects, level, .. } => {
+            let project = app.project()?;
+            let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
+            let tell = |line: String| app.aside(&line);
+            let around = Around {
+                clock: &SystemClock,
+                cancel: &cancel,
+                operator: &operator,
+                run: None,
+                assert: None,
+                tell: &tell,
+            };
+            tell("starting a throwaway server".to_owned());
+            let made =
+                ephemeral(&project, &app.surroundings, &target, version, around).await.map_err(
+                    |error| match error {
+                        EphemeralError::Sandbox(error) => Failure::from(error),
+                        EphemeralError::Step(error) => Failure::from(error),
+                    },
+                )?;
+            for (table, why) in &made.filled.empty {
+                tell(format!("{table} stays empty, so that nothing can be kept from anybody there: {why}"));
+            }
+            let pooler = |target: &str| made.pooler(target);
+            verify(app, &made.workplace, &made.options, &pooler, all_objects, level.into()).await
+        }
         TopologyAction::Import { target } => {
             let workplace = app.workplace()?;
             let text = topology::import(&connect(workplace.postgres(&target)?).await?).await?;
@@ -108,6 +142,77 @@ pub async fn provision(app: &App, target: &str, only: &[String]) -> Result<u8, F
         ),
     });
     Ok(exit::DONE)
+}
+
+/// Findings of the probes that a terminal shows in full.
+const SHOWN: usize = 20;
+
+async fn verify(
+    app: &App,
+    workplace: &Workplace,
+    options: &ConnectOptions,
+    pooler: &(dyn Fn(&str) -> Option<ConnectOptions> + Send + Sync),
+    all_objects: bool,
+    level: Severity,
+) -> Result<u8, Failure> {
+    let topology = workplace.topology()?;
+    let how = isolation::How {
+        all_objects,
+        roles: None,
+        schemas: None,
+        today: topology::today(&SystemClock),
+        password: &|reference| workplace.role_password(reference).ok(),
+        pooler,
+        statement_timeout: isolation::STATEMENT_TIMEOUT,
+        application_name: "pgrunbook:verify",
+        cancel: &app.stop_on_ctrl_c(),
+        tell: &|_, _| {},
+    };
+    let found = verify::verify(options, topology, &how).await?;
+    let holds = found.holds(level);
+    match app.global.format {
+        Output::Json => {
+            let audit = audit::render(&found.audit, &topology.source, Format::Json);
+            let disagreements: Vec<_> = found
+                .disagreements
+                .iter()
+                .map(|one| json!({ "role": one.role, "object": one.object, "message": one.what }))
+                .collect();
+            put(&json!({
+                "type": "verification", "holds": holds, "missing_schemas": found.missing_schemas,
+                "plan": found.plan.statements.iter().map(|one| &one.sql).collect::<Vec<_>>(),
+                "waiting": found.plan.waiting,
+                "audit": serde_json::from_str::<serde_json::Value>(&audit).unwrap_or_default(),
+                "matrix": found.matrix.json(), "disagreements": disagreements,
+            })
+            .to_string());
+        }
+        Output::Sarif | Output::Github => {
+            put(audit::render(&found.audit, &topology.source, app.lint_format()).trim_end())
+        }
+        Output::Human | Output::Plain => {
+            put("Schemas");
+            for schema in topology.schemas.keys() {
+                let mark = if found.missing_schemas.contains(schema) { "✗" } else { "✓" };
+                put(&format!("  {mark} {schema}"));
+            }
+            put("\nPlan");
+            show(app, &found.plan);
+            put("\nAudit");
+            put(audit::render(&found.audit, &topology.source, app.lint_format()).trim_end());
+            put("\nProbes");
+            put(found.matrix.terminal(SHOWN).trim_end());
+            for one in &found.disagreements {
+                put(&format!("\n✗ they disagree: {}", one.what));
+            }
+            put(if holds {
+                "\nDeclared, read and tried: the three agree."
+            } else {
+                "\nIt is not as declared, or nobody can tell; see above."
+            });
+        }
+    }
+    Ok(if holds { exit::DONE } else { exit::FAILED })
 }
 
 async fn connect(options: &ConnectOptions) -> Result<Session, PgError> {

@@ -19,7 +19,7 @@ mod prove;
 mod render;
 mod role;
 mod rows;
-mod sample;
+pub(crate) mod sample;
 mod send;
 mod step;
 mod tally;

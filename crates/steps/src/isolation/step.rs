@@ -115,7 +115,7 @@ impl Step for Isolation {
             schemas: some(&self.fields.schemas),
             today: today(cx.clock),
             // A reference that has no value here is no fault: the role is tried in another way, and the evidence says so.
-            password: &|reference| self.workplace.secret(reference).ok(),
+            password: &|reference| self.workplace.role_password(reference).ok(),
             pooler: &|target| self.workplace.postgres(target).ok().cloned(),
             statement_timeout: STATEMENT_TIMEOUT,
             application_name: &name,
