@@ -109,3 +109,38 @@ async fn mistakes_in_the_declaration_name_their_line() {
     let said = place.call(&["topology", "plan"]);
     assert!(said.err.contains("this project declares no topology"), "{}", said.err);
 }
+
+/// What continuous integration runs: nothing but the files.
+#[tokio::test]
+async fn verify_on_a_throwaway_server_compares_declared_read_and_tried() {
+    let (place, name) = declared().await;
+    let said = place.call(&["topology", "verify", "--ephemeral", "--format", "plain"]).done();
+    for wanted in [
+        "Nothing to change",
+        "no errors, no warnings",
+        "everything is as declared: 2 roles (2 by login)",
+        "the three agree",
+    ] {
+        assert!(said.out.contains(wanted), "{wanted}: {}", said.out);
+    }
+    // The target was not touched.
+    assert_eq!(place.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'a'").await, "0");
+    // A migration opens a way that no grant shows: a function with its owner's rights.
+    place.write(
+        "db/b/2_peek.sql",
+        "CREATE FUNCTION peek() RETURNS bigint LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp\n         AS 'SELECT count(*) FROM a.notes';\n",
+    );
+    let said = place.call(&["topology", "verify", "--ephemeral", "--format", "plain"]);
+    assert_eq!(said.code, Some(1), "{}{}", said.out, said.err);
+    for wanted in [
+        "error[definer-reach]".to_owned(),
+        format!("`{name}_b` -> EXECUTE `b.peek()` (rights of `{name}_owner`)"),
+        "It is not as declared, or nobody can tell".to_owned(),
+    ] {
+        assert!(said.out.contains(&wanted), "{wanted}: {}", said.out);
+    }
+    let said = place.call(&["topology", "verify", "--ephemeral", "--format", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(found["holds"], false);
+    assert_eq!(found["disagreements"].as_array().map(Vec::len), Some(0));
+}

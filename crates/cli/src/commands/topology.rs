@@ -69,7 +69,8 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
         TopologyAction::Verify { target, version, all_objects, level, .. } => {
             let project = app.project()?;
             let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
-            let tell = |line: String| app.aside(&line);
+            // The statements of a server that goes away are nobody's concern.
+            let tell = |_: String| {};
             let around = Around {
                 clock: &SystemClock,
                 cancel: &cancel,
@@ -78,7 +79,7 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
                 assert: None,
                 tell: &tell,
             };
-            tell("starting a throwaway server".to_owned());
+            app.aside("starting a throwaway server, made of the project's files");
             let made =
                 ephemeral(&project, &app.surroundings, &target, version, around).await.map_err(
                     |error| match error {
@@ -86,8 +87,13 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
                         EphemeralError::Step(error) => Failure::from(error),
                     },
                 )?;
+            let files: usize = made.provisioned.chains.iter().map(|(_, files)| files.len()).sum();
+            app.aside(&format!(
+                "{} statement(s) of the topology, {files} migration(s)",
+                made.provisioned.statements.len()
+            ));
             for (table, why) in &made.filled.empty {
-                tell(format!("{table} stays empty, so that nothing can be kept from anybody there: {why}"));
+                app.aside(&format!("{table} stays empty, so that nothing can be kept from anybody there: {why}"));
             }
             let pooler = |target: &str| made.pooler(target);
             verify(app, &made.workplace, &made.options, &pooler, all_objects, level.into()).await
