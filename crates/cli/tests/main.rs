@@ -1,6 +1,7 @@
 //! The program, as a person or a script calls it, on real servers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod breach;
 mod crash;
 mod place;

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::civil::Date;
 use pgrunbook_document::Severity;
-use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared};
+use pgrunbook_engine::RunEnd;
+use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared, shared_of};
 use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::audit::{Audit, Finding, RULES, audit, audit_within};
 use pgrunbook_steps::topology::{self, Topology};
+
+use crate::bench::{Bench, failure};
+use crate::topology::{Land, TABLES, TWO};
 
 /// The declaration; `{p}` is the prefix that makes a test's roles its own.
 const DECLARED: &str = r#"
@@ -347,7 +351,7 @@ const GRANTS: &[Plant] = &[
     plant("GRANT SELECT ON shared.registry TO {p}_health_app WITH GRANT OPTION; SET ROLE {p}_health_app; GRANT SELECT ON shared.registry TO {p}_general_app; RESET ROLE", "grant-option", "{p}_health_app", "shared.registry", "WITH GRANT OPTION"),
     plant("GRANT SELECT ON general.notes TO {p}_health_app WITH GRANT OPTION; SET ROLE {p}_health_app; GRANT SELECT ON general.notes TO {p}_team; RESET ROLE", "table-grant", "{p}_team", "general.notes", "SELECT on `general.notes`").warning(),
     plant("GRANT SELECT ON general.notes TO {p}_health_app WITH GRANT OPTION; SET ROLE {p}_health_app; GRANT SELECT ON general.notes TO {p}_team; RESET ROLE", "table-grant", "{p}_health_app", "general.notes", "SELECT on `general.notes`"),
-    plant("CREATE ROLE {p}_stranger LOGIN; GRANT USAGE ON SCHEMA general TO {p}_stranger; GRANT SELECT ON general.notes TO {p}_stranger", "table-grant", "{p}_stranger", "general.notes", "`{p}_stranger` -> SELECT on `general.notes`"),
+    plant("CREATE ROLE {p}_stranger LOGIN; GRANT CONNECT ON DATABASE {d} TO {p}_stranger; GRANT USAGE ON SCHEMA general TO {p}_stranger; GRANT SELECT ON general.notes TO {p}_stranger", "table-grant", "{p}_stranger", "general.notes", "`{p}_stranger` -> SELECT on `general.notes`"),
     plant("CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.t (); GRANT USAGE ON SCHEMA elsewhere TO PUBLIC; GRANT SELECT ON elsewhere.t TO {p}_health_app", "table-grant", "{p}_health_app", "elsewhere.t", "SELECT on `elsewhere.t`"),
 ];
 
@@ -372,7 +376,7 @@ const ROLES: &[Plant] = &[
     plant("CREATE ROLE {p}_a; GRANT pg_read_server_files TO {p}_a; GRANT {p}_a TO {p}_health_app", "predefined-role", "{p}_health_app", "role pg_read_server_files", "member of `{p}_a` -> member of `pg_read_server_files`"),
     plant("GRANT pg_monitor TO {p}_health_app", "predefined-role", "{p}_health_app", "role pg_monitor", "member of `pg_monitor`").warning(),
     plant("GRANT pg_maintain TO {p}_health_app", "predefined-role", "{p}_health_app", "role pg_maintain", "member of").since(17),
-    plant("CREATE ROLE {p}_dumper LOGIN; GRANT pg_read_all_data TO {p}_dumper", "predefined-role", "{p}_dumper", "role pg_read_all_data", "`{p}_dumper` -> member of"),
+    plant("CREATE ROLE {p}_dumper LOGIN; GRANT CONNECT ON DATABASE {d} TO {p}_dumper; GRANT pg_read_all_data TO {p}_dumper", "predefined-role", "{p}_dumper", "role pg_read_all_data", "`{p}_dumper` -> member of"),
     plant("ALTER ROLE {p}_health_app SUPERUSER", "role-attribute", "{p}_health_app", "role {p}_health_app", "-> SUPERUSER"),
     plant("ALTER ROLE {p}_health_app BYPASSRLS", "role-attribute", "{p}_health_app", "role {p}_health_app", "-> BYPASSRLS"),
     plant("ALTER ROLE {p}_health_app CREATEROLE", "role-attribute", "{p}_health_app", "role {p}_health_app", "-> CREATEROLE"),
@@ -566,8 +570,7 @@ async fn all(plants: &[Plant]) {
 
 /// The whole on one version: for the tests of versions.
 pub async fn holds_on(major: u32) {
-    let options = SandboxOptions { major: Some(major), ..SandboxOptions::default() };
-    let cluster = Sandbox::start(options).await.unwrap_or_else(|error| panic!("{error}: run scripts/need servers"));
+    let cluster = shared_of(major, "audit-tests").await.unwrap_or_else(|error| panic!("{error}: scripts/need servers"));
     let world = World::on(&cluster).await;
     assert_eq!(world.major, major);
     let audited = world.audit().await;
@@ -575,6 +578,40 @@ pub async fn holds_on(major: u32) {
     for plant in ALL.iter().copied().flatten() {
         world.check(plant).await;
     }
+    applied_topology_gives_no_finding(Land::of(major).await).await;
+}
+
+/// What `topology apply` makes is what the audit calls healthy: two readings of the catalogs that share no code.
+async fn applied_topology_gives_no_finding(land: Land) {
+    let text = format!(
+        "append_only = [\"shared.log\"]\n{TWO}\n[rls.community]\ntables = [\"shared.lots\"]\ncolumn = \"community_id\"\n\
+         setting = \"app.community_id\"\ntype = \"uuid\"\nguard = \"shared.current_community\"\nwithout = \"error\"\n\
+         roles = [\"P_health_app\"]\n[[status]]\ntable = \"shared.lots\"\ncolumn = \"status\"\nfrom = \"active\"\n\
+         to = [\"expired\", \"depleted\"]\n"
+    )
+    .replace(
+        "update = [\"registry(note)\"]",
+        "select = [\"registry\", \"lots\"]\ninsert = [\"lots\"]\nupdate = [\"lots\", \"registry(note)\"]\ndelete = [\"lots\"]",
+    )
+    .replace("select = [\"registry\"]\n", "");
+    let topology = land.declare(&text);
+    land.apply(&topology).await.unwrap();
+    land.execute(TABLES).await;
+    land.execute(
+        "SET ROLE P_owner; CREATE TABLE shared.log (id int);
+         CREATE TABLE shared.lots (id int, community_id uuid, status text); RESET ROLE",
+    )
+    .await;
+    land.apply(&topology).await.unwrap();
+    let audited = audit(&land.session, &topology, today()).await.unwrap();
+    // Other tests' databases are open to everybody, which is a note.
+    let found: Vec<_> = audited.at_least(Severity::Warning).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[tokio::test]
+async fn what_topology_applies_gives_no_finding() {
+    applied_topology_gives_no_finding(Land::new().await).await;
 }
 
 const ALL: &[&[Plant]] = &[GRANTS, ROLES, DEFAULTS, CODE, EXITS, ROWS, TEXTS];
@@ -749,6 +786,34 @@ async fn hostile_names_are_quoted_in_what_mends() {
     let again = audit_within(&world.session, &world.topology, today()).await.unwrap();
     assert!(again.findings.is_empty(), "{:#?}", again.findings);
     world.execute("ROLLBACK").await;
+}
+
+#[tokio::test]
+async fn step_is_a_gate_and_its_evidence_holds_the_findings() {
+    let world = World::new().await;
+    let bench = Bench::on(cluster().await.options().with_database(&world.database));
+    bench.write("topology.toml", &world.fill(DECLARED));
+    let text = "# One\n\n## Phase\n\n```toml step\naudit = \"apart\"\ntarget = \"main\"\nlevel = \"error\"\n```\n";
+    // A run keeps its claims in a schema of the superuser's, of which nobody else has anything.
+    let (run, end) = bench.run(text).await;
+    assert_eq!(end, RunEnd::Completed);
+    let evidence = bench.evidence(&run, "apart").await;
+    assert_eq!(evidence.summary, "no errors, no warnings, no notes");
+    assert!(evidence.facts["examined"]["roles"].as_u64() >= Some(7), "{evidence:#?}");
+
+    world.execute("GRANT SELECT ON health.notes TO {p}_general_app").await;
+    let (run, end) = bench.run(text).await;
+    assert_eq!(end, RunEnd::Completed, "a warning is below the level");
+    assert_eq!(bench.evidence(&run, "apart").await.facts["finding_count"], 1);
+
+    world.execute("GRANT USAGE ON SCHEMA health TO {p}_general_app").await;
+    let (run, end) = bench.run(text).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "gate");
+    assert!(message.contains(&world.fill("`{p}_general_app` -> SELECT on `health.notes`")), "{message}");
+    let findings = &bench.evidence(&run, "apart").await.facts["findings"];
+    assert_eq!(findings[1]["object"], "health.notes", "{findings:#}");
+    assert_eq!(findings[1]["mend"], world.fill("REVOKE SELECT ON TABLE health.notes FROM {p}_general_app;"));
 }
 
 #[test]

@@ -9,11 +9,6 @@ async fn audit_on_postgresql_14() {
 }
 
 #[tokio::test]
-async fn audit_on_postgresql_15() {
-    audit::holds_on(15).await;
-}
-
-#[tokio::test]
 async fn audit_on_postgresql_16() {
     audit::holds_on(16).await;
 }

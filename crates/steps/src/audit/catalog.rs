@@ -45,6 +45,7 @@ pub struct Member {
 pub struct Database {
     pub oid: Oid,
     pub name: String,
+    pub owner: Oid,
     pub connectable: bool,
     pub current: bool,
 }
@@ -498,9 +499,12 @@ pub async fn read(session: &Session, topology: &Topology) -> Result<Catalog, PgE
         inherit: row.is(),
         set: row.is(),
     });
-    let databases = answers.each(|mut row| {
-        let (oid, name, _owner) = (row.number(), row.text(), row.option());
-        Database { oid, name, connectable: row.is(), current: row.is() }
+    let databases = answers.each(|mut row| Database {
+        oid: row.number(),
+        name: row.text(),
+        owner: row.number(),
+        connectable: row.is(),
+        current: row.is(),
     });
     let schemas: BTreeMap<Oid, Schema> = answers
         .each(|mut row| Schema { oid: row.number(), name: row.text(), owner: row.number(), extension: row.is() })

@@ -215,6 +215,12 @@ impl<'a> Reach<'a> {
         sees
     }
 
+    /// Whether somebody may connect to this database.
+    pub fn connects(&self, role: Oid) -> bool {
+        let current = self.catalog.databases.iter().find(|one| one.current);
+        current.is_some_and(|one| self.may(role, Class::Database, one.oid, one.owner, Privilege::Connect))
+    }
+
     /// Whether the declaration lets somebody.
     pub fn allows(&self, role: &str, object: &Object, column: Option<&str>, privilege: Privilege) -> bool {
         self.topology.allows(role, object, column, privilege, self.today)

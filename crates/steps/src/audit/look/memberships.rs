@@ -174,7 +174,9 @@ impl Look<'_> {
             // By another one that is told of: pg_monitor brings three.
             let through = way.hops.iter().rev().skip(1).any(|hop| self.catalog.role_name(hop.of).starts_with("pg_"));
             let bounded = matches!(subject.standing, Standing::Bounded(_));
-            if through || self.reach.told_there(&way) || (!bounded && *severity != Severity::Error) {
+            // The roles of other databases of the cluster: who does not get in reads nothing here.
+            let outside = !bounded && name.ends_with("_data") && !self.reach.connects(subject.oid);
+            if outside || through || self.reach.told_there(&way) || (!bounded && *severity != Severity::Error) {
                 continue;
             }
             self.put(Finding {

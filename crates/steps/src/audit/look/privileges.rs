@@ -32,6 +32,7 @@ pub fn look(look: &mut Look<'_>) {
         look.options(subject);
         look.databases(subject);
     }
+    look.together();
 }
 
 /// What is told together: the privileges on one object, had in one way.
@@ -145,7 +146,8 @@ impl<'a> Look<'a> {
             // What somebody else has outside of the declared schemas is nobody's declaration.
             Standing::Undeclared if !known => None,
             Standing::Undeclared | Standing::Bounded(_) => {
-                Some(if reach.sees(subject.oid, thing.schema) { Severity::Error } else { Severity::Warning })
+                let real = reach.sees(subject.oid, thing.schema) && self.comes_in(subject);
+                Some(if real { Severity::Error } else { Severity::Warning })
             }
             Standing::Public if known => {
                 let reaches = |one: &Subject| {
@@ -159,6 +161,11 @@ impl<'a> Look<'a> {
             Standing::Public if entry.class == Class::Routine => None,
             Standing::Public => reach.sees(PUBLIC, thing.schema).then_some(Severity::Warning),
         }
+    }
+
+    /// Whether somebody gets into this database: of bounded roles the declaration says so.
+    fn comes_in(&self, subject: &Subject) -> bool {
+        subject.standing != Standing::Undeclared || self.reach.connects(subject.oid)
     }
 
     fn of_schema(&self, subject: &Subject, entry: &Entry, schema: &str, known: bool) -> Option<Severity> {
@@ -235,6 +242,7 @@ impl<'a> Look<'a> {
             Severity::Error => String::new(),
             _ if key.class == Class::Schema || key.class == Class::Type => String::new(),
             _ if subject.oid == PUBLIC => "; no bounded role gains by it now".to_owned(),
+            _ if !self.comes_in(subject) => "; it may not connect to this database now".to_owned(),
             _ => format!("; it cannot be used until USAGE of `{}` comes too", self.catalog.schema_name(thing.schema)),
         };
         let how = group.way.map_or_else(String::new, after);
@@ -461,6 +469,31 @@ impl<'a> Look<'a> {
                 });
             }
         }
+    }
+
+    /// Databases that are open to everybody as PostgreSQL makes them: where there are many, one note names them all.
+    fn together(&mut self) {
+        const FEW: usize = 3;
+        let is = |one: &Finding| one.rule == "other-database" && one.severity == Severity::Note;
+        let open: Vec<Finding> = self.findings.iter().filter(|one| is(one)).cloned().collect();
+        if open.len() <= FEW {
+            return;
+        }
+        self.findings.retain(|one| !is(one));
+        let names: Vec<&str> = open.iter().map(|one| one.object.trim_start_matches("database ")).collect();
+        let mends: Vec<&str> = open.iter().filter_map(|one| one.mend.as_deref()).collect();
+        self.put(Finding {
+            rule: "other-database",
+            severity: Severity::Note,
+            role: "PUBLIC".to_owned(),
+            object: format!("databases {}", listed(&names)),
+            path: format!("`PUBLIC` -> CONNECT on databases {}", listed(&names)),
+            message: format!(
+                "PUBLIC has CONNECT on {} other databases: bounded roles may connect to them too",
+                names.len()
+            ),
+            mend: Some(mends.join(" ")),
+        });
     }
 
     fn of_database(
