@@ -66,6 +66,7 @@ why = "provenance"
 until = 2026-12-31
 [retired]
 roles = ["{p}_old"]
+schemas = ["attic"]
 "#;
 
 /// What a careful person writes for it, by hand.
@@ -88,6 +89,7 @@ CREATE SCHEMA shared AUTHORIZATION {p}_owner;
 CREATE SCHEMA ledger AUTHORIZATION {p}_owner;
 CREATE SCHEMA health AUTHORIZATION {p}_owner;
 CREATE SCHEMA general AUTHORIZATION {p}_owner;
+CREATE SCHEMA attic AUTHORIZATION {p}_owner;
 SET ROLE {p}_owner;
 GRANT USAGE ON SCHEMA shared TO {p}_team, {p}_health_app, {p}_general_app;
 GRANT USAGE ON SCHEMA ledger TO {p}_health_app, {p}_general_app;
@@ -334,6 +336,7 @@ const GRANTS: &[Plant] = &[
     plant("GRANT USAGE ON SCHEMA health TO {p}_general_app", "schema-grant", "{p}_general_app", "health", "USAGE on `health`"),
     plant("GRANT USAGE ON SCHEMA health TO PUBLIC", "schema-grant", "PUBLIC", "health", "`PUBLIC` -> USAGE on `health`"),
     plant("GRANT CREATE ON SCHEMA health TO {p}_health_app", "schema-grant", "{p}_health_app", "health", "CREATE on `health`"),
+    plant("GRANT USAGE ON SCHEMA attic TO {p}_health_app", "schema-grant", "{p}_health_app", "attic", "USAGE on `attic`"),
     plant("GRANT CREATE ON SCHEMA public TO PUBLIC", "schema-grant", "PUBLIC", "public", "CREATE on `public`").warning(),
     plant("GRANT CONNECT ON DATABASE {d} TO PUBLIC", "database-grant", "PUBLIC", "database {d}", "CONNECT on database").warning(),
     plant("GRANT TEMPORARY ON DATABASE {d} TO {p}_health_app", "database-grant", "{p}_health_app", "database {d}", "TEMPORARY on database").warning(),

@@ -28,7 +28,7 @@ pub fn look(look: &mut Look<'_>) {
 }
 
 impl Look<'_> {
-    /// Roles that may create in a declared schema: by declaration, or because they can. Superusers can everything.
+    /// Roles that may create in a declared schema. Superusers may everywhere; that everybody may is told of as a grant.
     fn may_create(&self) -> BTreeMap<Oid, BTreeSet<String>> {
         let mut found: BTreeMap<Oid, BTreeSet<String>> = BTreeMap::new();
         let schemas: Vec<_> =
@@ -41,9 +41,10 @@ impl Look<'_> {
                         || self.reach.way(role.oid, oid).is_some_and(|way| way.hops.iter().all(|hop| hop.inherit))
                 };
                 let creates = itself(schema.owner)
-                    || self.reach.grants_on(Class::Schema, schema.oid).any(|entry| {
-                        entry.privilege == Privilege::Create && (entry.grantee == PUBLIC || itself(entry.grantee))
-                    });
+                    || self
+                        .reach
+                        .grants_on(Class::Schema, schema.oid)
+                        .any(|entry| entry.privilege == Privilege::Create && itself(entry.grantee));
                 if creates {
                     found.entry(role.oid).or_default().insert(schema.name.clone());
                 }
