@@ -12,6 +12,7 @@ use pgrunbook_steps::secret::Reference;
 use pgrunbook_steps::topology::{Topology, load};
 
 use crate::bench::{Bench, cluster, failure};
+use crate::topology::{Land, TABLES, TWO};
 
 /// Two tenants and what they share, on one screen. `{x}` is this test's own suffix: roles belong to the whole cluster.
 const TOPOLOGY: &str = r#"
@@ -858,4 +859,60 @@ async fn matrix_is_read_at_a_glance() {
         .iter()
         .find(|found| found["what"] == "SELECT" && found["verdict"] == "leaked");
     assert_eq!(finding.unwrap()["statement"], "EXPLAIN SELECT FROM general.notes");
+}
+
+/// Two oracles agree: what an apply made of a declaration is what the probes find.
+#[tokio::test]
+async fn applied_topology_is_proved() {
+    const MORE: &str = r#"
+[rls.tenant]
+tables = ["shared.ledger"]
+column = "community"
+setting = "app.community"
+type = "uuid"
+guard = "shared.community"
+without = "error"
+roles = ["P_{tenant}{suffix}"]
+[access.ledger]
+select = ["ledger"]
+insert = ["ledger"]
+update = ["ledger"]
+delete = ["ledger"]
+[[status]]
+table = "health.lots"
+column = "status"
+from = "active"
+to = ["expired", "depleted"]
+"#;
+    let land = Land::new().await;
+    let text = format!("append_only = [\"general.notes\"]\n{TWO}{MORE}")
+        .replace("shared = \"approved\"", "shared = \"ledger\"");
+    let topology = land.declare(&text);
+    land.apply(&topology).await.unwrap();
+    land.execute(TABLES).await;
+    land.execute(
+        "SET ROLE P_owner;
+         CREATE TABLE shared.ledger (id int GENERATED ALWAYS AS IDENTITY, community uuid NOT NULL, amount int);
+         CREATE TABLE health.lots (id int PRIMARY KEY, status text NOT NULL);
+         INSERT INTO health.lots VALUES (1, 'expired');
+         INSERT INTO health.notes (body) VALUES ('n'); INSERT INTO general.notes (body) VALUES ('n');
+         INSERT INTO shared.secrets VALUES (1)",
+    )
+    .await;
+    land.apply(&topology).await.unwrap();
+    let how = How {
+        all_objects: true,
+        roles: None,
+        schemas: None,
+        today: Date::constant(2026, 11, 21),
+        password: &|_| None,
+        pooler: &|_| None,
+        statement_timeout: Duration::from_secs(20),
+        application_name: "pgrunbook:test",
+        cancel: &Cancel::default(),
+        tell: &|_, _| {},
+    };
+    let matrix = prove(&land.options, &topology, &how).await.unwrap();
+    is_healthy(&matrix);
+    assert!(about(&matrix, About::RowSecurity).len() >= 16 && about(&matrix, About::AppendOnly).len() >= 8);
 }

@@ -70,6 +70,12 @@ impl Attempt<'_> {
         !matches!(self.ask, Ask::Catalog(_))
     }
 
+    /// Whether nobody can do it, whatever the privileges: a view's column that is generated below it. The server says so
+    /// before it looks at privileges.
+    pub fn is_impossible(&self, sqlstate: Option<&str>) -> bool {
+        sqlstate == Some(GENERATED_ALWAYS) && self.found.is_some_and(|found| found.rewritten)
+    }
+
     pub fn filled(&self) -> &Filled {
         self.found.map_or(&Filled::Irrelevant, |found| &found.filled)
     }
@@ -81,6 +87,9 @@ pub struct Subject<'a> {
     pub topology: &'a Topology,
     pub today: Date,
 }
+
+/// `generated_always`
+const GENERATED_ALWAYS: &str = "428C9";
 
 /// A name that nobody gives to a relation. If somebody did, entering the schema would still be told from not entering it.
 const NOWHERE: &str = "pgrunbook: no such relation";
@@ -195,6 +204,14 @@ impl<'a> Subject<'a> {
         };
         let columns = concerned(found, privilege);
         if self.allows(found, None, privilege) {
+            // Each by itself: through a view, one column that cannot be set would hide all others.
+            if found.rewritten && privilege == Privilege::Update {
+                for column in &columns {
+                    let statement = of_columns(found, privilege, &[column])?;
+                    attempts.push(attempt(Some(&column.name), true, statement));
+                }
+                return Ok(());
+            }
             if let Some(statement) = whole(found, privilege)? {
                 attempts.push(attempt(None, true, statement));
             }
@@ -280,6 +297,9 @@ pub fn control(attempt: &Attempt<'_>) -> Result<Option<Ask>, StepError> {
         (Ask::Catalog(_), _) => None,
         (Ask::Enter(_), _) | (Ask::Try(_), None) => Some(attempt.ask.clone()),
         (Ask::Try(_), Some(found)) if found.call.is_some() => Some(attempt.ask.clone()),
+        (Ask::Try(_), Some(found)) if found.rewritten && attempt.privilege == Privilege::Update => {
+            Some(attempt.ask.clone())
+        }
         (Ask::Try(_), Some(found)) => {
             whole(found, attempt.privilege)?.map(|statement| Ask::Try(explain(&statement, false)))
         }

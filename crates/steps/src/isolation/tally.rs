@@ -71,6 +71,9 @@ impl<'a> Tally<'a> {
         }
         let at: HashMap<&str, usize> = self.landscape.places.iter().map(|place| place.name.as_str()).zip(0..).collect();
         for (attempt, reply) in tried {
+            if attempt.is_impossible(reply.answer.sqlstate.as_deref()) {
+                continue;
+            }
             let schema = at[attempt.place.name.as_str()];
             for (object, privilege, tried) in
                 crossings(&role.name, &attempt, &reply, self.topology, self.landscape, self.today)
