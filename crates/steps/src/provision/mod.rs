@@ -13,7 +13,7 @@ use pgrunbook_postgres::{ConnectOptions, PgError, Session, quote};
 use crate::migrate::chain::Chain;
 use crate::migrate::{self, Around, Goal, Inside, Runner};
 use crate::secret::Reference;
-use crate::topology::{self, How, Topology};
+use crate::topology::{self, ChainUse, How, Topology};
 use crate::workplace::Workplace;
 
 pub use step::KIND;
@@ -88,36 +88,10 @@ pub async fn provision(
     let session = Session::connect(options, "pgrunbook:provision").await.map_err(PgError::into_step_error)?;
     apply(workplace, &session, topology, &around, &mut done).await?;
     let mut ran = false;
-    for used in &topology.chains {
-        let folder = workplace.root().join(&used.folder);
-        if used.optional && !folder.is_dir() {
-            continue;
-        }
-        let name = used.history();
-        let chain = Chain::read(&name, &folder).map_err(|error| {
-            StepError::unusable(error.code(), format!("{name}: {error}. Nothing of it was run.")).help(error.help())
-        })?;
-        let runner = Runner {
-            chain: &chain,
-            target: options,
-            options: migrate::Options {
-                inside: Inside {
-                    role: Some(topology.owner.clone()),
-                    search_path: vec![used.schema.clone(), "public".to_owned()],
-                },
-                ..migrate::Options::default()
-            },
-            around: around.clone(),
-        };
-        let mut applied = migrate::Applied::default();
-        runner.go(&Goal::Up(None), &mut applied).await.map_err(|error| {
-            let message = format!("{name}: {}", error.message);
-            StepError { message, ..error }
-        })?;
-        let files: Vec<String> = applied.versions.into_iter().chain(applied.repeatable).collect();
-        if !files.is_empty() {
+    for used in &topology::completed(&session, topology).await?.chains {
+        if let Some(applied) = chain(workplace, options, topology, used, &around).await? {
             ran = true;
-            done.chains.push((name, files));
+            done.chains.push(applied);
         }
     }
     // What is granted by name, and what is guarded, has come with the chains.
@@ -126,6 +100,44 @@ pub async fn provision(
         apply(workplace, &session, topology, &around, &mut done).await?;
     }
     Ok(done)
+}
+
+/// Applies what is pending of one chain, as the owner, with its schema first. The name of its history and the files;
+/// none, where nothing was to do.
+pub(crate) async fn chain(
+    workplace: &Workplace,
+    options: &ConnectOptions,
+    topology: &Topology,
+    used: &ChainUse,
+    around: &Around<'_>,
+) -> Result<Option<(String, Vec<String>)>, StepError> {
+    let folder = workplace.root().join(&used.folder);
+    if used.optional && !folder.is_dir() {
+        return Ok(None);
+    }
+    let name = used.history();
+    let chain = Chain::read(&name, &folder).map_err(|error| {
+        StepError::unusable(error.code(), format!("{name}: {error}. Nothing of it was run.")).help(error.help())
+    })?;
+    let runner = Runner {
+        chain: &chain,
+        target: options,
+        options: migrate::Options {
+            inside: Inside {
+                role: Some(topology.owner.clone()),
+                search_path: vec![used.schema.clone(), "public".to_owned()],
+            },
+            ..migrate::Options::default()
+        },
+        around: around.clone(),
+    };
+    let mut applied = migrate::Applied::default();
+    runner.go(&Goal::Up(None), &mut applied).await.map_err(|error| {
+        let message = format!("{name}: {}", error.message);
+        StepError { message, ..error }
+    })?;
+    let files: Vec<String> = applied.versions.into_iter().chain(applied.repeatable).collect();
+    Ok((!files.is_empty()).then_some((name, files)))
 }
 
 async fn apply(

@@ -67,11 +67,11 @@ impl Step for Provision {
             .await
             .map_err(PgError::into_step_error)?;
         let wish = topology::Wish { today: topology::today(cx.clock), prune: false, set_passwords: false };
-        let plan = topology::plan(&session, &topology, &wish).await.map_err(PgError::into_step_error)?;
+        let plan = topology::plan(&session, &topology, &wish).await?;
         let mut change = Change { files: topology.files.clone(), ..Change::default() };
         change.details = topology::details(&plan);
         let mut pending = 0;
-        for used in &topology.chains {
+        for used in &topology::completed(&session, &topology).await?.chains {
             let folder = self.workplace.root().join(&used.folder);
             if used.optional && !folder.is_dir() {
                 continue;

@@ -11,11 +11,12 @@ use pgrunbook_postgres::{PgError, Session};
 
 use super::diff::{Gone, Order, Plan, Statement, Wish, diff};
 use super::model::{Kind, Topology};
+use super::sources::completed;
 use super::state::State;
 use super::write::{ident, literal, object};
 
 /// Advisory lock: one topology is applied at a time. The key's first half is pgrunbook's (see the ledger), 2 is this.
-const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1885827694, 2)";
+pub const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1885827694, 2)";
 
 /// More than this part of what was granted is not taken away without `expect_revokes`.
 const REVOKED_PART: usize = 10;
@@ -60,15 +61,21 @@ fn schemas(topology: &Topology) -> BTreeSet<&str> {
     declared.chain(topology.retired_schemas.iter().map(String::as_str)).chain(["public"]).collect()
 }
 
-/// Reads what is there, and says what would be done. Changes nothing.
+/// Reads what is there, and says what would be done. Changes nothing. Registered sources take part, as of the same snapshot.
 ///
 /// # Errors
-/// If the server cannot be asked.
-pub async fn plan(session: &Session, topology: &Topology, wish: &Wish) -> Result<Plan, PgError> {
-    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let state = State::read(session, &schemas(topology)).await;
-    session.execute("ROLLBACK").await?;
-    Ok(diff(topology, &state?, wish))
+/// If the server cannot be asked, or the mapping of sources is not to be trusted.
+pub async fn plan(session: &Session, topology: &Topology, wish: &Wish) -> Result<Plan, StepError> {
+    let lost = PgError::into_step_error;
+    session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(lost)?;
+    let read = async {
+        let topology = completed(session, topology).await?;
+        let state = State::read(session, &schemas(&topology)).await.map_err(lost)?;
+        Ok(diff(&topology, &state, wish))
+    };
+    let plan = read.await;
+    session.execute("ROLLBACK").await.map_err(lost)?;
+    plan
 }
 
 /// Applies a topology. Nothing of it stays if any of it fails, or if what was taken away is still effective.
@@ -129,6 +136,8 @@ async fn in_transaction(session: &Session, topology: &Topology, how: &How<'_>) -
     if let Some(assert) = &how.assert {
         session.execute(assert).await?;
     }
+    let completed = completed(session, topology).await.map_err(Stopped::Error)?;
+    let topology = completed.as_ref();
     let state = State::read(session, &schemas(topology)).await?;
     let plan = diff(topology, &state, &how.wish);
     refuse(&plan, how.expect_revokes).map_err(Stopped::Error)?;

@@ -47,6 +47,7 @@ pub struct Declaration {
     pub exception: Vec<ExceptionTable>,
     #[serde(default)]
     pub chain: Vec<ChainTable>,
+    pub sources: Option<SourcesTable>,
     #[serde(default)]
     pub retired: RetiredTable,
 }
@@ -185,6 +186,33 @@ pub struct ChainTable {
     pub schema: String,
     #[serde(default)]
     pub optional: bool,
+}
+
+/// `[sources]`: schemas that a table of the database names.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourcesTable {
+    /// The mapping table: `shared.sources`.
+    pub registry: String,
+    /// The pattern of the schemas' names, with `{source}`.
+    #[serde(default = "source_pattern")]
+    pub schema: String,
+    /// The roles that all sources share.
+    pub roles: Vec<String>,
+    /// What they may do in every source's schema.
+    #[serde(default = "all")]
+    pub access: String,
+    /// Chains that are applied in every source's schema.
+    #[serde(default)]
+    pub chain: Vec<String>,
+}
+
+fn source_pattern() -> String {
+    "src_{source}".to_owned()
+}
+
+fn all() -> String {
+    "all".to_owned()
 }
 
 /// `[retired]`: the first of two steps; `prune` is the second.

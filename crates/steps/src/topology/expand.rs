@@ -14,11 +14,12 @@ use super::model::{
     AccessSet, AppendOnly, ChainUse, Exception, Kind, Objects, Privilege, Role, RoleKind, RowSecurity, Rule, Schema,
     Status, Table, Topology, WithoutContext,
 };
+use super::sources::Sources;
 use crate::project;
 use crate::secret::Reference;
 
 /// PostgreSQL keeps 63 bytes of a name, and cuts off the rest without a word.
-const NAME_BYTES: usize = 63;
+pub(super) const NAME_BYTES: usize = 63;
 
 /// Schemas that belong to nobody's declaration.
 const RESERVED: &[&str] = &["public", "information_schema", "pgrunbook", "pgrunbook_journal"];
@@ -253,6 +254,7 @@ impl Expansion<'_> {
             append_only: Vec::new(),
             exceptions: Vec::new(),
             chains: Vec::new(),
+            sources: None,
             files: BTreeMap::new(),
         };
         if let Some(name) = &topology.database {
@@ -283,7 +285,48 @@ impl Expansion<'_> {
             topology.exceptions.push(exception);
         }
         self.chains(&mut topology)?;
+        topology.sources = self.sources(&topology)?;
         Ok(topology)
+    }
+
+    fn sources(&self, topology: &Topology) -> Result<Option<Sources>, Wrong> {
+        let Some(table) = &self.declaration.sources else { return Ok(None) };
+        let pattern = table.schema.replace("{suffix}", &self.suffix);
+        let (before, after) = match pattern.split_once("{source}") {
+            // A name that begins with a digit is refused where the source is known.
+            Some((before, after)) if word(&format!("{before}x{after}")) => (before.to_owned(), after.to_owned()),
+            _ => {
+                let message = format!(
+                    "`{}` must be lower-case letters, digits and underscores around one {{source}}",
+                    table.schema
+                );
+                return Err(Wrong::at(&table.schema, message));
+            }
+        };
+        let mut roles = Vec::new();
+        for pattern in &table.roles {
+            for tenant in self.each(pattern) {
+                let name = self.fill(pattern, tenant, None)?;
+                let bounded = topology.bounded_roles().any(|role| role.name == name && role.kind != RoleKind::Retired);
+                if !bounded {
+                    let message = format!("sources are for the role `{name}`, which is not declared, or not for this");
+                    return Err(Wrong::at(pattern, message));
+                }
+                roles.push(name);
+            }
+        }
+        if roles.is_empty() {
+            return Err(Wrong::at("[sources]", "`sources` needs the `roles` that use them"));
+        }
+        Ok(Some(Sources {
+            registry: self.table(&table.registry, None, topology)?,
+            before,
+            after,
+            roles,
+            access: self.access_set(&table.access)?,
+            chains: table.chain.iter().map(|folder| self.fill(folder, None, None)).collect::<Result<_, _>>()?,
+            registered: BTreeMap::new(),
+        }))
     }
 
     fn schemas(&self, topology: &mut Topology) -> Result<(), Wrong> {
@@ -754,7 +797,7 @@ fn plain_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn schema_name(name: &str) -> Result<(), String> {
+pub(super) fn schema_name(name: &str) -> Result<(), String> {
     plain_name(name).map_err(|why| format!("the schema's name {why}"))?;
     if name.starts_with("pg_") || RESERVED.contains(&name) {
         return Err(format!("the schema name `{name}` is reserved"));

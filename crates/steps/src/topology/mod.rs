@@ -11,6 +11,7 @@ mod expand;
 mod guard;
 mod import;
 mod model;
+mod sources;
 mod state;
 mod step;
 mod write;
@@ -24,6 +25,7 @@ pub use model::{
     AccessSet, AppendOnly, ChainUse, Covers, Exception, Kind, Object, Objects, Privilege, Role, RoleKind, RowSecurity,
     Rule, Schema, Status, Table, Topology, WithoutContext,
 };
+pub use sources::{Sources, completed};
 pub use step::KIND;
 
 pub(crate) use step::{declaration_error, details};

@@ -9,6 +9,7 @@ use std::fmt;
 use jiff::civil::Date;
 use pgrunbook_engine::StepError;
 
+use super::sources::Sources;
 use crate::secret::Reference;
 
 /// A privilege, as <https://www.postgresql.org/docs/current/ddl-priv.html> has it.
@@ -409,6 +410,8 @@ pub struct Topology {
     pub append_only: Vec<AppendOnly>,
     pub exceptions: Vec<Exception>,
     pub chains: Vec<ChainUse>,
+    /// Schemas that a table of the database names.
+    pub sources: Option<Sources>,
     /// Digests (SHA-256, hex) of the files it was read from, by path.
     pub files: BTreeMap<String, String>,
 }

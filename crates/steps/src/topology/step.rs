@@ -160,7 +160,7 @@ impl Step for Roles {
 
     async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
         let session = self.session("pgrunbook:plan").await?;
-        let plan = plan(&session, self.topology()?, &self.wish(cx.clock)).await.map_err(PgError::into_step_error)?;
+        let plan = plan(&session, self.topology()?, &self.wish(cx.clock)).await?;
         let mut change = Change { files: self.topology()?.files.clone(), details: details(&plan), ..Change::default() };
         change.summary = match plan.statements.len() {
             0 => "nothing to change".to_owned(),

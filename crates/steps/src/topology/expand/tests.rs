@@ -189,3 +189,69 @@ fn a_roster_gives_tenants_and_their_modules() {
     let wanted = "roster/g/butler.toml: `butler.db.name` is \"butler_general\", and must be \"butlers\"";
     assert!(error.contains(wanted), "{error}");
 }
+
+const SOURCES: &str = r#"
+[database]
+owner = "sx_owner"
+[schemas]
+shared = {}
+[roles.sx_app]
+kind = "runtime"
+[sources]
+registry = "shared.sources"
+roles = ["sx_app"]
+chain = ["db/source"]
+"#;
+
+#[test]
+fn registered_sources_are_schemas_of_their_roles() {
+    use Privilege::{Insert, Select};
+    let topology = read(SOURCES).unwrap();
+    let item = object("src_a", "items", Kind::Table);
+    let registry = object("shared", "sources", Kind::Table);
+    assert!(!topology.allows("sx_app", &item, None, Insert, today()));
+    let whole = topology.with_sources(&[("A".to_owned(), "src_a".to_owned())]).unwrap();
+    assert!(whole.allows("sx_app", &item, None, Insert, today()));
+    assert!(!whole.allows("sx_app", &object("src_b", "items", Kind::Table), None, Select, today()));
+    assert!(whole.allows("sx_app", &registry, None, Select, today()));
+    assert!(!whole.allows("sx_app", &registry, None, Insert, today()));
+    assert_eq!(whole.chains[0].history(), "db/source@src_a");
+    let part = whole.narrowed(&BTreeSet::from(["src_a"]));
+    assert_eq!(part.schemas.keys().collect::<Vec<_>>(), ["src_a"]);
+    assert_eq!(part.roles["sx_app"].access.keys().collect::<Vec<_>>(), ["src_a"]);
+}
+
+#[test]
+fn a_mapping_that_leads_elsewhere_grants_nothing() {
+    let topology = read(SOURCES).unwrap();
+    for (schema, wanted) in [
+        ("shared", "is no name that the pattern src_{source} gives"),
+        ("src_", "is no name that the pattern src_{source} gives"),
+        ("secret", "is no name that the pattern src_{source} gives"),
+        ("pg_catalog", "is reserved"),
+        ("src_\"x", "is not lower-case letters"),
+        ("SRC_a", "is not lower-case letters"),
+    ] {
+        let error = topology.with_sources(&[("x".to_owned(), schema.to_owned())]).unwrap_err();
+        assert!(error.message.contains(wanted), "{schema}: {error}");
+    }
+    let two = [("A".to_owned(), "src_a".to_owned()), ("a".to_owned(), "src_a".to_owned())];
+    let error = topology.with_sources(&two).unwrap_err();
+    assert!(error.message.contains("is the source \"A\"'s already"), "{error}");
+}
+
+#[test]
+fn sources_that_cannot_be_are_refused_where_they_are_declared() {
+    for (from, to, wanted) in [
+        ("\"shared.sources\"", "\"sources\"", "`sources` names no schema"),
+        ("\"shared.sources\"", "\"core.sources\"", "the schema `core` is not declared"),
+        ("roles = [\"sx_app\"]", "roles = []", "needs the `roles`"),
+        ("roles = [\"sx_app\"]", "roles = [\"sx_owner\"]", "is not declared, or not for this"),
+        ("roles = [\"sx_app\"]", "roles = [\"sx_app\"]\nschema = \"src\"", "around one {source}"),
+        ("roles = [\"sx_app\"]", "roles = [\"sx_app\"]\nschema = \"S-{source}\"", "around one {source}"),
+        ("roles = [\"sx_app\"]", "roles = [\"sx_app\"]\naccess = \"most\"", "there is no access set `most`"),
+    ] {
+        let error = read(&SOURCES.replace(from, to)).unwrap_err();
+        assert!(error.contains(wanted), "{to}: {error}");
+    }
+}
