@@ -211,6 +211,11 @@ pub enum Command {
         #[arg(long)]
         allow_inconclusive: bool,
     },
+    /// Sources: one schema for each, found by the mapping table that topology.toml names.
+    Source {
+        #[command(subcommand)]
+        action: SourceAction,
+    },
     /// Copy a database into a file, and prove that it can be restored.
     Backup {
         /// The target of pgrunbook.toml; else `main`.
@@ -383,6 +388,33 @@ pub enum ReviewAction {
         after_help = "Example:\n  pgrunbook review boundary --format sarif > boundary.sarif"
     )]
     Boundary,
+}
+
+/// `pgrunbook source ...`
+#[derive(Debug, Subcommand)]
+pub enum SourceAction {
+    /// The registered sources with their schemas, and what does not fit.
+    List {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// Exit 1 if a source has no schema, or a schema no source.
+        #[arg(long)]
+        check: bool,
+    },
+    /// The schema of a source; an unknown one is an error.
+    Resolve {
+        #[arg(value_name = "ID")]
+        source_id: String,
+        #[arg(long, default_value = "main")]
+        target: String,
+    },
+    /// Register a source, and make its schema with what its chains bring. Safe to run again.
+    Add {
+        #[arg(value_name = "ID")]
+        source_id: String,
+        #[arg(long, default_value = "main")]
+        target: String,
+    },
 }
 
 /// `pgrunbook migrate ...`

@@ -21,6 +21,6 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use fmt::format;
 pub use lint::lint;
 pub use model::*;
-pub use parse::{Loader, Parsed, Values, parse, parse_duration, parse_expectation, parse_within};
+pub use parse::{Loader, Parsed, Values, near, parse, parse_duration, parse_expectation, parse_within};
 pub use render::{Format, render};
 pub use vocabulary::{FieldSpec, KindSpec, Vocabulary};

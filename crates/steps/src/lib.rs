@@ -16,6 +16,7 @@ pub mod provision;
 pub mod restore;
 pub mod review;
 mod sh;
+pub mod source;
 pub mod sql;
 pub mod topology;
 pub mod verify;

@@ -9,7 +9,9 @@ use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, Ste
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
-use crate::{approve, audit, backup, http, isolation, migrate, notify, provision, restore, sh, sql, topology};
+use crate::{
+    approve, audit, backup, http, isolation, migrate, notify, provision, restore, sh, source, sql, topology,
+};
 
 /// One kind of step.
 #[derive(Clone, Copy)]
@@ -38,6 +40,7 @@ pub const KINDS: &[Kind] = &[
     topology::KIND,
     provision::KIND,
     isolation::KIND,
+    source::KIND,
     backup::KIND,
     restore::KIND,
     approve::KIND,

@@ -9,6 +9,7 @@ mod contract;
 mod isolation;
 mod lost;
 mod migrate;
+mod source;
 mod sql;
 mod topology;
 mod versions;

@@ -12,6 +12,7 @@ mod proof;
 mod review;
 mod run;
 mod sandbox;
+mod source;
 mod status;
 mod topology;
 
@@ -52,6 +53,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Probe { target, all_objects, roles, schemas, allow_inconclusive } => {
             probe::probe(app, &target, all_objects, roles, schemas, allow_inconclusive).await
         }
+        Command::Source { action } => source::source(app, action).await,
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
         Command::Audit { target, level } => audit::audit(app, &target, level).await,

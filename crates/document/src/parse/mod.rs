@@ -604,15 +604,21 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// The known words that were probably meant, the likeliest first; case does not count.
+pub fn near<'k>(word: &str, known: &[&'k str]) -> Vec<&'k str> {
+    let word = word.to_lowercase();
+    let mut found: Vec<(usize, &str)> = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), *candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1))
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
 /// The known word that was probably meant.
 pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let word = word.to_lowercase();
-    known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1))
-        .min()
-        .map(|(_, candidate)| candidate)
+    near(word, known).into_iter().next()
 }
 
 #[cfg(test)]

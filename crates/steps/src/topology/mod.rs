@@ -28,4 +28,6 @@ pub use model::{
 pub use sources::{Sources, completed};
 pub use step::KIND;
 
+pub(crate) use apply::LOCK;
 pub(crate) use step::{declaration_error, details};
+pub(crate) use write::{ident, literal, table};

@@ -151,7 +151,8 @@ pub async fn completed<'t>(session: &Session, topology: &'t Topology) -> Result<
     if session.value(&there).await.map_err(PgError::into_step_error)? != "t" {
         return Ok(Cow::Borrowed(topology));
     }
-    let read = format!("SELECT s.source_id::pg_catalog.text, s.schema_name::pg_catalog.text FROM {table} AS s ORDER BY 1");
+    let read =
+        format!("SELECT s.source_id::pg_catalog.text, s.schema_name::pg_catalog.text FROM {table} AS s ORDER BY 1");
     let answers = session.simple(&read).await.map_err(PgError::into_step_error)?;
     let rows = answers.into_iter().flat_map(|answer| answer.rows);
     let registered: Vec<(String, String)> = rows

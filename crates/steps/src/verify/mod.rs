@@ -62,7 +62,7 @@ pub async fn verify(
 ) -> Result<Verification, StepError> {
     let session = Session::connect(options, how.application_name).await.map_err(PgError::into_step_error)?;
     let wish = Wish { today: how.today, prune: false, set_passwords: false };
-    let plan = topology::plan(&session, topology, &wish).await.map_err(PgError::into_step_error)?;
+    let plan = topology::plan(&session, topology, &wish).await?;
     let missing_schemas = missing(&session, topology).await.map_err(PgError::into_step_error)?;
     let audit = audit::audit(&session, topology, how.today).await.map_err(PgError::into_step_error)?;
     drop(session);
