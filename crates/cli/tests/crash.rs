@@ -341,17 +341,26 @@ fn topology_that_is_killed_at_any_point_ends_as_if_undisturbed() {
         );
         runtime().block_on(place.value(&asked)).replace(name.as_str(), "NAME")
     };
+    let (before, after, back_again) = killed_everywhere(&fresh, &state);
+    assert!(after.contains("NAME_app") && !before.contains("NAME_app"), "{after}");
+    assert!(!back_again.contains("NAME_app") && back_again.contains("=U/postgres"), "{back_again}");
+}
+
+/// Runs and rolls back once for each point, killed there; every end must be as if undisturbed. The states before, after the
+/// run, and after the rollback.
+fn killed_everywhere(
+    fresh: &(impl Fn() -> Place + Sync),
+    state: &(impl Fn(&Place) -> String + Sync),
+) -> (String, String, String) {
     let undisturbed = fresh();
     let before = state(&undisturbed);
     let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
     said.done();
     let after = state(&undisturbed);
-    assert!(after.contains("NAME_app") && !before.contains("NAME_app"), "{after}");
     std::fs::remove_file(undisturbed.path("trace")).unwrap();
     let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
     said.done();
     let back_again = state(&undisturbed);
-    assert!(!back_again.contains("NAME_app") && back_again.contains("=U/postgres"), "{back_again}");
     each(forward + back, |number| {
         let place = fresh();
         if number <= forward {
@@ -378,4 +387,68 @@ fn topology_that_is_killed_at_any_point_ends_as_if_undisturbed() {
         }
         assert_eq!(state(&place), back_again, "killed at point {number}");
     });
+    (before, after, back_again)
+}
+
+const SOURCE: &str = "# A source
+
+## Bootstrap
+
+```toml step
+source = \"bootstrap\"
+source_id = \"Profile-7\"
+target = \"main\"
+undo = \"auto\"
+```
+";
+
+#[test]
+fn bootstrap_that_is_killed_at_any_point_ends_as_if_undisturbed() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fresh = || {
+        let place = Place::on(runtime().block_on(async { cluster().await.fresh_database("source").await.unwrap() }));
+        let name = &place.database.database;
+        place.write("RUNBOOK.md", SOURCE);
+        place.write(
+            "topology.toml",
+            &format!(
+                "[database]\nowner = \"{name}_owner\"\n[schemas]\nshared = {{}}\n[roles.{name}_app]\nkind = \"runtime\"\n\
+                 [sources]\nregistry = \"shared.sources\"\nroles = [\"{name}_app\"]\nchain = [\"db/source\"]\n"
+            ),
+        );
+        place.write("db/source/1_items.sql", "CREATE TABLE items (id int);\n");
+        place.write("db/source/2_kinds.sql", "CREATE TABLE kinds (name text);\nINSERT INTO kinds VALUES ('note');\n");
+        place.call(&["provision"]).done();
+        place
+    };
+    let state = |place: &Place| {
+        let name = &place.database.database;
+        let value = |sql: &str| runtime().block_on(place.value(sql));
+        let optional = |table: &str, sql: &str| match value(&format!("SELECT to_regclass('{table}') IS NULL")).as_str()
+        {
+            "t" => format!("no {table}"),
+            _ => value(sql),
+        };
+        let parts = [
+            value(
+                "SELECT json_agg(json_build_array(nspname, nspowner::regrole, nspacl::text) ORDER BY nspname)
+                 FROM pg_namespace WHERE nspname IN ('shared', 'src_profile_7')",
+            ),
+            value(
+                "SELECT json_agg(json_build_array(oid::regclass, relowner::regrole, relacl::text) ORDER BY relname)
+                 FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('shared', 'src_profile_7')",
+            ),
+            value("SELECT json_agg(defaclacl::text ORDER BY defaclobjtype, defaclacl::text) FROM pg_default_acl"),
+            optional("shared.sources", "SELECT json_agg(json_build_array(source_id, schema_name)) FROM shared.sources"),
+            optional("src_profile_7.kinds", "SELECT json_agg(name) FROM src_profile_7.kinds"),
+            optional(
+                "pgrunbook.migration",
+                "SELECT json_agg(json_build_array(chain, version, state) ORDER BY version) FROM pgrunbook.migration",
+            ),
+        ];
+        parts.join("\n").replace(name.as_str(), "NAME")
+    };
+    let (_, after, back_again) = killed_everywhere(&fresh, &state);
+    assert!(after.contains("[\"Profile-7\", \"src_profile_7\"]") && after.contains("[\"note\"]"), "{after}");
+    assert!(!back_again.contains("src_profile_7\"") && back_again.contains("no shared.sources"), "{back_again}");
 }

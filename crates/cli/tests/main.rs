@@ -7,6 +7,7 @@ mod crash;
 mod place;
 mod proof;
 mod review;
+mod source;
 mod topology;
 mod unhappy;
 mod usual;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::finding::Severity;
 use super::{audit, render};
 use crate::registry::{Kind, bound_fields, fields, required_target};
-use crate::topology::today;
+use crate::topology::{completed, today};
 use crate::workplace::Workplace;
 
 /// The kind `audit`.
@@ -101,7 +101,8 @@ impl Step for Audited {
             PgError::Lost { .. } => StepError::failed("connection-lost", format!("{error}. Nothing was changed.")),
             error => error.into_step_error(),
         };
-        let audited = audit(&session, topology, today(cx.clock)).await.map_err(failed)?;
+        let topology = completed(&session, topology).await?;
+        let audited = audit(&session, &topology, today(cx.clock)).await.map_err(failed)?;
         self.workplace.give_back(session).await;
         let counted = render::counted(&audited);
         let evidence = Evidence::of(counted.clone())
