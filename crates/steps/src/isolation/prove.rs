@@ -18,7 +18,7 @@ use super::role::Settings;
 use super::rows;
 use super::tally::Tally;
 use crate::secret::Reference;
-use crate::topology::{Role, RoleKind, Topology};
+use crate::topology::{Role, RoleKind, Topology, completed};
 
 /// Roles that are examined at once: while one logs in, others are answered.
 const AT_ONCE: usize = 4;
@@ -58,6 +58,7 @@ pub struct How<'a> {
 pub async fn prove(options: &ConnectOptions, topology: &Topology, how: &How<'_>) -> Result<Matrix, StepError> {
     let begun = Instant::now();
     let session = Session::connect(options, how.application_name).await.map_err(PgError::into_step_error)?;
+    let topology = &*completed(&session, topology).await?;
     let prepare = format!(
         "SET search_path = pg_catalog; SET statement_timeout = {0}; SET lock_timeout = {0}; SET row_security = on",
         how.statement_timeout.as_millis()

@@ -61,6 +61,7 @@ pub async fn verify(
     how: &isolation::How<'_>,
 ) -> Result<Verification, StepError> {
     let session = Session::connect(options, how.application_name).await.map_err(PgError::into_step_error)?;
+    let topology = &*topology::completed(&session, topology).await?;
     let wish = Wish { today: how.today, prune: false, set_passwords: false };
     let plan = topology::plan(&session, topology, &wish).await?;
     let missing_schemas = missing(&session, topology).await.map_err(PgError::into_step_error)?;
