@@ -9,9 +9,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, Ste
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
-use crate::{
-    approve, audit, backup, http, isolation, migrate, notify, provision, restore, sh, source, sql, topology,
-};
+use crate::{approve, audit, backup, http, isolation, migrate, notify, provision, restore, sh, source, sql, topology};
 
 /// One kind of step.
 #[derive(Clone, Copy)]

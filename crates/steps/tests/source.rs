@@ -4,11 +4,12 @@ use std::path::Path;
 
 use pgrunbook_engine::{Cancel, Redactor, RunEnd, StepError, SystemClock};
 use pgrunbook_postgres::{ConnectOptions, Session};
+use pgrunbook_steps::isolation::{self, Action, Verdict};
 use pgrunbook_steps::migrate::Around;
 use pgrunbook_steps::source::{self, Bootstrapped, Made};
 use pgrunbook_steps::topology::Topology;
 use pgrunbook_steps::workplace::Place;
-use pgrunbook_steps::{Surroundings, Workplace, provision};
+use pgrunbook_steps::{Surroundings, Workplace, provision, verify};
 
 use crate::bench::{Bench, failure};
 use crate::topology::{Land, apply_on, wish};
@@ -47,7 +48,17 @@ impl Sx {
 
     /// The same, with nothing in the database.
     async fn bare() -> Self {
-        let bench = Bench::new().await;
+        Self::on(Bench::new().await).await
+    }
+
+    /// On a server of this version.
+    async fn of(major: u32) -> Self {
+        let sx = Self::on(Bench::on(Land::of(major).await.options)).await;
+        sx.land.apply(&sx.topology).await.unwrap();
+        sx
+    }
+
+    async fn on(bench: Bench) -> Self {
         let land = Land::on(bench.database.clone()).await;
         bench.write("topology.toml", &land.named(DECLARED));
         bench.write("db/source/1_items.sql", "CREATE TABLE items (id int PRIMARY KEY, body text);\n");
@@ -378,6 +389,44 @@ async fn a_provision_brings_new_migrations_to_every_source() {
     assert_eq!(sx.land.try_as("P_app", "SELECT * FROM src_b.more").await, "ok");
 }
 
+/// Declared, read and tried: the three answers know the sources.
+#[tokio::test]
+async fn sources_are_verified_like_everything_declared() {
+    let sx = Sx::new().await;
+    sx.add("a").await.unwrap();
+    sx.land.execute("INSERT INTO src_a.items VALUES (1, 'x')").await;
+    sx.land.execute("SET ROLE P_owner; CREATE TABLE other.own AS SELECT 1 AS id; RESET ROLE").await;
+    let cancel = Cancel::default();
+    let how = isolation::How {
+        all_objects: true,
+        roles: None,
+        schemas: None,
+        today: wish().today,
+        password: &|_| None,
+        pooler: &|_| None,
+        statement_timeout: isolation::STATEMENT_TIMEOUT,
+        application_name: "test",
+        cancel: &cancel,
+        tell: &|_, _| {},
+    };
+    let found = verify::verify(&sx.bench.database, &sx.topology, &how).await.unwrap();
+    assert!(found.plan.is_empty() && found.missing_schemas.is_empty(), "{:?}", found.plan);
+    let of_sources =
+        found.audit.findings.iter().filter(|one| one.path.contains("src_a") || one.path.contains("sources"));
+    assert_eq!(of_sources.count(), 0, "{:#?}", found.audit.findings);
+    for (role, action, wanted) in
+        [("P_app", Action::Insert, Verdict::Works), ("P_stranger", Action::Select, Verdict::Denied)]
+    {
+        let tries = &found.matrix.cell(&sx.land.named(role), "src_a", action).unwrap().tries;
+        assert!(!tries.is_empty() && tries.iter().all(|one| one.verdict == wanted), "{role}: {tries:?}");
+    }
+    // And a planted way around is found.
+    sx.land.execute("GRANT USAGE ON SCHEMA src_a TO P_stranger; GRANT SELECT ON src_a.items TO P_stranger").await;
+    let found = verify::verify(&sx.bench.database, &sx.topology, &how).await.unwrap();
+    assert!(found.matrix.of(Verdict::Leaked).any(|one| one.tried.object.contains("src_a.items")));
+    assert!(found.audit.findings.iter().any(|one| one.path.contains("src_a.items")), "{:#?}", found.audit.findings);
+}
+
 const RUNBOOK: &str = r#"# Sources
 
 ## Bootstrap
@@ -408,9 +457,37 @@ async fn a_step_is_taken_back_to_nothing() {
     }
 }
 
-#[tokio::test]
-async fn an_undo_leaves_what_others_need_and_says_so() {
-    let sx = Sx::new().await;
+/// What the catalogs say and what statements do differ between the versions.
+mod an_undo_leaves_what_others_need_and_says_so {
+    use super::{Sx, an_undo_leaves_what_others_need};
+
+    #[tokio::test]
+    async fn on_14() {
+        an_undo_leaves_what_others_need(Sx::of(14).await).await;
+    }
+
+    #[tokio::test]
+    async fn on_15() {
+        an_undo_leaves_what_others_need(Sx::new().await).await;
+    }
+
+    #[tokio::test]
+    async fn on_16() {
+        an_undo_leaves_what_others_need(Sx::of(16).await).await;
+    }
+
+    #[tokio::test]
+    async fn on_17() {
+        an_undo_leaves_what_others_need(Sx::of(17).await).await;
+    }
+
+    #[tokio::test]
+    async fn on_18() {
+        an_undo_leaves_what_others_need(Sx::of(18).await).await;
+    }
+}
+
+async fn an_undo_leaves_what_others_need(sx: Sx) {
     let (run, end) = sx.bench.run(RUNBOOK).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     // Rows of the application, and an edit of what the chains brought.
@@ -428,13 +505,20 @@ async fn an_undo_leaves_what_others_need_and_says_so() {
     sx.land
         .execute(
             "CREATE VIEW other.kinds AS SELECT name FROM src_profile_7.kinds;
-             CREATE TABLE other.notes (item int REFERENCES src_profile_7.items)",
+             CREATE TABLE other.notes (item int REFERENCES src_profile_7.items);
+             CREATE TYPE src_profile_7.mood AS ENUM ('good');
+             CREATE DOMAIN other.mood AS src_profile_7.mood;
+             CREATE DOMAIN src_profile_7.inner_mood AS src_profile_7.mood;
+             CREATE VIEW src_profile_7.inner_view AS SELECT name FROM src_profile_7.kinds",
         )
         .await;
     let (_, code, message) = failure(&sx.bench.rollback(&run, "undo").await);
     assert_eq!(code, "source-rested-on");
-    assert!(message.contains("on view other.kinds") && message.contains("on table other.notes"), "{message}");
-    sx.land.execute("DROP VIEW other.kinds; DROP TABLE other.notes").await;
+    for wanted in ["on view other.kinds", "on table other.notes", "type other.mood"] {
+        assert!(message.contains(wanted), "{wanted}: {message}");
+    }
+    assert!(!message.contains("inner"), "{message}");
+    sx.land.execute("DROP VIEW other.kinds; DROP TABLE other.notes; DROP DOMAIN other.mood").await;
     // Another source came meanwhile: the mapping stays with it.
     sx.add("other").await.unwrap();
     let end = sx.bench.rollback(&run, "undo").await;

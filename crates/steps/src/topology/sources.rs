@@ -80,6 +80,12 @@ impl Topology {
     pub fn with_sources(&self, registered: &[(String, String)]) -> Result<Self, StepError> {
         let Some(sources) = &self.sources else { return Ok(self.clone()) };
         let mut whole = self.clone();
+        // Those of an earlier look may be gone.
+        for schema in sources.registered.values() {
+            whole.schemas.remove(schema);
+            whole.chains.retain(|chain| chain.schema != *schema);
+            whole.roles.values_mut().for_each(|role| drop(role.access.remove(schema)));
+        }
         let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
         for (id, schema) in registered {
             let wrong = |why: String| {
@@ -112,7 +118,10 @@ impl Topology {
             let Some(role) = whole.roles.get_mut(role) else { continue };
             let set = role.access.entry(sources.registry.schema.clone());
             let set = set.or_insert_with(|| AccessSet { name: "sources".to_owned(), rules: Vec::new() });
-            set.rules.push(Rule { privilege: Privilege::Select, objects: table.clone() });
+            let read = Rule { privilege: Privilege::Select, objects: table.clone() };
+            if !set.rules.contains(&read) {
+                set.rules.push(read);
+            }
         }
         if let Some(sources) = &mut whole.sources {
             sources.registered = registered.iter().cloned().collect();

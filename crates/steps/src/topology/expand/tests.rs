@@ -216,6 +216,9 @@ fn registered_sources_are_schemas_of_their_roles() {
     assert!(whole.allows("sx_app", &registry, None, Select, today()));
     assert!(!whole.allows("sx_app", &registry, None, Insert, today()));
     assert_eq!(whole.chains[0].history(), "db/source@src_a");
+    // Looked at once more, it is the same; and what is gone is gone.
+    assert_eq!(whole.with_sources(&[("A".to_owned(), "src_a".to_owned())]).unwrap(), whole);
+    assert!(whole.with_sources(&[]).unwrap().schemas.keys().eq(["shared"]));
     let part = whole.narrowed(&BTreeSet::from(["src_a"]));
     assert_eq!(part.schemas.keys().collect::<Vec<_>>(), ["src_a"]);
     assert_eq!(part.roles["sx_app"].access.keys().collect::<Vec<_>>(), ["src_a"]);
