@@ -64,8 +64,6 @@ pub async fn prove(options: &ConnectOptions, topology: &Topology, how: &How<'_>)
         how.statement_timeout.as_millis()
     );
     session.execute(&prepare).await.map_err(PgError::into_step_error)?;
-    let completed = completed(&session, topology).await?;
-    let topology = completed.as_ref();
     let settings = Settings::read(&session).await?;
     let known = known_roles(&session).await?;
     let roles = chosen(topology, how, &known)?;

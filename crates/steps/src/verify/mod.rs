@@ -63,8 +63,6 @@ pub async fn verify(
     let session = Session::connect(options, how.application_name).await.map_err(PgError::into_step_error)?;
     let topology = &*topology::completed(&session, topology).await?;
     let wish = Wish { today: how.today, prune: false, set_passwords: false };
-    let completed = topology::completed(&session, topology).await?;
-    let topology = completed.as_ref();
     let plan = topology::plan(&session, topology, &wish).await?;
     let missing_schemas = missing(&session, topology).await.map_err(PgError::into_step_error)?;
     let audit = audit::audit(&session, topology, how.today).await.map_err(PgError::into_step_error)?;
