@@ -194,7 +194,7 @@ async fn verify(
             .to_string());
         }
         Output::Sarif | Output::Github => {
-            put(audit::render(&found.audit, &topology.source, app.lint_format()).trim_end())
+            put(audit::render(&found.audit, &topology.source, app.lint_format()).trim_end());
         }
         Output::Human | Output::Plain => {
             put("Schemas");
