@@ -71,7 +71,9 @@ impl Land {
 
     pub async fn on(options: ConnectOptions) -> Self {
         let session = Session::connect(&options, "test").await.unwrap();
-        let prefix = format!("t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        // The end of the database's name is random: the cluster outlives this process, and the next one may have its id.
+        let random = options.database.rsplit('_').next().unwrap();
+        let prefix = format!("t{random}x{}", COUNT.fetch_add(1, Ordering::SeqCst));
         Self { options, session, prefix, folder: tempfile::tempdir().unwrap() }
     }
 
