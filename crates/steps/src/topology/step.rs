@@ -135,12 +135,15 @@ impl Roles {
         };
         let statements: Vec<&str> = applied.plan.statements.iter().map(|one| one.sql.as_str()).collect();
         let undo: Vec<&str> = applied.undo.iter().map(|(_, sql)| sql.as_str()).collect();
-        Evidence::of(summary)
-            .fact("statements", statements)
-            .fact("undo", undo)
-            .fact("waiting", applied.plan.waiting.clone())
-            .fact("foreign", applied.plan.foreign.clone())
-            .fact("cannot", applied.plan.cannot.clone())
+        let facts = [
+            ("statements", statements),
+            ("undo", undo),
+            ("waiting", applied.plan.waiting.iter().map(String::as_str).collect()),
+            ("foreign", applied.plan.foreign.iter().map(String::as_str).collect()),
+            ("cannot", applied.plan.cannot.iter().map(String::as_str).collect()),
+        ];
+        let told = facts.into_iter().filter(|(_, lines)| !lines.is_empty());
+        told.fold(Evidence::of(summary), |evidence, (name, lines)| evidence.fact(name, lines))
     }
 }
 
