@@ -144,3 +144,20 @@ async fn verify_on_a_throwaway_server_compares_declared_read_and_tried() {
     assert_eq!(found["holds"], false);
     assert_eq!(found["disagreements"].as_array().map(Vec::len), Some(0));
 }
+
+#[tokio::test]
+async fn lint_knows_the_roles_that_are_declared() {
+    let (place, name) = declared().await;
+    let step = |pattern: &str| {
+        format!(
+            "## Check\n\n```sql step\n-- check: roles    target: main\n-- expect: rows >= 1\n\
+             SELECT rolname FROM pg_roles WHERE rolname LIKE '{pattern}';\n```\n"
+        )
+    };
+    place.write("RUNBOOK.md", &step(&format!("{}\\_rw", name.replace('_', "\\_"))));
+    let said = place.call(&["lint", "RUNBOOK.md"]).done();
+    assert!(said.out.contains("none of the roles that the topology declares matches this pattern"), "{}", said.out);
+    place.write("RUNBOOK.md", &step(&format!("{}\\__", name.replace('_', "\\_"))));
+    let said = place.call(&["lint", "RUNBOOK.md"]).done();
+    assert!(!said.out.contains("matches this pattern"), "{}", said.out);
+}

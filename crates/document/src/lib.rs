@@ -19,7 +19,7 @@ pub mod vocabulary;
 pub use adopt::{Proposal, adopt};
 pub use diagnostic::{Diagnostic, Severity};
 pub use fmt::format;
-pub use lint::lint;
+pub use lint::{lint, lint_knowing};
 pub use model::*;
 pub use parse::{Loader, Parsed, Values, near, parse, parse_duration, parse_expectation, parse_within};
 pub use render::{Format, render};

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use pgrunbook_document::{Format, Severity, format, lint as look, parse, render};
+use pgrunbook_document::{Format, Severity, format, lint_knowing as look, parse, render};
 use pgrunbook_steps::registry;
 
 use crate::app::{App, loader};
@@ -14,13 +14,17 @@ use crate::failure::Failure;
 /// Prints what is wrong with runbooks. Exit 2 with errors.
 pub fn lint(app: &App, files: &[PathBuf]) -> Result<u8, Failure> {
     let (mut found, mut sources) = (Vec::new(), Vec::new());
+    // Without a topology, or with one that is wrong, its roles are simply not known.
+    let workplace = app.workplace().ok();
+    let declared = workplace.as_ref().and_then(|workplace| workplace.topology().ok());
+    let roles = declared.map(|topology| topology.roles.keys().cloned().collect());
     for file in files {
         let text = read(app, file)?;
         let full = app.surroundings.cwd.join(file);
         let parsed = parse(&file.display().to_string(), &text, &loader(&full), registry::vocabulary());
         // One report over all files: their sources stand one after the other.
         let before = sources.len();
-        for mut one in look(&parsed, registry::vocabulary()) {
+        for mut one in look(&parsed, registry::vocabulary(), roles.as_ref()) {
             one.span.file += before;
             found.push(one);
         }

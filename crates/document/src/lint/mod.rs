@@ -7,6 +7,8 @@ mod second;
 mod steps;
 mod vacuous;
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::Diagnostic;
 use crate::model::{Block, Runbook, Span};
 use crate::parse::Parsed;
@@ -42,6 +44,7 @@ pub const RULES: &[(&str, &str)] = &[
     ("list-variable", "A list where a text is needed."),
     ("literal-secret", "A secret in the file. Named by line, never shown."),
     ("literal-string", "A variable in a TOML text in single quotes, where none is replaced."),
+    ("matches-no-role", "A pattern of roles that matches none of those that the topology declares."),
     ("missing-include", "An include that cannot be read."),
     ("missing-target", "A step that needs a target and names none."),
     ("missing-undo", "A step that changes something and does not say how that is undone."),
@@ -86,10 +89,15 @@ pub const RULES: &[(&str, &str)] = &[
 
 /// Every finding about a runbook that was read: those of the reading, and those of the rules. In order of place.
 pub fn lint(parsed: &Parsed, vocabulary: Vocabulary<'_>) -> Vec<Diagnostic> {
+    lint_knowing(parsed, vocabulary, None)
+}
+
+/// The same, knowing the roles that the project declares: a check whose pattern matches none of them asks of nobody.
+pub fn lint_knowing(parsed: &Parsed, vocabulary: Vocabulary<'_>, roles: Option<&BTreeSet<String>>) -> Vec<Diagnostic> {
     let mut found = parsed.diagnostics.clone();
     let runbook = &parsed.runbook;
     steps::look(runbook, vocabulary, &mut found);
-    vacuous::look(runbook, vocabulary, &mut found);
+    vacuous::look(runbook, vocabulary, roles, &mut found);
     for (file, source) in runbook.sources.iter().enumerate() {
         let blocks: Vec<&Block> = runbook.blocks().filter(|block| block.span.file == file).collect();
         prose::look(file, &source.text, &blocks, &mut found);

@@ -148,3 +148,72 @@ fn bare(object: &str) -> &str {
     let end = name.find('(').unwrap_or(name.len());
     name[..end].trim_matches('`')
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::audit::Finding;
+    use crate::isolation::{Answer, Cell, Coverage, Examined, Method, Try};
+    use crate::topology::RoleKind;
+
+    fn matrix(verdict: Verdict) -> Matrix {
+        let tried = Try {
+            object: "general.notes".to_owned(),
+            statement: "EXPLAIN SELECT * FROM general.notes".to_owned(),
+            answer: Answer { sqlstate: Some("42501".to_owned()), message: "permission denied".to_owned() },
+            verdict,
+            control: None,
+            why: None,
+            took: Duration::ZERO,
+        };
+        Matrix {
+            database: "x".to_owned(),
+            roles: vec![Examined { name: "health_app".to_owned(), kind: RoleKind::Runtime, method: Method::Login }],
+            schemas: vec!["general".to_owned()],
+            cells: vec![Cell { role: 0, schema: 0, action: Action::Select, verdict, tries: vec![tried], more: 0 }],
+            checks: Vec::new(),
+            coverage: Coverage::default(),
+        }
+    }
+
+    fn audit(rule: &'static str, role: &str, object: &str) -> Audit {
+        let finding = Finding {
+            rule,
+            severity: Severity::Error,
+            role: role.to_owned(),
+            object: object.to_owned(),
+            path: format!("`{role}` -> SELECT on `{object}`"),
+            message: "m".to_owned(),
+            mend: None,
+        };
+        Audit { findings: vec![finding], ..Audit::default() }
+    }
+
+    #[test]
+    fn a_leak_that_the_audit_does_not_see_is_a_finding() {
+        let found = disagreements(&Audit::default(), &matrix(Verdict::Leaked));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].what, "health_app could SELECT general.notes, and the audit does not see by which way");
+        for seen in [
+            audit("table-grant", "health_app", "general.notes"),
+            audit("table-grant", "PUBLIC", "general.notes"),
+            audit("predefined-role", "health_app", "pg_read_all_data"),
+        ] {
+            assert_eq!(disagreements(&seen, &matrix(Verdict::Leaked)), []);
+        }
+        let of_another = audit("table-grant", "general_app", "general.notes");
+        assert_eq!(disagreements(&of_another, &matrix(Verdict::Leaked)).len(), 1);
+    }
+
+    #[test]
+    fn a_crossing_that_is_denied_is_a_finding() {
+        let read = audit("table-grant", "health_app", "general.notes");
+        let found = disagreements(&read, &matrix(Verdict::Denied));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].what.contains("may SELECT: it was denied: 42501 permission denied"), "{}", found[0].what);
+        assert_eq!(disagreements(&read, &matrix(Verdict::Leaked)), []);
+        assert_eq!(disagreements(&audit("table-grant", "health_app", "general.tasks"), &matrix(Verdict::Denied)), []);
+    }
+}

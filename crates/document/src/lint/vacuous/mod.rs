@@ -3,7 +3,7 @@
 //! A gate that is green whatever the database holds is worse than none, since somebody rests on it. Each rule here was first
 //! seen in a runbook that people used; its message says why the check cannot fail, its hint what to write instead.
 //!
-//! What a text cannot show is not here: whether a role that is named exists, or a pattern matches one.
+//! What a text cannot show is here only as far as the project declares it: whether a pattern matches a role.
 
 mod catalog;
 mod denial;
@@ -11,13 +11,21 @@ mod pattern;
 mod script;
 mod words;
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::Diagnostic;
 use crate::model::{Block, Runbook, steps_of};
 use crate::vocabulary::Vocabulary;
 
 use words::Asked;
 
-pub(super) fn look(runbook: &Runbook, vocabulary: Vocabulary<'_>, found: &mut Vec<Diagnostic>) {
+/// `roles`: those that the project declares, where it declares any.
+pub(super) fn look(
+    runbook: &Runbook,
+    vocabulary: Vocabulary<'_>,
+    roles: Option<&BTreeSet<String>>,
+    found: &mut Vec<Diagnostic>,
+) {
     let forward = read(runbook.forward_steps(), vocabulary);
     let undo = read(&runbook.undo_blocks, vocabulary);
     let paths: Vec<_> = runbook.rollback_paths.iter().map(|path| read(steps_of(&path.entries), vocabulary)).collect();
@@ -29,6 +37,9 @@ pub(super) fn look(runbook: &Runbook, vocabulary: Vocabulary<'_>, found: &mut Ve
             catalog::grants_view(asked, found);
             catalog::role_settings(asked, found);
             catalog::trigger_state(asked, found);
+            if let Some(roles) = roles {
+                pattern::matches_no_role(asked, roles, found);
+            }
         }
     }
     pattern::nobody_examined(&all, found);

@@ -154,9 +154,63 @@ pub(super) fn nobody_examined(all: &[&Asked<'_>], found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Finds patterns that match none of the roles that are declared: what asks about them asks about nobody.
+pub(super) fn matches_no_role(asked: &Asked<'_>, roles: &BTreeSet<String>, found: &mut Vec<Diagnostic>) {
+    for one in role_patterns(asked.judged()).iter().filter(|one| one.is_like) {
+        let Some(pattern) = plain_string(one.pattern.text) else { continue };
+        // Roles of PostgreSQL's own are nobody's declaration.
+        if pattern.starts_with("pg") || roles.iter().any(|role| like(&pattern, role)) {
+            continue;
+        }
+        found.push(
+            Diagnostic::warning(
+                "matches-no-role",
+                asked.place(one.pattern),
+                "none of the roles that the topology declares matches this pattern: whatever is asked here is asked of nobody",
+            )
+            .help(format!("declared are {}", few(roles))),
+        );
+    }
+}
+
+/// The first names of many.
+fn few(roles: &BTreeSet<String>) -> String {
+    let shown: Vec<&str> = roles.iter().take(4).map(String::as_str).collect();
+    let more = if roles.len() > shown.len() { ", ..." } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// The value of a string in single quotes, without an escape syntax of its own.
+fn plain_string(text: &str) -> Option<String> {
+    let inside = text.strip_prefix('\'')?.strip_suffix('\'')?;
+    Some(inside.replace("''", "'"))
+}
+
+/// `LIKE`, as <https://www.postgresql.org/docs/current/functions-matching.html> has it.
+fn like(pattern: &str, name: &str) -> bool {
+    let mut pattern = pattern.chars();
+    match pattern.next() {
+        None => name.is_empty(),
+        Some('%') => {
+            let rest = pattern.as_str();
+            (0..=name.len()).filter(|at| name.is_char_boundary(*at)).any(|at| like(rest, &name[at..]))
+        }
+        Some('_') => {
+            let mut name = name.chars();
+            name.next().is_some() && like(pattern.as_str(), name.as_str())
+        }
+        Some(character) => {
+            let wanted = if character == '\\' { pattern.next().unwrap_or('\\') } else { character };
+            name.strip_prefix(wanted).is_some_and(|rest| like(pattern.as_str(), rest))
+        }
+    }
+}
+
 /// A pattern with which the name of a role is compared.
 struct RolePattern<'a> {
     pattern: Word<'a>,
+    /// Compared by `LIKE` itself.
+    is_like: bool,
     /// Whether the column holds those that were granted something.
     is_grantee: bool,
     /// Whether it stands in a `NOT EXISTS (...)`: a row comes out where nothing matches.
@@ -180,6 +234,7 @@ fn role_patterns<'a>(words: &[Word<'a>]) -> Vec<RolePattern<'a>> {
         {
             patterns.push(RolePattern {
                 pattern: *pattern,
+                is_like: word.is("like"),
                 is_grantee: column.eq_ignore_ascii_case("grantee"),
                 in_not_exists: open.last() == Some(&true),
             });
@@ -241,6 +296,24 @@ fn names_role(words: &[Word<'_>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn like_matches_as_the_server_does() {
+        for (pattern, name, wanted) in [
+            (r"butler\_%\_app", "butler_health_app", true),
+            (r"butler\_%\_app", "butlerxhealth_app", false),
+            (r"butler\\_%\\_app", "butler_health_app", false),
+            ("%_app", "x_app", true),
+            ("_", "é", true),
+            ("", "", true),
+            ("%", "", true),
+            ("a%b%c", "axxbyyc", true),
+            ("a%b%c", "axxbyy", false),
+            (r"a\", "a\\", true),
+        ] {
+            assert_eq!(like(pattern, name), wanted, "{pattern} {name}");
+        }
+    }
 
     #[test]
     fn doubled_backslashes_become_single_ones() {
