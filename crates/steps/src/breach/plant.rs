@@ -20,6 +20,11 @@ SELECT n.nspname, c.relname, c.relkind
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') ORDER BY 1, 2";
 
+const GUARDED: &str = "
+SELECT n.nspname, c.relname, c.relforcerowsecurity
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relrowsecurity AND c.relkind IN ('r', 'p') ORDER BY 1, 2";
+
 fn ident(name: &str) -> String {
     quote::ident(name).unwrap_or_else(|_| "\"\"".to_owned())
 }
@@ -70,7 +75,61 @@ pub async fn breaches(session: &Session, topology: &Topology) -> Result<Vec<Brea
         });
     }
     of_guards(topology, &mut found);
+    let guarded = session.simple(GUARDED).await?;
+    for row in guarded.iter().flat_map(|answer| &answer.rows) {
+        if let [Some(schema), Some(name), Some(force)] = row.as_slice()
+            && topology.schemas.contains_key(schema)
+        {
+            of_rows(topology, schema, name, force == "t", &mut found);
+        }
+    }
+    of_strangers(topology, &mut found);
     Ok(found)
+}
+
+/// Row security that a migration has made, and the declaration does not speak of.
+fn of_rows(topology: &Topology, schema: &str, name: &str, force: bool, found: &mut Vec<Breach>) {
+    let declared = |table: &crate::topology::Table| table.schema == schema && table.name == name;
+    if topology.row_security.iter().flat_map(|one| &one.tables).any(declared) {
+        return;
+    }
+    let on = format!("{}.{}", ident(schema), ident(name));
+    found.push(Breach {
+        name: format!("row security of {schema}.{name} is off"),
+        plant: format!("ALTER TABLE {on} DISABLE ROW LEVEL SECURITY"),
+        remove: format!("ALTER TABLE {on} ENABLE ROW LEVEL SECURITY"),
+    });
+    if force {
+        found.push(Breach {
+            name: format!("row security of {schema}.{name} does not bind its owner"),
+            plant: format!("ALTER TABLE {on} NO FORCE ROW LEVEL SECURITY"),
+            remove: format!("ALTER TABLE {on} FORCE ROW LEVEL SECURITY"),
+        });
+    }
+}
+
+/// Roles and databases that nobody declared, with names like those that are.
+fn of_strangers(topology: &Topology, found: &mut Vec<Breach>) {
+    let of_tenant = topology.roles.values().find_map(|role| {
+        let tenant = role.tenant.as_ref()?;
+        role.name.contains(tenant.as_str()).then(|| role.name.replace(tenant.as_str(), "stranger"))
+    });
+    if let Some(name) = of_tenant.filter(|name| !topology.roles.contains_key(name)) {
+        let quoted = ident(&name);
+        found.push(Breach {
+            name: format!("there is a role {name}, which nobody declared"),
+            plant: format!("CREATE ROLE {quoted} LOGIN"),
+            remove: format!("DROP ROLE {quoted}"),
+        });
+    }
+    for pattern in &topology.legacy {
+        let name = ident(&pattern.replace('*', "stranger"));
+        found.push(Breach {
+            name: format!("there is a legacy database {name}, which everybody may enter"),
+            plant: format!("CREATE DATABASE {name}"),
+            remove: format!("DROP DATABASE {name}"),
+        });
+    }
 }
 
 fn granted(name: String, what: &str, to: &str) -> Breach {
