@@ -258,3 +258,23 @@ fn sources_that_cannot_be_are_refused_where_they_are_declared() {
         assert!(error.contains(wanted), "{to}: {error}");
     }
 }
+
+#[test]
+fn the_project_file_may_hold_the_declaration() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(folder.path().join("pgrunbook.toml"), text).unwrap();
+    write("[targets.main]\n");
+    assert!(load(folder.path(), "default").unwrap_err().to_string().contains("declares no topology"));
+    write("[targets.main]\n[topology.database]\nowner = \"o\"\n[topology.schemas]\na = {}\n");
+    let topology = load(folder.path(), "default").unwrap();
+    assert_eq!((topology.owner.as_str(), topology.schemas.len()), ("o", 1));
+    assert_eq!(topology.source, "pgrunbook.toml");
+    write("[targets.main]\n[topology.database]\nownr = \"o\"\n");
+    let DeclarationError::Malformed { span: Some(span), text, .. } = load(folder.path(), "default").unwrap_err() else {
+        panic!("no place is named")
+    };
+    assert_eq!(&text[span], "ownr");
+    // Its own file wins: two declarations of one database would be one too many.
+    std::fs::write(folder.path().join("topology.toml"), "[database]\nowner = \"p\"\n[schemas]\nb = {}\n").unwrap();
+    assert_eq!(load(folder.path(), "default").unwrap().owner, "p");
+}
