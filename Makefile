@@ -4,6 +4,7 @@
 
 help:
 	@echo "make demo    the ledger runbook on a throwaway PostgreSQL: forward, killed and resumed, back, evidence verified"
+	@echo "             (examples/butlers/demo and examples/promotion/demo are two more)"
 	@echo "make test    every test, on real servers"
 	@echo "make bench   side by side with peers; prints ratios"
 	@echo "make fuzz    each fuzz target for a minute"
