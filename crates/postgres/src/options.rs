@@ -205,7 +205,7 @@ impl ConnectOptions {
         let ports: Vec<u16> = match params.get("port") {
             Some((ports, origin)) if !ports.is_empty() => ports
                 .split(',')
-                .map(|port| port.trim().parse().map_err(|_| bad("port", port, origin, "a number from 1 to 65535")))
+                .map(|port| port.trim().parse().map_err(|_| bad_port(port, origin)))
                 .collect::<Result<_, _>>()?,
             _ => vec![5432],
         };
@@ -271,6 +271,15 @@ impl ConnectOptions {
 
 fn bad(keyword: &str, value: &str, origin: &str, wanted: &str) -> PgError {
     PgError::Options(format!("{keyword} is `{value}` in {origin}: it must be {wanted}"))
+}
+
+/// Where a port should stand, a URL without its `@` has the password: only digits are shown.
+fn bad_port(port: &str, origin: &str) -> PgError {
+    let wanted = "a number from 1 to 65535";
+    match port.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => bad("port", port, origin, wanted),
+        false => PgError::Options(format!("the port in {origin} is not {wanted}")),
+    }
 }
 
 fn fill_from_env(keyword: &'static str, variable: &str, surroundings: &Surroundings<'_>, params: &mut Params) {
@@ -395,7 +404,14 @@ fn set_named(key: &str, value: String, origin: &str, params: &mut Params) -> Res
     match KEYWORDS.iter().find(|(keyword, _)| *keyword == key) {
         Some((keyword, _)) => set(keyword, value, origin, params),
         None if IGNORED.contains(&key) => {}
-        None => return Err(PgError::Options(format!("`{key}` in {origin} is no connection parameter"))),
+        // A URL that is not one is read as parameters: its user and password must not be shown as the name of one.
+        None if key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') => {
+            return Err(PgError::Options(format!("`{key}` in {origin} is no connection parameter")));
+        }
+        None => {
+            let message = "is neither a URL, which begins with postgres://, nor a list of key=value";
+            return Err(PgError::Options(format!("the text in {origin} {message}")));
+        }
     }
     Ok(())
 }
@@ -541,7 +557,12 @@ mod tests {
             ("postgres:///x?host=/run/pg&port=7", "postgres://os-user@/run/pg:7/x Prefer -"),
             ("postgres://[::1]:7/x", "postgres://os-user@::1:7/x Prefer -"),
             ("host=db user=a dbname='my db' password='it\\'s'", "postgres://a@db:5432/my db Prefer it's"),
-            ("host=db port=x", "port is `x` in target `main`: it must be a number from 1 to 65535"),
+            ("host=db port=70000", "port is `70000` in target `main`: it must be a number from 1 to 65535"),
+            ("postgres://a:secret/x", "the port in target `main` is not a number from 1 to 65535"),
+            (
+                "postgres:a:secret@db/x?sslmode=disable",
+                "the text in target `main` is neither a URL, which begins with postgres://, nor a list of key=value",
+            ),
             ("host=db colour=red", "`colour` in target `main` is no connection parameter"),
             ("mysql://db", "the URL in target `main` is no PostgreSQL URL: it begins with postgres://"),
             (
