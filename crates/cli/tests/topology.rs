@@ -161,3 +161,23 @@ async fn lint_knows_the_roles_that_are_declared() {
     let said = place.call(&["lint", "RUNBOOK.md"]).done();
     assert!(!said.out.contains("matches this pattern"), "{}", said.out);
 }
+
+/// The declaration names a pooler: PgBouncer stands before the throwaway server, and the next client finds no tenant.
+#[tokio::test]
+async fn verify_on_a_throwaway_server_tries_the_pooler_too() {
+    let (place, name) = declared().await;
+    let text = place.read("topology.toml");
+    let guarded = format!(
+        "{text}[rls.community]\ntables = [\"a.lots\"]\ncolumn = \"community\"\nsetting = \"app.community\"\ntype = \"uuid\"\n\
+         guard = \"a.current_community\"\nwithout = \"error\"\nroles = [\"{name}_a\"]\npooler = \"pooled\"\n"
+    );
+    place.write("topology.toml", &guarded);
+    place.write(
+        "db/a/1_lots.sql",
+        "CREATE TABLE lots (id int GENERATED ALWAYS AS IDENTITY, community uuid NOT NULL);\n",
+    );
+    let said = place.call(&["topology", "verify", "--ephemeral", "--format", "json"]).done();
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(found["holds"], true);
+    assert!(found["matrix"].to_string().contains("pooler"), "{}", found["matrix"]);
+}

@@ -21,8 +21,9 @@ pub const LOCK: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1885827694, 2)";
 /// More than this part of what was granted is not taken away without `expect_revokes`.
 const REVOKED_PART: usize = 10;
 
-/// `tuple concurrently updated`: another transaction changed the same role or ACL; the whole is tried again.
-const CONCURRENTLY_UPDATED: &str = "XX000";
+/// Another transaction was at the same role or ACL: it changed the tuple (`XX000`), made the role (`23505`, `42710`) or dropped
+/// it (`42704`). Roles are the whole cluster's, and [`LOCK`] is this database's. The whole is tried again, on what is there then.
+const COLLISIONS: [&str; 4] = ["sqlstate-XX000", "sqlstate-23505", "sqlstate-42710", "sqlstate-42704"];
 
 /// How often it is.
 const ATTEMPTS: u32 = 10;
@@ -90,9 +91,9 @@ pub async fn apply(session: &Session, topology: &Topology, how: &How<'_>) -> Res
         let blocked = |blockers: &[Blocker], pause| (how.tell)(crate::sql::held_by(blockers, pause));
         match retry.once(session, attempt, blocked).await.map_err(PgError::into_step_error)? {
             None => {}
-            Some(Err(error)) if error.code == format!("sqlstate-{CONCURRENTLY_UPDATED}") && collisions < ATTEMPTS => {
+            Some(Err(error)) if COLLISIONS.contains(&error.code.as_str()) && collisions < ATTEMPTS => {
                 collisions += 1;
-                (how.tell)("another session changed the same role or privilege: beginning again".to_owned());
+                (how.tell)("another session was at the same role or privilege: beginning again".to_owned());
             }
             Some(done) => return done,
         }
