@@ -8,9 +8,12 @@ pub mod error;
 pub mod identity;
 pub mod journal;
 pub mod ledger;
+pub mod lsn;
 pub mod options;
+pub mod pgoutput;
 pub mod pooler;
 pub mod retry;
+pub mod rowhash;
 pub mod sandbox;
 pub mod session;
 pub mod target;
@@ -18,6 +21,7 @@ mod tls;
 
 pub use error::{PgError, ServerError};
 pub use journal::PostgresJournal;
+pub use lsn::Lsn;
 pub use options::{ConnectOptions, ConnectSpec, Surroundings};
 /// The one place that builds SQL from names and values.
 pub use pgrunbook_document::sql::quote;
