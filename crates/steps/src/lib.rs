@@ -19,6 +19,7 @@ mod sh;
 pub mod source;
 pub mod sql;
 pub mod topology;
+pub mod transfer;
 pub mod verify;
 
 pub mod open;

@@ -1,0 +1,1 @@
+//! The legacy schema's definitions, under another name.
