@@ -12,6 +12,7 @@ pub mod lsn;
 pub mod options;
 pub mod pgoutput;
 pub mod pooler;
+pub mod replication;
 pub mod retry;
 pub mod rowhash;
 pub mod sandbox;

@@ -187,7 +187,7 @@ fn config(options: &ConnectOptions, application_name: &str) -> Config {
     config
 }
 
-fn shortened(name: &str) -> &str {
+pub(crate) fn shortened(name: &str) -> &str {
     let mut end = name.len().min(NAME_LIMIT);
     while !name.is_char_boundary(end) {
         end -= 1;

@@ -4,6 +4,7 @@
 #[path = "../../engine/tests/shared/journal_suite.rs"]
 mod journal_suite;
 mod ledger;
+mod replication;
 mod sandbox;
 mod tls;
 mod versions;

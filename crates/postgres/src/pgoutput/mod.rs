@@ -3,6 +3,8 @@
 //! Source: "Logical Replication Message Formats" and "Logical Streaming Replication Protocol" of PostgreSQL's
 //! documentation, protocol versions 1 (10), 2 (14: streamed transactions), 3 (15: two-phase) and 4 (16: parallel streams).
 
+pub mod decode;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
