@@ -2,8 +2,10 @@
 //!
 //! Connections as users have them ([`options`]), sessions ([`session`]), who a database is ([`identity`]), the records that
 //! a run keeps in it ([`ledger`]), the engine's view of it ([`target`]), the engine's
-//! journal in another cluster ([`journal`]), and throwaway clusters ([`sandbox`]).
+//! journal in another cluster ([`journal`]), and throwaway clusters ([`sandbox`]). For moving rows: tables as they are
+//! ([`relation`]), the binary format of COPY ([`copy`]), changes ([`pgoutput`]), and sums of hashes ([`rowhash`]).
 
+pub mod copy;
 pub mod error;
 pub mod identity;
 pub mod journal;
@@ -13,6 +15,7 @@ pub mod options;
 pub mod pgoutput;
 pub mod pooler;
 pub mod replication;
+pub mod relation;
 pub mod retry;
 pub mod rowhash;
 pub mod sandbox;

@@ -5,6 +5,7 @@
 mod journal_suite;
 mod ledger;
 mod replication;
+mod relation;
 mod sandbox;
 mod tls;
 mod versions;
