@@ -14,12 +14,15 @@ pub mod lsn;
 pub mod options;
 pub mod pgoutput;
 pub mod pooler;
+pub mod receiver;
 pub mod replication;
 pub mod relation;
 pub mod retry;
 pub mod rowhash;
 pub mod sandbox;
 pub mod session;
+pub mod slots;
+pub mod spool;
 pub mod target;
 mod tls;
 

@@ -7,6 +7,7 @@ mod ledger;
 mod replication;
 mod relation;
 mod sandbox;
+mod stream;
 mod tls;
 mod versions;
 

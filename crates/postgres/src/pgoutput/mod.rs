@@ -3,7 +3,9 @@
 //! Source: "Logical Replication Message Formats" and "Logical Streaming Replication Protocol" of PostgreSQL's
 //! documentation, protocol versions 1 (10), 2 (14: streamed transactions), 3 (15: two-phase) and 4 (16: parallel streams).
 
+pub mod assemble;
 pub mod decode;
+pub(crate) mod track;
 
 use std::sync::Arc;
 

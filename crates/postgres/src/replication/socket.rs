@@ -12,9 +12,9 @@ use crate::error::PgError;
 use crate::options::{ConnectOptions, HostPort, SslMode};
 use crate::tls;
 
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Duplex for T {}
 
 /// A connection, whatever it runs over: one dynamic call for each large read.
 pub(super) type Socket = Box<dyn Duplex>;

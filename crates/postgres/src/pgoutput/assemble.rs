@@ -1,0 +1,407 @@
+//! Messages to [`Event`]s: whole transactions, one after another, in the order of their commits.
+//!
+//! Transactions that the server sends before they end are kept by their top-level id, in memory while they are small and
+//! then in files, and told when their commit comes. What an aborted subtransaction did is left out then. Order is by
+//! commit and never by begin: a transaction that began first may commit last.
+//!
+//! Non-transactional logical messages are dropped: they belong to no transaction, and have no place in that order.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::decode::{CommitAt, DecodeError, Decoder, Message, decode};
+use super::{Begin, Change, Commit, Event, Old, Relation, Row};
+use crate::lsn::Lsn;
+
+/// How much of one streamed transaction stays in memory.
+const IN_MEMORY: usize = 256 * 1024;
+
+/// Why no event can be made of a message.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The server always describes a table first.
+    #[error("a change is to the table with OID {oid}, which was not described")]
+    UnknownRelation { oid: u32 },
+    #[error("a row of {relation} has {found} values, and the table {expected} columns")]
+    Width { relation: String, expected: usize, found: usize },
+    #[error("messages in an order that cannot be: {0}")]
+    Order(&'static str),
+    /// The slot was made for two-phase commit, and ours never are.
+    #[error("the slot sends prepared transactions (`{gid}`), which is not supported: make it without two_phase")]
+    TwoPhase { gid: String },
+    #[error("a streamed transaction cannot be kept in {}: {source}", .folder.display())]
+    Spill { folder: PathBuf, source: std::io::Error },
+}
+
+/// Makes events of messages: [`Assembler::push`] one, then [`Assembler::next_event`] until there is none.
+///
+/// It reads and writes files, without async: run it where that is allowed.
+pub struct Assembler {
+    folder: PathBuf,
+    after: Lsn,
+    decoder: Decoder,
+    relations: HashMap<u32, Arc<Relation>>,
+    state: State,
+    streamed: HashMap<u32, Streamed>,
+    queue: VecDeque<Event>,
+    replay: Option<Replay>,
+    /// Where the last transaction ended that was told whole, or left out.
+    position: Lsn,
+}
+
+/// Where in the stream of messages it stands.
+#[derive(Debug)]
+enum State {
+    Outside,
+    /// Begin came, and perhaps an Origin will.
+    Begun(Begin),
+    Inside,
+    /// In a transaction that need not be told.
+    Skipping,
+    /// In a block of this transaction.
+    Block(u32),
+}
+
+/// A transaction that is not known to be committed.
+#[derive(Default)]
+struct Streamed {
+    memory: Vec<u8>,
+    file: Option<File>,
+    aborted: HashSet<u32>,
+    origin: Option<String>,
+    /// Its first block is not here: it cannot be told.
+    headless: bool,
+}
+
+/// A streamed transaction that is being told.
+struct Replay {
+    buffer: BytesMut,
+    file: Option<File>,
+    aborted: HashSet<u32>,
+    commit: Commit,
+}
+
+impl Assembler {
+    /// Tells transactions that ended after `after`. Large ones are kept in unnamed files of `folder`, which must exist.
+    pub fn new(folder: &Path, after: Lsn) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            after,
+            decoder: Decoder::default(),
+            relations: HashMap::new(),
+            state: State::Outside,
+            streamed: HashMap::new(),
+            queue: VecDeque::new(),
+            replay: None,
+            position: after,
+        }
+    }
+
+    /// Every transaction that ended here or before was told whole, or left out.
+    pub fn position(&self) -> Lsn {
+        self.position
+    }
+
+    /// The server had committed everything before `lsn` and sent it.
+    pub fn reached(&mut self, lsn: Lsn) {
+        self.position = self.position.max(lsn);
+    }
+
+    /// The connection began anew: the server sends every transaction again that it had not sent whole.
+    pub fn restart(&mut self) {
+        self.decoder.reset();
+        self.state = State::Outside;
+        self.streamed.clear();
+    }
+
+    /// A description that was kept from earlier, outside of any transaction.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn describe(&mut self, data: &Bytes) -> Result<(), AssembleError> {
+        match decode(data, false)? {
+            Message::Relation { relation, .. } => self.learn(relation),
+            _ => return Err(AssembleError::Order("another message where a table should be described")),
+        }
+        Ok(())
+    }
+
+    /// Takes a message. All events of the one before must have been taken.
+    ///
+    /// # Errors
+    /// [`AssembleError`]; nothing sensible can follow.
+    pub fn push(&mut self, data: &Bytes) -> Result<(), AssembleError> {
+        if self.replay.is_some() {
+            return Err(AssembleError::Order("the events of the message before were not taken"));
+        }
+        if let State::Block(xid) = self.state {
+            return self.push_in_block(xid, data);
+        }
+        let message = self.decoder.decode(data)?;
+        if let State::Begun(_) = self.state
+            && !matches!(message, Message::Origin { .. })
+        {
+            self.tell_begin();
+        }
+        match message {
+            Message::Begin { commit_lsn, committed_at, xid } => {
+                if !matches!(self.state, State::Outside) {
+                    return Err(AssembleError::Order("a transaction begins inside another"));
+                }
+                // It was streamed in part to a connection that is gone, and now comes whole.
+                self.streamed.remove(&xid);
+                // Commit records do not overlap: one that begins before `after` ends there at the latest.
+                self.state = if commit_lsn < self.after {
+                    State::Skipping
+                } else {
+                    State::Begun(Begin { xid, commit_lsn, committed_at, origin: None })
+                };
+            }
+            Message::Origin { name, .. } => {
+                if let State::Begun(begin) = &mut self.state {
+                    begin.origin = Some(name);
+                }
+            }
+            Message::Commit(at) => {
+                match self.state {
+                    State::Skipping => self.reached(at.end_lsn),
+                    State::Inside => self.queue.push_back(Event::Commit(commit(&at))),
+                    _ => return Err(AssembleError::Order("a commit without a begin")),
+                }
+                self.state = State::Outside;
+            }
+            Message::StreamStart { xid, first } => {
+                if !matches!(self.state, State::Outside) {
+                    return Err(AssembleError::Order("a block begins inside a transaction"));
+                }
+                if first {
+                    self.streamed.remove(&xid);
+                }
+                // Its first block may lie before where the reading began, if it ended before `after`.
+                self.streamed.entry(xid).or_insert_with(|| Streamed { headless: !first, ..Streamed::default() });
+                self.state = State::Block(xid);
+            }
+            Message::StreamCommit { xid, at } => self.commit_streamed(xid, &at)?,
+            Message::StreamAbort { xid, subxid, .. } => {
+                if xid == subxid {
+                    self.streamed.remove(&xid);
+                } else if let Some(streamed) = self.streamed.get_mut(&xid) {
+                    streamed.aborted.insert(subxid);
+                }
+            }
+            other => {
+                if let Some(change) = self.change(other)? {
+                    match self.state {
+                        State::Inside => self.queue.push_back(Event::Change(change)),
+                        State::Skipping => {}
+                        _ => return Err(AssembleError::Order("a change outside of a transaction")),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next event, in the order in which they are to be applied.
+    ///
+    /// # Errors
+    /// As [`Assembler::push`].
+    pub fn next_event(&mut self) -> Result<Option<Event>, AssembleError> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                if let Event::Commit(commit) = &event {
+                    self.reached(commit.end_lsn);
+                }
+                return Ok(Some(event));
+            }
+            let Some(replay) = &mut self.replay else { return Ok(None) };
+            match replay.next(&self.folder)? {
+                Some(data) => {
+                    let message = decode(&data, true)?;
+                    let aborted = xid_of(&message).is_some_and(|xid| replay.aborted.contains(&xid));
+                    if !aborted && let Some(change) = self.change(message)? {
+                        return Ok(Some(Event::Change(change)));
+                    }
+                }
+                None => {
+                    let commit = replay.commit;
+                    self.replay = None;
+                    self.reached(commit.end_lsn);
+                    return Ok(Some(Event::Commit(commit)));
+                }
+            }
+        }
+    }
+
+    fn tell_begin(&mut self) {
+        if let State::Begun(begin) = std::mem::replace(&mut self.state, State::Inside) {
+            self.queue.push_back(Event::Begin(begin));
+        }
+    }
+
+    /// Keeps the message as it is, for when the transaction commits.
+    fn push_in_block(&mut self, xid: u32, data: &Bytes) -> Result<(), AssembleError> {
+        let streamed = self.streamed.entry(xid).or_default();
+        match data.first() {
+            Some(b'E') => {
+                self.decoder.reset();
+                self.state = State::Outside;
+            }
+            Some(b'O') => {
+                if let Message::Origin { name, .. } = decode(data, true)? {
+                    streamed.origin = Some(name);
+                }
+            }
+            Some(b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M') => {
+                let length = u32::try_from(data.len()).map_err(|_| AssembleError::Order("a message of 4 GB"))?;
+                streamed.memory.extend_from_slice(&length.to_be_bytes());
+                streamed.memory.extend_from_slice(data);
+                if streamed.memory.len() > IN_MEMORY {
+                    streamed.spill(&self.folder)?;
+                }
+            }
+            _ => return Err(AssembleError::Order("a message that cannot stand in a block")),
+        }
+        Ok(())
+    }
+
+    fn commit_streamed(&mut self, xid: u32, at: &CommitAt) -> Result<(), AssembleError> {
+        let streamed = self.streamed.remove(&xid);
+        let mut streamed = match streamed {
+            _ if at.end_lsn <= self.after => return Ok(()),
+            None | Some(Streamed { headless: true, .. }) => {
+                return Err(AssembleError::Order("a streamed transaction commits whose first block is missing"));
+            }
+            Some(streamed) => streamed,
+        };
+        let (commit_lsn, committed_at) = (at.commit_lsn, at.committed_at);
+        let origin = streamed.origin.take();
+        self.queue.push_back(Event::Begin(Begin { xid, commit_lsn, committed_at, origin }));
+        let mut file = streamed.file.take();
+        let failed = |source| AssembleError::Spill { folder: self.folder.clone(), source };
+        let buffer = match &mut file {
+            Some(file) => {
+                file.write_all(&streamed.memory).and_then(|()| file.rewind()).map_err(failed)?;
+                BytesMut::new()
+            }
+            None => BytesMut::from(Bytes::from(streamed.memory)),
+        };
+        self.replay = Some(Replay { buffer, file, aborted: streamed.aborted, commit: commit(at) });
+        Ok(())
+    }
+
+    fn learn(&mut self, relation: Relation) {
+        // What did not change stays the same value, so that it can be compared by address.
+        if self.relations.get(&relation.oid).is_none_or(|known| **known != relation) {
+            self.relations.insert(relation.oid, Arc::new(relation));
+        }
+    }
+
+    /// The change that a message tells; `None` where it only describes, or is no part of a transaction.
+    fn change(&mut self, message: Message) -> Result<Option<Change>, AssembleError> {
+        Ok(Some(match message {
+            Message::Relation { relation, .. } => {
+                self.learn(relation);
+                return Ok(None);
+            }
+            Message::Insert { relation, new, .. } => Change::Insert { relation: self.fitting(relation, &[&new])?, new },
+            Message::Update { relation, old, new, .. } => {
+                let relation = match &old {
+                    None => self.fitting(relation, &[&new])?,
+                    Some(Old::Key(row) | Old::Full(row)) => self.fitting(relation, &[row, &new])?,
+                };
+                Change::Update { relation, old, new }
+            }
+            Message::Delete { relation, old, .. } => {
+                let (Old::Key(row) | Old::Full(row)) = &old;
+                Change::Delete { relation: self.fitting(relation, &[row])?, old }
+            }
+            Message::Truncate { relations, cascade, restart_identity, .. } => {
+                let relations = relations.into_iter().map(|oid| self.fitting(oid, &[])).collect::<Result<_, _>>()?;
+                Change::Truncate { relations, cascade, restart_identity }
+            }
+            Message::Logical { transactional: true, prefix, content, .. } => Change::Message { prefix, content },
+            Message::Logical { .. } | Message::Type { .. } => return Ok(None),
+            Message::BeginPrepare(prepared)
+            | Message::Prepare(prepared)
+            | Message::CommitPrepared(prepared)
+            | Message::StreamPrepare(prepared) => return Err(AssembleError::TwoPhase { gid: prepared.gid }),
+            Message::RollbackPrepared { gid, .. } => return Err(AssembleError::TwoPhase { gid }),
+            _ => return Err(AssembleError::Order("the end of a block where none is open")),
+        }))
+    }
+
+    /// The relation, whose columns these rows have.
+    fn fitting(&self, oid: u32, rows: &[&Row]) -> Result<Arc<Relation>, AssembleError> {
+        let relation = self.relations.get(&oid).ok_or(AssembleError::UnknownRelation { oid })?;
+        let expected = relation.columns.len();
+        match rows.iter().find(|row| row.len() != expected) {
+            None => Ok(relation.clone()),
+            Some(row) => {
+                let name = format!("{}.{}", relation.schema, relation.name);
+                Err(AssembleError::Width { relation: name, expected, found: row.len() })
+            }
+        }
+    }
+}
+
+impl Streamed {
+    fn spill(&mut self, folder: &Path) -> Result<(), AssembleError> {
+        let failed = |source| AssembleError::Spill { folder: folder.to_owned(), source };
+        let file = match &mut self.file {
+            Some(file) => file,
+            // Without a name: it is gone when this process is.
+            None => self.file.insert(tempfile::tempfile_in(folder).map_err(failed)?),
+        };
+        file.write_all(&self.memory).map_err(failed)?;
+        self.memory.clear();
+        Ok(())
+    }
+}
+
+impl Replay {
+    /// The next message that was kept.
+    fn next(&mut self, folder: &Path) -> Result<Option<Bytes>, AssembleError> {
+        loop {
+            if let Some(length) = self.buffer.first_chunk::<4>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if self.buffer.len() - 4 >= length {
+                    self.buffer.advance(4);
+                    return Ok(Some(self.buffer.split_to(length).freeze()));
+                }
+            }
+            let Some(file) = &mut self.file else { return Ok(None) };
+            let mut chunk = vec![0; IN_MEMORY];
+            let read = file.read(&mut chunk);
+            let read = read.map_err(|source| AssembleError::Spill { folder: folder.to_owned(), source })?;
+            if read == 0 {
+                self.file = None;
+            }
+            self.buffer.extend_from_slice(&chunk[..read]);
+        }
+    }
+}
+
+fn commit(at: &CommitAt) -> Commit {
+    Commit { commit_lsn: at.commit_lsn, end_lsn: at.end_lsn }
+}
+
+fn xid_of(message: &Message) -> Option<u32> {
+    match message {
+        Message::Logical { xid, .. }
+        | Message::Relation { xid, .. }
+        | Message::Type { xid, .. }
+        | Message::Insert { xid, .. }
+        | Message::Update { xid, .. }
+        | Message::Delete { xid, .. }
+        | Message::Truncate { xid, .. } => *xid,
+        _ => None,
+    }
+}

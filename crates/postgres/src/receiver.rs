@@ -1,0 +1,357 @@
+//! The task that brings a slot's changes to a spool, and tells the source only of what is safe there.
+//!
+//! It begins anew after every error that may pass, without doubling anything: the stream goes on from where the spool is
+//! whole. It ends, and says why, where going on would lose changes or fill a disk.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::error::PgError;
+use crate::lsn::Lsn;
+use crate::options::ConnectOptions;
+use crate::replication::{Incoming, Replication, Stream, StreamOptions};
+use crate::slots::{read_slot_state, slot_state_sql};
+use crate::spool::{Source, Spool, SpoolError, Writer};
+
+/// A first pause after an error, and the longest: each is twice the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// So much is gathered before it is handed to the disk, while more is at hand.
+const GATHER: usize = 1 << 20;
+
+/// How much the spool may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From here on it receives slowly, in bytes.
+    pub spool_soft: u64,
+    /// Here it stops, in bytes.
+    pub spool_hard: u64,
+    /// It stops when the disk has less room than this, in bytes.
+    pub disk_free_min: u64,
+}
+
+/// What it receives, and how.
+#[derive(Debug, Clone)]
+pub struct Receive {
+    pub connect: ConnectOptions,
+    /// As `pg_stat_activity` shows it.
+    pub application_name: String,
+    pub slot: String,
+    pub stream: StreamOptions,
+    pub limits: Limits,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// Every transaction that ended here or before is in the spool, on disk. This is what the slot is confirmed.
+    pub lsn: Lsn,
+    /// How far the server had sent or looked through its log when it was last heard.
+    pub server_end: Lsn,
+    pub spool_bytes: u64,
+    /// Above the soft limit: it receives slowly.
+    pub slowed: bool,
+    /// Why it is not connected now; `None` while it is.
+    pub interrupted: Option<String>,
+    /// How often it connected.
+    pub connections: u64,
+}
+
+/// Why it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// It was asked to.
+    #[error("it was asked to stop")]
+    Asked,
+    /// The spool has reached its hard limit. The source keeps its log for the slot now: drop the slot.
+    #[error("the spool holds {bytes} bytes, and may hold {limit}")]
+    SpoolFull { bytes: u64, limit: u64 },
+    /// The disk has too little room. The source keeps its log for the slot now: drop the slot.
+    #[error("the disk of {folder} has {free} bytes left, and must have {limit}")]
+    DiskLow { folder: String, free: u64, limit: u64 },
+    #[error("the slot `{0}` is not there")]
+    SlotMissing(String),
+    /// The source no longer has the log that it needs.
+    #[error("the slot `{slot}` was invalidated: {why}")]
+    SlotInvalidated { slot: String, why: String },
+    /// The slot was confirmed further than the spool goes: changes between are lost, or the spool is not this slot's.
+    #[error(
+        "the slot `{slot}` goes on at {confirmed}, and the spool ends at {spool}: what is between is not to be had"
+    )]
+    Gap { slot: String, confirmed: Lsn, spool: Lsn },
+    /// Another cluster answers, or another history of it.
+    #[error("the server is system {found}, and the spool is of system {expected}")]
+    OtherSource { found: Source, expected: Source },
+    /// The spool cannot be written.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The server refuses, and trying again will not help.
+    #[error(transparent)]
+    Refused(PgError),
+}
+
+/// A task that receives. It ends when it is dropped; what was not synced then is received again.
+pub struct Receiver {
+    received: watch::Receiver<Received>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Stopped>,
+}
+
+impl Receiver {
+    /// Begins to receive into the spool whose writer this is.
+    pub fn start(spool: Spool, writer: Writer, what: Receive) -> Self {
+        let (publish, received) = watch::channel(Received {
+            lsn: writer.end(),
+            server_end: writer.end(),
+            spool_bytes: spool.bytes(),
+            slowed: false,
+            interrupted: None,
+            connections: 0,
+        });
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let mut pump = Pump { spool, writer, what, publish, stopping };
+            let why = pump.run().await;
+            match (why, pump.writer.close().await) {
+                (Stopped::Asked, Err(error)) => Stopped::Spool(error),
+                (why, _) => why,
+            }
+        });
+        Self { received, stop, task }
+    }
+
+    /// How far it is; changes whenever it is further.
+    pub fn received(&self) -> watch::Receiver<Received> {
+        self.received.clone()
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// Cancellation: may be asked again.
+    pub async fn ended(&mut self) -> Stopped {
+        match (&mut self.task).await {
+            Ok(why) => why,
+            // Somebody ended the runtime.
+            Err(_) => Stopped::Asked,
+        }
+    }
+
+    /// Ends it: what it has is synced and confirmed first.
+    pub async fn stop(mut self) -> Stopped {
+        self.stop.send_replace(true);
+        self.ended().await
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why a connection ended.
+enum End {
+    Stop(Stopped),
+    Again(PgError),
+}
+
+impl From<SpoolError> for End {
+    fn from(error: SpoolError) -> Self {
+        Self::Stop(Stopped::Spool(error))
+    }
+}
+
+struct Pump {
+    spool: Spool,
+    writer: Writer,
+    what: Receive,
+    publish: watch::Sender<Received>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Pump {
+    async fn run(&mut self) -> Stopped {
+        let mut pause = PAUSES.0;
+        loop {
+            let before = self.publish.borrow().lsn;
+            let error = match self.connection().await {
+                End::Stop(why) => return why,
+                End::Again(error) => error,
+            };
+            self.publish.send_modify(|received| received.interrupted = Some(error.to_string()));
+            if self.publish.borrow().lsn > before {
+                pause = PAUSES.0;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = asked(&mut self.stopping) => return Stopped::Asked,
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// One connection, to its end.
+    async fn connection(&mut self) -> End {
+        let mut stopping = self.stopping.clone();
+        let begun = tokio::select! {
+            begun = self.begin() => begun,
+            () = asked(&mut stopping) => return End::Stop(Stopped::Asked),
+        };
+        let mut stream = match begun {
+            Ok(stream) => stream,
+            Err(end) => return end,
+        };
+        self.writer.restart();
+        self.publish.send_modify(|received| {
+            received.interrupted = None;
+            received.connections += 1;
+        });
+        let Err(end) = self.pump(&mut stream).await;
+        if matches!(end, End::Stop(_)) {
+            self.finish(&stream).await;
+            stream.close().await;
+        }
+        end
+    }
+
+    /// Connects, and makes sure that this is the place to go on from.
+    async fn begin(&mut self) -> Result<Stream, End> {
+        let slot = self.what.slot.clone();
+        let mut connection =
+            Replication::connect(&self.what.connect, &self.what.application_name).await.map_err(passing)?;
+        let system = connection.identify_system().await.map_err(passing)?;
+        let found = Source { system: system.identifier, timeline: system.timeline };
+        if found != self.spool.source() {
+            let expected = self.spool.source();
+            return Err(End::Stop(Stopped::OtherSource { found, expected }));
+        }
+        let sql = slot_state_sql(&slot).map_err(passing)?;
+        let rows = connection.query(&sql).await.map_err(passing)?;
+        let Some(state) = rows.into_iter().next().map(read_slot_state) else {
+            return Err(End::Stop(Stopped::SlotMissing(slot)));
+        };
+        if let Some(why) = state.invalidation {
+            return Err(End::Stop(Stopped::SlotInvalidated { slot, why }));
+        }
+        let spool = self.writer.end();
+        match state.confirmed {
+            Some(confirmed) if confirmed > spool => Err(End::Stop(Stopped::Gap { slot, confirmed, spool })),
+            _ => connection.start(&slot, spool, &self.what.stream).await.map_err(passing),
+        }
+    }
+
+    /// Receives until something ends it.
+    async fn pump(&mut self, stream: &mut Stream) -> Result<std::convert::Infallible, End> {
+        let mut synced = self.writer.synced();
+        let mut stopping = self.stopping.clone();
+        let mut server_end = Lsn(0);
+        loop {
+            // What is at hand, without waiting.
+            while self.writer.buffered() < GATHER {
+                match stream.try_next().map_err(passing)? {
+                    Some(incoming) => self.take(incoming, &mut server_end)?,
+                    None => break,
+                }
+            }
+            self.writer.flush().await?;
+            self.report(stream, synced.borrow_and_update().lsn, server_end);
+            self.keep_limits().await?;
+            tokio::select! {
+                biased;
+                () = asked(&mut stopping) => return Err(End::Stop(Stopped::Asked)),
+                // When the thread that writes ended, flushing says why.
+                _ = synced.changed() => {}
+                incoming = stream.next() => match incoming.map_err(passing)? {
+                    Some(incoming) => self.take(incoming, &mut server_end)?,
+                    None => {
+                        let address = self.what.connect.address();
+                        return Err(End::Again(PgError::Lost { address, why: "the server ended the stream".to_owned() }));
+                    }
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming, server_end: &mut Lsn) -> Result<(), End> {
+        match incoming {
+            Incoming::Frame(frame) => {
+                *server_end = frame.wal_end.max(*server_end);
+                self.writer.append(frame.wal_start, &frame.data)?;
+            }
+            Incoming::Keepalive(keepalive) => {
+                *server_end = keepalive.wal_end.max(*server_end);
+                self.writer.reached(keepalive.wal_end);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, stream: &Stream, synced: Lsn, server_end: Lsn) {
+        stream.confirm(synced, synced);
+        let bytes = self.spool.bytes();
+        let slowed = bytes >= self.what.limits.spool_soft;
+        self.publish.send_if_modified(|received| {
+            let end = received.server_end.max(server_end);
+            let news = received.lsn != synced || received.server_end != end || received.slowed != slowed;
+            (received.lsn, received.server_end) = (synced, end);
+            (received.spool_bytes, received.slowed) = (bytes, slowed);
+            news
+        });
+    }
+
+    /// Between the soft and the hard limit, the nearer the longer a pause: up to a second after each megabyte.
+    async fn keep_limits(&self) -> Result<(), End> {
+        let Limits { spool_soft, spool_hard, disk_free_min } = self.what.limits;
+        let bytes = self.spool.bytes();
+        if bytes >= spool_hard {
+            return Err(End::Stop(Stopped::SpoolFull { bytes, limit: spool_hard }));
+        }
+        let folder = self.spool.folder();
+        if let Ok(facts) = rustix::fs::statvfs(folder) {
+            let free = facts.f_bavail.saturating_mul(facts.f_frsize);
+            if free < disk_free_min {
+                let folder = folder.display().to_string();
+                return Err(End::Stop(Stopped::DiskLow { folder, free, limit: disk_free_min }));
+            }
+        }
+        if bytes >= spool_soft {
+            let fill = (bytes - spool_soft) as f64 / (spool_hard - spool_soft).max(1) as f64;
+            tokio::time::sleep(Duration::from_secs_f64(fill.clamp(0.02, 1.0))).await;
+        }
+        Ok(())
+    }
+
+    /// Syncs what is whole, and confirms it.
+    async fn finish(&mut self, stream: &Stream) {
+        let mut synced = self.writer.synced();
+        let end = self.writer.end();
+        if self.writer.flush().await.is_ok() {
+            // The thread publishes, or ends.
+            while synced.borrow_and_update().lsn < end && synced.changed().await.is_ok() {}
+        }
+        let lsn = synced.borrow().lsn;
+        self.report(stream, lsn, Lsn(0));
+    }
+}
+
+/// Waits until it is to stop.
+async fn asked(stopping: &mut watch::Receiver<bool>) {
+    // Whoever could ask is gone: then the task is ended from outside.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Whether an error may pass by itself.
+fn passing(error: PgError) -> End {
+    match &error {
+        PgError::Unreachable { .. } | PgError::Lost { .. } | PgError::Client(_) => End::Again(error),
+        PgError::Refused { error: server, .. } | PgError::Server(server) => match server.sqlstate.get(..2) {
+            // Connection, resources, the slot is still held, a server that starts, an internal matter of the server.
+            Some("08" | "53" | "57" | "58" | "XX" | "40") => End::Again(error),
+            _ if server.sqlstate == "55006" => End::Again(error),
+            _ => End::Stop(Stopped::Refused(error)),
+        },
+        _ => End::Stop(Stopped::Refused(error)),
+    }
+}
