@@ -6,6 +6,7 @@
 //! ([`relation`]), the binary format of COPY ([`copy`]), changes ([`pgoutput`]), and sums of hashes ([`rowhash`]).
 
 pub mod copy;
+pub mod apply;
 pub mod error;
 pub mod identity;
 pub mod journal;

@@ -1,0 +1,140 @@
+//! Applies a stream of changes to PostgreSQL: exactly once, in batches, and never past what it does not understand.
+//!
+//! The one idea: many transactions of the source become one transaction of the destination, in which each row is touched
+//! once. What happened to a row in the batch is folded into one change ([`fold`]), and the changes of a table are carried
+//! over by `COPY` and applied by one statement for each kind. The position is written in the same transaction, so after
+//! any crash the row in `pgrunbook.stream` says what is there. Every statement must change as many rows as it was given:
+//! the destination has no other writer, so another count is a bug or a trespasser, and stops the stream with the row named.
+//!
+//! Sessions run with `session_replication_role = replica`: foreign keys and origin-only triggers do not act, the source
+//! has judged already. Triggers that are `ENABLE ALWAYS` or `ENABLE REPLICA` do fire, and where an update had to be made as a
+//! deletion and an insertion (see [`write`]) they see these.
+//!
+//! The connection must be one server session: through PgBouncer only in session mode.
+
+mod applier;
+mod copy;
+mod destination;
+mod error;
+mod fold;
+mod known;
+mod merge;
+mod pending;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::lsn::Lsn;
+use crate::pgoutput::{Relation, Row};
+
+pub use applier::Applier;
+pub use destination::{TextOnly, text_only_columns};
+pub use error::ApplyError;
+pub use merge::{MergeRule, NotASnapshot, Snapshot};
+
+/// How a stream is applied.
+pub struct Options {
+    /// `<schema>:forward` or `<schema>:reverse`: the name of the position's row and of the tag on what is written.
+    pub stream: String,
+    pub rename: Rename,
+    /// A batch is committed when it holds so many rows ...
+    pub batch_rows: usize,
+    /// ... or so many bytes ...
+    pub batch_bytes: usize,
+    /// ... or when its first transaction came so long ago. Looked at when an event comes: who waits for events calls
+    /// [`Applier::flush`] when none came in this time.
+    pub batch_delay: Duration,
+    /// A transaction larger than this is written in pieces before its end is known, in one transaction all the same.
+    pub held_bytes: usize,
+    /// How long to wait for the one who applies this stream now to go away; a killed process's backend needs a moment.
+    pub patience: Duration,
+    /// The name of the stream of the other direction: what its applier wrote came from here, and is not sent back.
+    pub skip_applied_by: Option<String>,
+    pub merge: Vec<MergeRule>,
+    /// Told of each row that is written, before it is committed.
+    pub seen: Option<Seen>,
+}
+
+impl Options {
+    /// The defaults, as measured in `docs/decisions/0007-batch-applier.md`.
+    pub fn new(stream: impl Into<String>, rename: Rename) -> Self {
+        Self {
+            stream: stream.into(),
+            rename,
+            batch_rows: 20_000,
+            batch_bytes: 16 << 20,
+            batch_delay: Duration::from_millis(200),
+            held_bytes: 64 << 20,
+            patience: Duration::from_secs(10),
+            skip_applied_by: None,
+            merge: Vec::new(),
+            seen: None,
+        }
+    }
+}
+
+/// Who is told of what is written.
+pub type Seen = Box<dyn FnMut(Touched<'_>) + Send>;
+
+/// One row that is written, or tables that are emptied.
+///
+/// Several changes of a row in one batch are told once, and not at all where nothing is left of them. A batch that is told
+/// and then fails is told again after the applier was opened again.
+#[derive(Debug, Clone, Copy)]
+pub enum Touched<'a> {
+    Row {
+        relation: &'a Arc<Relation>,
+        /// One cell for each column of the relation. Those of the identity have values (all of them where a table without
+        /// a key is matched by its whole rows).
+        key: &'a Row,
+        change: Touch,
+    },
+    Truncated(&'a [Arc<Relation>]),
+}
+
+/// What becomes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    Inserted,
+    Updated,
+    Deleted,
+}
+
+/// Which schema of the source is which of the destination. Others keep their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rename(BTreeMap<String, String>);
+
+impl Rename {
+    /// One schema becomes another.
+    pub fn one(source: impl Into<String>, destination: impl Into<String>) -> Self {
+        Self::default().and(source, destination)
+    }
+
+    #[must_use]
+    pub fn and(mut self, source: impl Into<String>, destination: impl Into<String>) -> Self {
+        self.0.insert(source.into(), destination.into());
+        self
+    }
+
+    /// The destination's name of a schema.
+    pub fn schema<'a>(&'a self, source: &'a str) -> &'a str {
+        self.0.get(source).map_or(source, String::as_str)
+    }
+}
+
+/// How far a stream is applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The end of the last transaction that was applied or skipped: the source's position.
+    pub lsn: Lsn,
+    /// As far as this the destination's disk has it: what is before may be confirmed to a slot or swept from a spool.
+    pub durable: Lsn,
+    /// The id of the last fence that was passed.
+    pub marker: Option<String>,
+    /// Transactions that were applied, in the life of the stream.
+    pub transactions: u64,
+    /// Changes of rows as the source sent them, before they were folded, and truncations.
+    pub changes: u64,
+}

@@ -1,0 +1,623 @@
+//! Writes folded changes: per table and kind one `COPY` and one statement.
+//!
+//! Deletions go first, then updates, then insertions. Insertions are copied straight into the table where the server takes the
+//! cells as they come. Other changes are copied into a temporary table made from the columns themselves (so types, modifiers and
+//! collations agree without being named), and joined from there by the operators of the key's index.
+//!
+//! Between two consistent states the order of rows does not matter as long as only the key keeps them apart: a row is touched
+//! once. Another unique index or an exclusion constraint can refuse a row in the middle of an UPDATE (two rows exchange a
+//! value). Then the update is undone and made as a deletion of all of its rows and an insertion of what they become, which
+//! no order can refuse; so it is done at once where a column is `GENERATED ALWAYS AS IDENTITY`, which no UPDATE may set.
+//! Deferrable constraints are not checked here at all: their triggers are origin-only.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::SinkExt;
+
+use crate::error::PgError;
+use crate::lsn::Lsn;
+use crate::pgoutput::{Cell, Row};
+use crate::session::{Answer, Session};
+
+use super::copy::Format;
+use super::destination::Destination;
+use super::error::ApplyError;
+use super::fold::Op;
+use super::pending::{Counted, Folded, Pending, Table};
+
+/// So much is sent to the server in one piece.
+const CHUNK: usize = 256 << 10;
+
+const UNIQUE_VIOLATION: &str = "23505";
+const EXCLUSION_VIOLATION: &str = "23P01";
+
+/// The destination's session, and the temporary tables that it has.
+pub(super) struct Writer {
+    pub session: Session,
+    /// The position that is committed; for errors.
+    pub lsn: Lsn,
+    stages: HashMap<Layout, Stage>,
+    /// Which target transaction this is, so that a stage knows whether it was used in it.
+    transaction: u64,
+    open: bool,
+}
+
+/// What a temporary table holds. Its first column is `n`, a number for each row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Layout {
+    table: String,
+    format: Format,
+    columns: Vec<Staged>,
+    /// How many of the columns find the row.
+    key: usize,
+    /// Whether it has all columns of the destination's table, for [`Writer::rewrite`].
+    whole: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Staged {
+    column: usize,
+    /// It comes as text among binary columns, and is cast when it is used.
+    cast: bool,
+}
+
+struct Stage {
+    name: String,
+    used_in: u64,
+}
+
+/// One row on its way: what finds it, and what it becomes.
+#[derive(Clone, Copy)]
+struct Item<'a> {
+    found_by: &'a Row,
+    row: &'a Row,
+    lsn: Lsn,
+}
+
+impl Writer {
+    pub(super) fn new(session: Session, lsn: Lsn) -> Self {
+        Self { session, lsn, stages: HashMap::new(), transaction: 0, open: false }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    pub(super) async fn run(&self, doing: &str, sql: &str) -> Result<Vec<Answer>, ApplyError> {
+        self.session.simple(sql).await.map_err(|error| self.failed(doing, error))
+    }
+
+    fn failed(&self, doing: &str, error: PgError) -> ApplyError {
+        ApplyError::of(doing, self.lsn, error)
+    }
+
+    /// Begins the target transaction with a first statement, unless it has begun.
+    pub(super) async fn begin(&mut self, first: &str) -> Result<(), ApplyError> {
+        if !self.open {
+            self.run("to begin a transaction", &format!("BEGIN; {first}")).await?;
+            self.open = true;
+            self.transaction += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), ApplyError> {
+        self.open = false;
+        self.run("to commit", "COMMIT").await.map(drop)
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), ApplyError> {
+        self.open = false;
+        self.run("to roll back", "ROLLBACK").await.map(drop)
+    }
+
+    /// Writes what waits for a table; the transaction is open.
+    pub(super) async fn drain(&mut self, table: &Table, pending: Pending) -> Result<(), ApplyError> {
+        if !pending.bag.is_empty() {
+            return self.bag(table, pending).await;
+        }
+        let destination = &*table.destination;
+        let Pending { forms, tolerant, rows, .. } = pending;
+        let mut sorted: Vec<(Box<[u8]>, Folded)> = rows.into_iter().collect();
+        sorted.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        let (mut deleted, mut inserted) = (Vec::new(), Vec::new());
+        let mut updated: BTreeMap<Vec<usize>, Vec<Item<'_>>> = BTreeMap::new();
+        for (_, Folded { op, lsn }) in &sorted {
+            let item = Item { found_by: op.row(), row: op.row(), lsn: *lsn };
+            match op {
+                Op::Delete(_) => deleted.push(item),
+                Op::Insert(_) => inserted.push(item),
+                Op::Update(row) | Op::Replace(row) => {
+                    updated.entry(destination.sets(row)).or_default().push(item);
+                }
+            }
+        }
+        if tolerant && !inserted.is_empty() {
+            self.delete(table, &forms, &inserted, true).await?;
+        }
+        if !deleted.is_empty() {
+            self.delete(table, &forms, &deleted, tolerant).await?;
+        }
+        if !updated.is_empty() {
+            self.update(table, &forms, updated, tolerant).await?;
+        }
+        if !inserted.is_empty() {
+            self.insert(table, &forms, &inserted).await?;
+        }
+        Ok(())
+    }
+
+    /// An update that changes the key and did not send everything: the row is rewritten from what is there.
+    pub(super) async fn move_row(
+        &mut self,
+        table: &Table,
+        forms: &[Option<Format>],
+        old: &Row,
+        new: &Row,
+        tolerant: bool,
+        lsn: Lsn,
+    ) -> Result<(), ApplyError> {
+        let destination = &*table.destination;
+        let sent: Vec<usize> =
+            destination.written.iter().copied().filter(|at| new.get(*at) != Some(&Cell::Unchanged)).collect();
+        let items = [Item { found_by: old, row: new, lsn }];
+        let staged = self.stage(table, forms, &sent, destination.key.len(), &items).await?;
+        self.run("to set a savepoint", "SAVEPOINT pgrunbook_step").await?;
+        self.rewrite(table, &[(staged, &items, sent)], tolerant).await
+    }
+
+    /// Whether there is a row with the key of this one.
+    pub(super) async fn has(&mut self, table: &Table, forms: &[Option<Format>], row: &Row) -> Result<bool, ApplyError> {
+        let destination = &*table.destination;
+        let items = [Item { found_by: row, row, lsn: self.lsn }];
+        let (name, layout) = self.stage(table, forms, &[], destination.key.len(), &items).await?;
+        let sql = format!("SELECT FROM {} AS t JOIN {name} AS s ON {}", destination.name, layout.found(destination));
+        Ok(affected(&self.run("to look for a row", &sql).await?) > 0)
+    }
+
+    async fn delete(
+        &mut self,
+        table: &Table,
+        forms: &[Option<Format>],
+        items: &[Item<'_>],
+        tolerant: bool,
+    ) -> Result<(), ApplyError> {
+        let destination = &*table.destination;
+        let (name, layout) = self.stage(table, forms, &[], destination.key.len(), items).await?;
+        let found = layout.found(destination);
+        // The savepoint is for the second look: what was deleted is not there any more to be told from what never was.
+        let sql =
+            format!("SAVEPOINT pgrunbook_step; DELETE FROM {} AS t USING {name} AS s WHERE {found}", destination.name);
+        let deleted = affected(&self.run(&format!("to delete rows of {}", destination.shown), &sql).await?);
+        if deleted != items.len() as u64 && !tolerant {
+            self.run("to look again", "ROLLBACK TO SAVEPOINT pgrunbook_step").await?;
+            return Err(self.missing(destination, &name, &layout, items, "to be deleted").await);
+        }
+        self.run("to release a savepoint", "RELEASE SAVEPOINT pgrunbook_step").await.map(drop)
+    }
+
+    async fn update(
+        &mut self,
+        table: &Table,
+        forms: &[Option<Format>],
+        updated: BTreeMap<Vec<usize>, Vec<Item<'_>>>,
+        tolerant: bool,
+    ) -> Result<(), ApplyError> {
+        let destination = &*table.destination;
+        let careful = destination.may_collide || destination.always;
+        if !careful {
+            for (set, items) in updated {
+                let (name, layout) = self.stage(table, forms, &set, destination.key.len(), &items).await?;
+                let done = self
+                    .run(&format!("to update rows of {}", destination.shown), &layout.update(destination, &name))
+                    .await?;
+                if affected(&done) != items.len() as u64 && !tolerant {
+                    return Err(self.missing(destination, &name, &layout, &items, "to be updated").await);
+                }
+            }
+            return Ok(());
+        }
+        let mut staged = Vec::new();
+        for (set, items) in &updated {
+            let stage = self.stage(table, forms, set, destination.key.len(), items).await?;
+            staged.push((stage, items.as_slice(), set.clone()));
+        }
+        self.run("to set a savepoint", "SAVEPOINT pgrunbook_step").await?;
+        if !destination.always {
+            match self.update_staged(destination, &staged, tolerant).await {
+                Ok(()) => {
+                    return self.run("to release a savepoint", "RELEASE SAVEPOINT pgrunbook_step").await.map(drop);
+                }
+                Err(error) if collided(&error) => {
+                    self.run("to go back to a savepoint", "ROLLBACK TO SAVEPOINT pgrunbook_step").await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.rewrite(table, &staged, tolerant).await
+    }
+
+    async fn update_staged(
+        &self,
+        destination: &Destination,
+        staged: &[((String, Layout), &[Item<'_>], Vec<usize>)],
+        tolerant: bool,
+    ) -> Result<(), ApplyError> {
+        for ((name, layout), items, _) in staged {
+            let done = self
+                .run(&format!("to update rows of {}", destination.shown), &layout.update(destination, name))
+                .await?;
+            if affected(&done) != items.len() as u64 && !tolerant {
+                return Err(self.missing(destination, name, layout, items, "to be updated").await);
+            }
+        }
+        Ok(())
+    }
+
+    /// Updates as a deletion of all rows and an insertion of what they become. A savepoint `pgrunbook_step` is set; it is
+    /// released.
+    async fn rewrite(
+        &mut self,
+        table: &Table,
+        staged: &[((String, Layout), &[Item<'_>], Vec<usize>)],
+        tolerant: bool,
+    ) -> Result<(), ApplyError> {
+        let destination = &*table.destination;
+        let whole = self.whole(destination).await?;
+        for ((name, layout), items, set) in staged {
+            let becomes: Vec<String> = destination
+                .written
+                .iter()
+                .map(|at| match set.iter().position(|set| set == at) {
+                    Some(offset) => layout.value(destination, layout.key + offset),
+                    None => format!("t.{}", destination.columns[*at].name),
+                })
+                .chain(destination.extra.iter().map(|name| format!("t.{name}")))
+                .collect();
+            let sql = format!(
+                "INSERT INTO {whole} WITH gone AS (DELETE FROM {} AS t USING {name} AS s WHERE {} RETURNING {}) \
+                 SELECT * FROM gone",
+                destination.name,
+                layout.found(destination),
+                becomes.join(", ")
+            );
+            let done = self.run(&format!("to take rows of {} away", destination.shown), &sql).await?;
+            if affected(&done) != items.len() as u64 && !tolerant {
+                self.run("to look again", "ROLLBACK TO SAVEPOINT pgrunbook_step").await?;
+                return Err(self.missing(destination, name, layout, items, "to be updated").await);
+            }
+        }
+        let sql = format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT * FROM {whole}; RELEASE SAVEPOINT pgrunbook_step",
+            destination.name,
+            destination.all_names()
+        );
+        self.run(&format!("to put rows of {} back", destination.shown), &sql).await.map(drop).map_err(|error| {
+            conflict(destination, error, staged.first().and_then(|(_, items, _)| items.first()).map(|item| item.lsn))
+        })
+    }
+
+    async fn insert(&mut self, table: &Table, forms: &[Option<Format>], items: &[Item<'_>]) -> Result<(), ApplyError> {
+        let destination = &*table.destination;
+        let doing = format!("to insert rows into {}", destination.shown);
+        let lsn = items.last().map(|item| item.lsn);
+        let layout = Layout::new(destination, forms, &destination.written, 0);
+        if layout.columns.iter().any(|column| column.cast) {
+            let (name, layout) = self.stage(table, forms, &destination.written, 0, items).await?;
+            let values: Vec<String> = (0..layout.columns.len()).map(|at| layout.value(destination, at)).collect();
+            let sql = format!(
+                "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {name} AS s",
+                destination.name,
+                destination.written_names(),
+                values.join(", ")
+            );
+            return self.run(&doing, &sql).await.map(drop).map_err(|error| conflict(destination, error, lsn));
+        }
+        let sql = format!(
+            "COPY {} ({}) FROM STDIN {}",
+            destination.name,
+            destination.written_names(),
+            layout.format.option()
+        );
+        let rows = items.iter().map(|item| (None, *item));
+        self.copy(&doing, &sql, &layout, rows).await.map_err(|error| conflict(destination, error, lsn))
+    }
+
+    /// Rows without a key: as many of each as the batch took away, then as many as it added.
+    async fn bag(&mut self, table: &Table, pending: Pending) -> Result<(), ApplyError> {
+        let destination = &*table.destination;
+        let mut sorted: Vec<(Box<[u8]>, Counted)> =
+            pending.bag.into_iter().filter(|(_, counted)| counted.more != 0).collect();
+        sorted.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        let mut fewer = Vec::new();
+        let mut more = Vec::new();
+        for (_, counted) in &sorted {
+            let item = Item { found_by: &counted.row, row: &counted.row, lsn: counted.lsn };
+            if counted.more < 0 {
+                fewer.push((i32::try_from(-counted.more).unwrap_or(i32::MAX), item));
+            } else {
+                more.extend((0..counted.more).map(|_| item));
+            }
+        }
+        if !fewer.is_empty() {
+            let layout = Layout::new(destination, &pending.forms, &destination.written, destination.written.len());
+            let rows = fewer.iter().map(|(count, item)| (Some(*count), *item));
+            let name = self.staged(destination, &layout, rows).await?;
+            let wanted: u64 = fewer.iter().map(|(count, _)| u64::from(count.unsigned_abs())).sum();
+            let theirs: Vec<String> =
+                destination.written.iter().map(|at| format!("t.{}", destination.columns[*at].name)).collect();
+            let ours: Vec<String> = (0..layout.columns.len()).map(|at| layout.value(destination, at)).collect();
+            // A row's text form: NULLs are equal, and types without an equality (json) have one here; nothing that differs at
+            // all is taken for equal, as 1.0 and 1.00 would be by their type's. And texts can be joined by hash.
+            let as_text =
+                |columns: &[String]| format!("ROW({})::pg_catalog.text COLLATE pg_catalog.\"C\"", columns.join(", "));
+            let picked = format!(
+                "SELECT m.ctid, m.tableoid FROM (SELECT t.ctid, t.tableoid, s.n, \
+                 pg_catalog.row_number() OVER (PARTITION BY s.ctid) AS r FROM {} AS t JOIN {name} AS s ON {} = {}) AS m \
+                 WHERE m.r <= m.n",
+                destination.name,
+                as_text(&theirs),
+                as_text(&ours)
+            );
+            let sql = format!(
+                "SET LOCAL enable_hashjoin = on; \
+                 DELETE FROM {} AS t USING ({picked}) AS p WHERE t.ctid = p.ctid AND t.tableoid = p.tableoid",
+                destination.name
+            );
+            let done = self
+                .run(&format!("to delete rows of {}", destination.shown), &format!("SAVEPOINT pgrunbook_step; {sql}"))
+                .await?;
+            if affected(&done) != wanted {
+                let look = format!(
+                    "ROLLBACK TO SAVEPOINT pgrunbook_step; SELECT {} FROM {name} AS s WHERE s.n > \
+                     (SELECT count(*) FROM {} AS t WHERE {} = {}) LIMIT 1",
+                    as_text(&ours),
+                    destination.name,
+                    as_text(&theirs),
+                    as_text(&ours)
+                );
+                let answers = self.run("to look again", &look).await?;
+                let key = answers.last().and_then(|answer| answer.rows.first()?.first()?.clone()).unwrap_or_default();
+                let lsn = fewer.iter().map(|(_, item)| item.lsn).max().unwrap_or(self.lsn);
+                let what = "it is to be updated or deleted, and is not there (often enough)".to_owned();
+                return Err(ApplyError::Conflict { table: destination.shown.clone(), key, what, lsn });
+            }
+            self.run("to release a savepoint", "RELEASE SAVEPOINT pgrunbook_step; SET LOCAL enable_hashjoin = off")
+                .await?;
+        }
+        if more.is_empty() { Ok(()) } else { self.insert(table, &pending.forms, &more).await }
+    }
+
+    /// Which of the staged rows the destination does not have.
+    async fn missing(
+        &self,
+        destination: &Destination,
+        name: &str,
+        layout: &Layout,
+        items: &[Item<'_>],
+        what: &str,
+    ) -> ApplyError {
+        let columns: Vec<String> =
+            (0..layout.key).map(|at| format!("{}::pg_catalog.text", layout.value(destination, at))).collect();
+        let sql = format!(
+            "SELECT s.n, {} FROM {name} AS s WHERE NOT EXISTS (SELECT FROM {} AS t WHERE {}) ORDER BY s.n LIMIT 1",
+            columns.join(", "),
+            destination.name,
+            layout.found(destination)
+        );
+        let answers = match self.run("to look again", &sql).await {
+            Ok(answers) => answers,
+            Err(error) => return error,
+        };
+        let row = answers.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
+        let mut values = row.into_iter();
+        let at: Option<usize> = values.next().flatten().and_then(|n| n.parse().ok());
+        let item = at.and_then(|at| items.get(at));
+        let key: Vec<String> = destination
+            .key
+            .iter()
+            .zip(values)
+            .map(|(key, value)| {
+                format!("{}={}", destination.columns[key.column].name, value.unwrap_or_else(|| "NULL".to_owned()))
+            })
+            .collect();
+        ApplyError::Conflict {
+            table: destination.shown.clone(),
+            key: key.join(", "),
+            what: format!("it is {what}, and is not there"),
+            lsn: item.map_or(self.lsn, |item| item.lsn),
+        }
+    }
+
+    /// Brings rows into a temporary table: first what finds them, then what is set.
+    async fn stage(
+        &mut self,
+        table: &Table,
+        forms: &[Option<Format>],
+        set: &[usize],
+        key: usize,
+        items: &[Item<'_>],
+    ) -> Result<(String, Layout), ApplyError> {
+        let destination = &*table.destination;
+        let columns: Vec<usize> =
+            destination.key.iter().take(key).map(|key| key.column).chain(set.iter().copied()).collect();
+        let layout = Layout::new(destination, forms, &columns, key);
+        let rows = items.iter().enumerate().map(|(at, item)| (Some(i32::try_from(at).unwrap_or(i32::MAX)), *item));
+        let name = self.staged(destination, &layout, rows).await?;
+        Ok((name, layout))
+    }
+
+    async fn staged<'a>(
+        &mut self,
+        destination: &Destination,
+        layout: &Layout,
+        rows: impl Iterator<Item = (Option<i32>, Item<'a>)>,
+    ) -> Result<String, ApplyError> {
+        let selected: Vec<String> = layout
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(at, staged)| {
+                let cast = if staged.cast { "::pg_catalog.text" } else { "" };
+                format!("t.{}{cast} AS c{at}", destination.columns[staged.column].name)
+            })
+            .collect();
+        let select = std::iter::once("0 AS n".to_owned()).chain(selected).collect::<Vec<_>>().join(", ");
+        let name = self.ready(layout, &select, destination).await?;
+        let sql = format!("COPY {name} FROM STDIN {}", layout.format.option());
+        self.copy(&format!("to bring changes of {}", destination.shown), &sql, layout, rows).await?;
+        Ok(name)
+    }
+
+    /// A temporary table of all columns that the destination's table takes.
+    async fn whole(&mut self, destination: &Destination) -> Result<String, ApplyError> {
+        let layout = Layout {
+            table: destination.name.clone(),
+            format: Format::Binary,
+            columns: Vec::new(),
+            key: 0,
+            whole: true,
+        };
+        self.ready(&layout, &destination.all_names(), destination).await
+    }
+
+    /// An empty temporary table of this layout.
+    async fn ready(&mut self, layout: &Layout, select: &str, destination: &Destination) -> Result<String, ApplyError> {
+        let transaction = self.transaction;
+        if let Some(stage) = self.stages.get_mut(layout) {
+            let name = stage.name.clone();
+            let dirty = stage.used_in == transaction;
+            stage.used_in = transaction;
+            if dirty {
+                self.run("to empty a temporary table", &format!("TRUNCATE {name}")).await?;
+            }
+            return Ok(name);
+        }
+        let name = format!("pg_temp.pgrunbook_stage_{}", self.stages.len());
+        // Emptied when the transaction ends, without a catalog change each time, as TRUNCATE would make.
+        let sql = format!(
+            "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT {select} FROM {} AS t WITH NO DATA",
+            name.replace("pg_temp.", ""),
+            destination.name
+        );
+        self.run(&format!("to make a temporary table for {}", destination.shown), &sql).await?;
+        self.stages.insert(layout.clone(), Stage { name: name.clone(), used_in: transaction });
+        Ok(name)
+    }
+
+    async fn copy<'a>(
+        &self,
+        doing: &str,
+        sql: &str,
+        layout: &Layout,
+        rows: impl Iterator<Item = (Option<i32>, Item<'a>)>,
+    ) -> Result<(), ApplyError> {
+        let failed = |error: tokio_postgres::Error| self.failed(doing, self.session.error(&error));
+        let sink = self.session.client().copy_in::<_, Bytes>(sql).await.map_err(failed)?;
+        let mut sink = std::pin::pin!(sink);
+        let mut buffer = BytesMut::with_capacity(CHUNK + 4096);
+        layout.format.begin(&mut buffer);
+        for (count, item) in rows {
+            let cells = layout.columns.iter().enumerate().map(|(at, staged)| {
+                let row = if at < layout.key { item.found_by } else { item.row };
+                row.get(staged.column).unwrap_or(&Cell::Null)
+            });
+            layout.format.row(&mut buffer, cells, count);
+            if buffer.len() >= CHUNK {
+                sink.send(buffer.split().freeze()).await.map_err(failed)?;
+            }
+        }
+        layout.format.end(&mut buffer);
+        sink.send(buffer.freeze()).await.map_err(failed)?;
+        sink.finish().await.map_err(failed).map(drop)
+    }
+}
+
+impl Layout {
+    fn new(destination: &Destination, forms: &[Option<Format>], columns: &[usize], key: usize) -> Self {
+        let form = |column: usize| forms.get(column).copied().flatten();
+        let binary = columns.iter().any(|column| form(*column) == Some(Format::Binary));
+        let format = if binary { Format::Binary } else { Format::Text };
+        let columns = columns
+            .iter()
+            .map(|column| Staged { column: *column, cast: binary && form(*column) == Some(Format::Text) })
+            .collect();
+        Self { table: destination.name.clone(), format, columns, key, whole: false }
+    }
+
+    /// The value of the column at this place, with the destination's type.
+    fn value(&self, destination: &Destination, at: usize) -> String {
+        match self.columns.get(at) {
+            Some(Staged { column, cast: true }) => format!("s.c{at}::{}", destination.columns[*column].type_name),
+            _ => format!("s.c{at}"),
+        }
+    }
+
+    /// That a row `t` is the staged row `s`.
+    fn found(&self, destination: &Destination) -> String {
+        let parts: Vec<String> = destination
+            .key
+            .iter()
+            .enumerate()
+            .map(|(at, key)| {
+                format!("t.{} {} {}", destination.columns[key.column].name, key.equals, self.value(destination, at))
+            })
+            .collect();
+        parts.join(" AND ")
+    }
+
+    fn update(&self, destination: &Destination, name: &str) -> String {
+        let set: Vec<String> = (self.key..self.columns.len())
+            .map(|at| {
+                format!("{} = {}", destination.columns[self.columns[at].column].name, self.value(destination, at))
+            })
+            .collect();
+        let found = self.found(destination);
+        if set.is_empty() {
+            // Nothing but the key, or nothing that was sent: the row must be there all the same.
+            return format!("SELECT FROM {} AS t JOIN {name} AS s ON {found}", destination.name);
+        }
+        format!("UPDATE {} AS t SET {} FROM {name} AS s WHERE {found}", destination.name, set.join(", "))
+    }
+}
+
+impl Destination {
+    /// The columns that an update sets: what was sent and is not the key, which stays.
+    fn sets(&self, row: &Row) -> Vec<usize> {
+        let is_key = |at: usize| self.key.iter().any(|key| key.column == at);
+        self.written.iter().copied().filter(|at| !is_key(*at) && row.get(*at) != Some(&Cell::Unchanged)).collect()
+    }
+
+    fn written_names(&self) -> String {
+        self.written.iter().map(|at| self.columns[*at].name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    fn all_names(&self) -> String {
+        let written = self.written.iter().map(|at| self.columns[*at].name.as_str());
+        written.chain(self.extra.iter().map(String::as_str)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Rows of the last statement that changed or returned some.
+fn affected(answers: &[Answer]) -> u64 {
+    answers.last().map_or(0, |answer| answer.affected)
+}
+
+fn collided(error: &ApplyError) -> bool {
+    matches!(error, ApplyError::Postgres { source, .. }
+        if matches!(source.sqlstate(), Some(UNIQUE_VIOLATION | EXCLUSION_VIOLATION)))
+}
+
+/// An insertion that found a row in its place, as what it is: the server names the key in its DETAIL.
+fn conflict(destination: &Destination, error: ApplyError, lsn: Option<Lsn>) -> ApplyError {
+    let (true, Some(lsn)) = (collided(&error), lsn) else { return error };
+    match error {
+        ApplyError::Postgres { source: PgError::Server(server), .. } => {
+            let key = server.detail.clone().unwrap_or_default();
+            let what = format!("it is to be inserted, and another is in its place ({})", server.message);
+            ApplyError::Conflict { table: destination.shown.clone(), key, what, lsn }
+        }
+        error => error,
+    }
+}
