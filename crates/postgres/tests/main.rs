@@ -3,6 +3,7 @@
 
 #[path = "../../engine/tests/shared/journal_suite.rs"]
 mod journal_suite;
+mod apply;
 mod ledger;
 mod replication;
 mod relation;
