@@ -13,6 +13,7 @@ pub mod journal;
 pub mod ledger;
 pub mod lsn;
 pub mod options;
+pub mod pgbouncer;
 pub mod pgoutput;
 pub mod pooler;
 pub mod receiver;

@@ -158,7 +158,7 @@ impl Session {
     }
 }
 
-fn config(options: &ConnectOptions, application_name: &str) -> Config {
+pub(crate) fn config(options: &ConnectOptions, application_name: &str) -> Config {
     let mut config = Config::new();
     for host in &options.hosts {
         config.host(&host.host).port(host.port);

@@ -7,6 +7,7 @@ mod approve;
 pub mod audit;
 pub mod backup;
 pub mod breach;
+pub mod fence;
 mod http;
 pub mod isolation;
 pub mod migrate;

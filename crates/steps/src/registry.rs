@@ -9,7 +9,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, Ste
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
-use crate::{approve, audit, backup, http, isolation, migrate, notify, provision, restore, sh, source, sql, topology};
+use crate::{approve, audit, backup, fence, http, isolation, migrate, notify, provision, restore, sh, source, sql, topology};
 
 /// One kind of step.
 #[derive(Clone, Copy)]
@@ -41,6 +41,8 @@ pub const KINDS: &[Kind] = &[
     source::KIND,
     backup::KIND,
     restore::KIND,
+    fence::FENCE,
+    fence::UNFENCE,
     approve::KIND,
     http::KIND,
     sh::KIND,
