@@ -1,1 +1,2 @@
 //! The legacy schema's definitions, under another name.
+pub mod existing;

@@ -1,0 +1,296 @@
+//! Versions, settings, slots and WAL of both sides.
+
+use std::time::Instant;
+
+use pgrunbook_postgres::{Lsn, Session};
+
+use super::{Finding, Origin, Severity, TransferError, Wanted};
+use crate::backup::programs;
+
+/// What a server says of itself.
+pub(super) struct Facts {
+    pub version: u32,
+    pub role: String,
+    pub superuser: bool,
+    pub replication: bool,
+    pub database: String,
+    wal_level: String,
+    standby: bool,
+    slots_free: i64,
+    senders_free: i64,
+    /// Megabytes; negative where there is no limit.
+    slot_keep: i64,
+    idle_slot: String,
+    encoding: String,
+    collate: String,
+    /// The collation's version as it was recorded, and as the system's library has it now; 15 and later.
+    collation_recorded: String,
+    collation_actual: String,
+    data_directory: String,
+}
+
+/// <https://www.postgresql.org/docs/current/runtime-config-replication.html>
+const FACTS: &str = "SELECT pg_catalog.current_setting('server_version_num')::int / 10000,
+    CURRENT_USER::text, r.rolsuper,
+    r.rolsuper OR r.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_roles AS m WHERE m.rolname = 'rds_replication'
+        AND pg_catalog.pg_has_role(CURRENT_USER, m.oid, 'MEMBER')),
+    d.datname::text,
+    pg_catalog.current_setting('wal_level'),
+    pg_catalog.pg_is_in_recovery(),
+    pg_catalog.current_setting('max_replication_slots')::bigint
+        - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
+    pg_catalog.current_setting('max_wal_senders')::bigint
+        - (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender'),
+    (SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'),
+    coalesce(pg_catalog.current_setting('idle_replication_slot_timeout', true), '0'),
+    pg_catalog.pg_encoding_to_char(d.encoding)::text,
+    pg_catalog.concat_ws(' ', 'provider', coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c'), 'collate', d.datcollate,
+        'ctype', d.datctype, coalesce(pg_catalog.to_jsonb(d) ->> 'daticulocale', pg_catalog.to_jsonb(d) ->> 'datlocale')),
+    coalesce(pg_catalog.to_jsonb(d) ->> 'datcollversion', ''),
+    coalesce((SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'), '')
+FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r
+WHERE d.datname = pg_catalog.current_database() AND r.rolname = CURRENT_USER";
+
+/// Since 15.
+const COLLATION_NOW: &str = "SELECT coalesce(pg_catalog.pg_database_collation_actual_version(oid), '')
+FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+
+impl Facts {
+    pub async fn read(session: &Session) -> Result<Self, TransferError> {
+        let failed = |error: tokio_postgres::Error| session.error(&error);
+        let row = session.client().query_one(FACTS, &[]).await.map_err(failed)?;
+        let version = row.get::<_, i32>(0).unsigned_abs();
+        let collation_actual = match version {
+            15.. => session.value(COLLATION_NOW).await?,
+            _ => String::new(),
+        };
+        Ok(Self {
+            version,
+            role: row.get(1),
+            superuser: row.get(2),
+            replication: row.get(3),
+            database: row.get(4),
+            wal_level: row.get(5),
+            standby: row.get(6),
+            slots_free: row.get(7),
+            senders_free: row.get(8),
+            slot_keep: row.get(9),
+            idle_slot: row.get(10),
+            encoding: row.get(11),
+            collate: row.get(12),
+            collation_recorded: row.get(13),
+            collation_actual,
+            data_directory: row.get(14),
+        })
+    }
+}
+
+/// What the settings of both sides allow.
+pub(super) fn settings(from: &Facts, to: &Facts, wanted: &Wanted, findings: &mut Vec<Finding>) {
+    sender("source", from, findings);
+    if wanted.reverse {
+        sender("target", to, findings);
+    }
+    if to.standby && !wanted.reverse {
+        findings.push(standby("target", to));
+    }
+    for (side, facts) in [("source", from), ("target", to)] {
+        if facts.version < 14 {
+            let what = format!("It is PostgreSQL {}; 14 and later are supported.", facts.version);
+            findings
+                .push(Finding::new(Severity::Refuse, "version", server(side, facts), what).remedy("upgrade it first"));
+        }
+        if facts.collation_recorded != facts.collation_actual && facts.version >= 15 {
+            let what = format!(
+                "Its collation was made with version {} of the library, which now is {}: indexes on text may be out of order.",
+                facts.collation_recorded, facts.collation_actual
+            );
+            let remedy = format!("REINDEX DATABASE {0}; ALTER DATABASE {0} REFRESH COLLATION VERSION", facts.database);
+            findings.push(Finding::new(Severity::Warn, "collation-stale", server(side, facts), what).remedy(remedy));
+        }
+    }
+    if to.version < from.version {
+        let what = format!("It is PostgreSQL {}, older than the source's {}.", to.version, from.version);
+        findings.push(
+            Finding::new(Severity::Refuse, "target-older", server("target", to), what)
+                .remedy("upgrade the target: definitions of a newer version may not be understood"),
+        );
+    }
+    if wanted.structure == Origin::Create
+        && let Err(error) = programs::find("pg_dump", from.version)
+    {
+        let remedy = error.help.clone().unwrap_or_default();
+        findings
+            .push(Finding::new(Severity::Refuse, "no-pg-dump", "program pg_dump", format!("{error}.")).remedy(remedy));
+    }
+    encoding(from, to, findings);
+    if from.collate != to.collate {
+        let what = format!(
+            "It sorts by `{}`, and the source by `{}`: ORDER BY and LIKE may differ.",
+            to.collate, from.collate
+        );
+        findings.push(
+            Finding::new(Severity::Warn, "collation", server("target", to), what)
+                .remedy("if it matters, make the database with the source's locale, or columns with COLLATE"),
+        );
+    } else if from.collation_actual != to.collation_actual && !from.collation_actual.is_empty() {
+        let what = format!(
+            "Its collation library has version {}, the source's {}: some texts sort differently.",
+            to.collation_actual, from.collation_actual
+        );
+        findings.push(Finding::new(Severity::Note, "collation-version", server("target", to), what));
+    }
+}
+
+/// What a side needs from which changes are read.
+fn sender(side: &str, facts: &Facts, findings: &mut Vec<Finding>) {
+    let object = server(side, facts);
+    let mut add = |severity, code, what: String, remedy: &str| {
+        findings.push(Finding::new(severity, code, object.clone(), what).remedy(remedy));
+    };
+    if facts.standby {
+        add(Severity::Refuse, "standby", "It is a standby.".to_owned(), "name the primary");
+    }
+    if facts.wal_level != "logical" {
+        add(
+            Severity::Refuse,
+            "wal-level",
+            format!("wal_level is {}: changes cannot be read.", facts.wal_level),
+            "ALTER SYSTEM SET wal_level = logical, and restart the server",
+        );
+    }
+    if facts.slots_free < 1 {
+        add(
+            Severity::Refuse,
+            "no-slot",
+            "All replication slots are in use.".to_owned(),
+            "drop one that nobody needs, or raise max_replication_slots and restart the server",
+        );
+    }
+    if facts.senders_free < 1 {
+        add(
+            Severity::Refuse,
+            "no-walsender",
+            "All WAL senders are in use.".to_owned(),
+            "end one, or raise max_wal_senders and restart the server",
+        );
+    }
+    if facts.slot_keep < 0 {
+        add(
+            Severity::Warn,
+            "slot-keep-size",
+            "max_slot_wal_keep_size is not set: a slot that nobody reads can fill the disk.".to_owned(),
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '...' (a part of the free disk), and reload",
+        );
+    }
+    if !facts.idle_slot.starts_with('0') {
+        add(
+            Severity::Warn,
+            "idle-slot-timeout",
+            format!(
+                "idle_replication_slot_timeout is {}: after such a pause the slot is gone, and the copy begins anew.",
+                facts.idle_slot
+            ),
+            "ALTER SYSTEM SET idle_replication_slot_timeout = 0 until the transfer is complete, and reload",
+        );
+    }
+}
+
+fn standby(side: &str, facts: &Facts) -> Finding {
+    Finding::new(Severity::Refuse, "standby", server(side, facts), "It is a standby.").remedy("name the primary")
+}
+
+fn encoding(from: &Facts, to: &Facts, findings: &mut Vec<Finding>) {
+    if from.encoding == to.encoding {
+        return;
+    }
+    let (severity, what) = if to.encoding == "UTF8" && from.encoding != "SQL_ASCII" {
+        (
+            Severity::Warn,
+            format!(
+                "The source's texts are {} and are converted to UTF8: they take another number of bytes.",
+                from.encoding
+            ),
+        )
+    } else {
+        (
+            Severity::Refuse,
+            format!("Its encoding is {}, the source's {}: texts would not be the same.", to.encoding, from.encoding),
+        )
+    };
+    findings.push(
+        Finding::new(severity, "encoding", server("target", to), what)
+            .remedy("make the target's database with ENCODING 'UTF8'"),
+    );
+}
+
+pub(super) fn server(side: &str, facts: &Facts) -> String {
+    format!("{side} database {}", facts.database)
+}
+
+/// A position in the source's WAL, and when it was there.
+pub(super) struct WalMark {
+    lsn: Option<Lsn>,
+    at: Instant,
+}
+
+const POSITION: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+    ELSE pg_catalog.pg_current_wal_insert_lsn() END::text";
+
+impl WalMark {
+    pub async fn now(session: &Session) -> Result<Self, TransferError> {
+        let lsn = session.value(POSITION).await?.parse().ok();
+        Ok(Self { lsn, at: Instant::now() })
+    }
+}
+
+/// How long the source's slot can wait for us: its WAL rate since the mark, against the slot's limit and the free disk.
+pub(super) async fn wal_rate(
+    session: &Session,
+    facts: &Facts,
+    begun: WalMark,
+    wanted: &Wanted,
+    findings: &mut Vec<Finding>,
+) -> Result<(), TransferError> {
+    if wanted.measure.is_zero() {
+        return Ok(());
+    }
+    tokio::time::sleep(wanted.measure.saturating_sub(begun.at.elapsed())).await;
+    let ended = WalMark::now(session).await?;
+    let (Some(first), Some(last)) = (begun.lsn, ended.lsn) else { return Ok(()) };
+    let bytes = last.0.saturating_sub(first.0);
+    let seconds = ended.at.duration_since(begun.at).as_secs_f64();
+    if seconds <= 0.0 {
+        return Ok(());
+    }
+    let rate = bytes as f64 / seconds;
+    let limit = u64::try_from(facts.slot_keep).ok().map(|megabytes| (megabytes << 20, "max_slot_wal_keep_size"));
+    let room = [limit, free_disk(session, facts).map(|bytes| (bytes, "the free disk"))];
+    let Some((room, of)) = room.into_iter().flatten().min() else { return Ok(()) };
+    // An hour: less than a base copy of a big database takes, while which the spool may be slow.
+    if rate * 3600.0 > room as f64 {
+        let what = format!(
+            "It writes {:.1} MB of WAL a second: a slot that waits fills {of} ({} MB) in {:.0} minutes.",
+            rate / 1e6,
+            room / 1_000_000,
+            room as f64 / rate / 60.0
+        );
+        findings.push(
+            Finding::new(Severity::Warn, "wal-rate", server("source", facts), what)
+                .remedy("raise max_slot_wal_keep_size, free disk, or begin at a quieter hour"),
+        );
+    }
+    Ok(())
+}
+
+/// Free bytes where the source keeps its WAL: known only where its server is this machine.
+fn free_disk(session: &Session, facts: &Facts) -> Option<u64> {
+    let host = &session.options().hosts.first()?.host;
+    let here = host.starts_with('/') || matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
+    let folder = std::path::Path::new(&facts.data_directory);
+    if !here || !folder.is_absolute() {
+        return None;
+    }
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
