@@ -1,12 +1,9 @@
 //! From a slot through the spool to events, on real servers.
 
-
 use pgrunbook_postgres::pgoutput::{Cell, Change, Event, Old, Row};
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver, Stopped};
 use pgrunbook_postgres::replication::{CreateSlot, Replication, StreamOptions};
-use pgrunbook_postgres::slots::{
-    create_publication, drop_slot_if_ours,
-};
+use pgrunbook_postgres::slots::{create_publication, drop_slot_if_ours};
 use pgrunbook_postgres::spool::{Follow, Source, Spool, Writer};
 use pgrunbook_postgres::{ConnectOptions, Lsn, Session};
 

@@ -95,7 +95,7 @@ fn read(
     loop {
         // Seen before it is read: what comes meanwhile is not waited for.
         reader.look();
-        while let Some(record) = reader.next()? {
+        while let Some(record) = reader.read()? {
             match record {
                 Record::Message(_, data) => assembler.push(&data)?,
                 Record::Relation(data) => assembler.describe(&data)?,

@@ -48,7 +48,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`SpoolError::Damaged`], or the file system's.
-    pub fn next(&mut self) -> Result<Option<Record>, SpoolError> {
+    pub fn read(&mut self) -> Result<Option<Record>, SpoolError> {
         loop {
             match record::look(&self.buffer) {
                 Found::Whole(kind, lsn) => {
