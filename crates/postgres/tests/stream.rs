@@ -1,10 +1,16 @@
 //! From a slot through the spool to events, on real servers.
 
 use pgrunbook_postgres::pgoutput::{Cell, Change, Event, Old, Row};
+use std::path::Path;
+use std::time::Duration;
+
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver, Stopped};
 use pgrunbook_postgres::replication::{CreateSlot, Replication, StreamOptions};
-use pgrunbook_postgres::slots::{create_publication, drop_slot_if_ours};
-use pgrunbook_postgres::spool::{Follow, Source, Spool, Writer};
+use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
+use pgrunbook_postgres::slots::{
+    CreateSlotError, SlotBlocker, create_publication, create_slot, drop_slot_if_ours, slot_state,
+};
+use pgrunbook_postgres::spool::{Follow, Source, Spool, SpoolError, Writer};
 use pgrunbook_postgres::{ConnectOptions, Lsn, Session};
 
 use crate::replication::PATIENCE;
@@ -196,4 +202,405 @@ pub async fn changes_are_told(options: &ConnectOptions) {
 #[tokio::test]
 async fn every_kind_of_change_is_told() {
     changes_are_told(&crate::database().await).await;
+}
+
+/// Transactions that are sent before they end, with blocks of others between and parts that are rolled back.
+pub async fn streamed_transactions_are_told_at_their_commit(options: &ConnectOptions) {
+    let rig = Rig::new(options, "CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    let (first, second) =
+        (Session::connect(options, "1").await.unwrap(), Session::connect(options, "2").await.unwrap());
+    let rows =
+        |from: u32, to: u32| format!("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series({from}, {to}) g");
+    let (spool, receiver) = rig.receive().await;
+    first.execute("BEGIN").await.unwrap();
+    first.execute(&rows(1, 2000)).await.unwrap();
+    second.execute("BEGIN").await.unwrap();
+    second.execute(&rows(10_001, 12_000)).await.unwrap();
+    first.execute("SAVEPOINT a").await.unwrap();
+    first.execute(&rows(3001, 5000)).await.unwrap();
+    first.execute("ROLLBACK TO a").await.unwrap();
+    first.execute(&format!("SAVEPOINT b; {}; RELEASE b", rows(5001, 6000))).await.unwrap();
+    rig.writer.execute("INSERT INTO t VALUES (0, 'between')").await.unwrap();
+    // A third is begun, and given up.
+    rig.writer.execute(&format!("BEGIN; {}; ROLLBACK", rows(20_001, 22_000))).await.unwrap();
+    second.execute("COMMIT").await.unwrap();
+    first.execute(&rows(6001, 6001)).await.unwrap();
+    first.execute("COMMIT").await.unwrap();
+    let lines = rig.lines(&spool).await;
+    let told: Vec<&str> = lines.iter().map(|line| line.split(',').next().unwrap()).collect();
+    let insert = |id: u32| format!("insert t ({id}");
+    let transaction = |ids: Vec<u32>| {
+        let mut lines = vec!["begin".to_owned()];
+        lines.extend(ids.into_iter().map(insert));
+        lines.push("commit".to_owned());
+        lines
+    };
+    let expected = [
+        transaction(vec![0]),
+        transaction((10_001..=12_000).collect()),
+        transaction((1..=2000).chain(5001..=6001).collect()),
+    ]
+    .concat();
+    assert_eq!(told, expected);
+    // That they were sent before they ended is what was to be tried.
+    let sql = format!("SELECT stream_txns > 0 FROM pg_stat_replication_slots WHERE slot_name = '{}'", rig.what.slot);
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+    // Statistics come a moment later.
+    let seen = async { while rig.writer.value(&sql).await.unwrap() != "t" {} };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap();
+    rig.remove().await;
+}
+
+#[tokio::test]
+async fn order_is_by_commit_and_what_was_rolled_back_is_left_out() {
+    let options = crate::database().await;
+    let with_memory = ConnectOptions { options: Some("-c logical_decoding_work_mem=64kB".to_owned()), ..options };
+    streamed_transactions_are_told_at_their_commit(&with_memory).await;
+}
+
+#[tokio::test]
+async fn origin_of_a_transaction_is_told() {
+    let options = crate::database().await;
+    let origin = format!("from {}", options.database);
+    let work = format!(
+        "SELECT pg_replication_origin_create('{origin}');;
+        SELECT pg_replication_origin_session_setup('{origin}');;
+        INSERT INTO t VALUES (1);;
+        SELECT pg_replication_origin_session_reset();;
+        SELECT pg_replication_origin_drop('{origin}')"
+    );
+    let expected = format!("begin from {origin}\ninsert t (1)\ncommit");
+    check(&options, "CREATE TABLE t (id int PRIMARY KEY)", &work, &expected).await;
+}
+
+/// A transaction of many megabytes in one piece.
+#[tokio::test]
+async fn huge_transaction_is_told_whole() {
+    let options = crate::database().await;
+    let mut rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    rig.what.stream.streaming = pgrunbook_postgres::replication::Streaming::Off;
+    let (spool, receiver) = rig.receive().await;
+    let rows = 90_000;
+    let insert = format!("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, {rows}) g");
+    rig.writer.execute(&insert).await.unwrap();
+    rig.writer.execute("INSERT INTO t VALUES (0, 'after')").await.unwrap();
+    let lines = rig.lines(&spool).await;
+    assert_eq!(lines.len(), rows + 2 + 3);
+    assert_eq!(lines.last_chunk::<3>().unwrap(), &["begin", "insert t (0,after)", "commit"]);
+    // It is larger than a segment; those that follow begin another.
+    assert_eq!(segments(rig.folder.path()).len(), 2);
+    // And what came before is gone when it is no longer needed.
+    let end = spool.synced().borrow().lsn;
+    spool.prune(end).unwrap();
+    assert_eq!(segments(rig.folder.path()).len(), 1);
+    assert!(spool.bytes() < 1 << 20, "{}", spool.bytes());
+    assert!(matches!(spool.reader(rig.start), Err(SpoolError::Pruned { .. })));
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+    rig.remove().await;
+}
+
+fn segments(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "spool"));
+    paths.sort();
+    paths
+}
+
+/// What a stream of one-row transactions with rising numbers must look like.
+fn numbered(numbers: std::ops::Range<u32>) -> Vec<String> {
+    numbers.flat_map(|n| ["begin".to_owned(), format!("insert t ({n})"), "commit".to_owned()]).collect()
+}
+
+#[tokio::test]
+async fn killed_walsender_loses_and_doubles_nothing() {
+    let options = crate::database().await;
+    let rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (spool, receiver) = rig.receive().await;
+    let mut received = receiver.received();
+    let observer = Session::connect(&options, "observer").await.unwrap();
+    let name = &rig.what.application_name;
+    let kill =
+        format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication WHERE application_name = '{name}'");
+    for round in 0..5 {
+        // Connected again after the kill before.
+        let connected = received.wait_for(|received| received.connections > round);
+        tokio::time::timeout(PATIENCE, connected).await.unwrap().unwrap();
+        for n in 0..200 {
+            rig.writer.execute(&format!("INSERT INTO t VALUES ({})", round * 200 + n)).await.unwrap();
+            if n == 100 {
+                assert_eq!(observer.value(&kill).await.unwrap(), "1");
+            }
+        }
+    }
+    assert_eq!(rig.lines(&spool).await, numbered(0..1000));
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+    rig.remove().await;
+}
+
+#[tokio::test]
+async fn server_that_dies_and_comes_back_loses_and_doubles_nothing() {
+    let cluster = Sandbox::start(SandboxOptions::default()).await.unwrap();
+    let options = cluster.options();
+    let rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (spool, receiver) = rig.receive().await;
+    let mut received = receiver.received();
+    rig.writer.execute("INSERT INTO t VALUES (0)").await.unwrap();
+    // Some of it is streamed already when the server dies, and never ends.
+    rig.writer.execute("BEGIN; INSERT INTO t SELECT generate_series(100000, 200000)").await.unwrap();
+    cluster.kill().unwrap();
+    let lost = received.wait_for(|received| received.interrupted.is_some());
+    tokio::time::timeout(PATIENCE, lost).await.unwrap().unwrap();
+    cluster.restart().unwrap();
+    let rig = Rig { writer: Session::connect(&options, "writer").await.unwrap(), ..rig };
+    rig.writer.execute("INSERT INTO t VALUES (1)").await.unwrap();
+    assert_eq!(rig.lines(&spool).await, numbered(0..2));
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+}
+
+#[tokio::test]
+async fn reader_goes_on_from_any_commit() {
+    let options = crate::database().await;
+    let rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (spool, receiver) = rig.receive().await;
+    rig.writer.execute("INSERT INTO t VALUES (0)").await.unwrap();
+    rig.writer.execute("INSERT INTO t VALUES (1)").await.unwrap();
+    assert_eq!(rig.lines(&spool).await, numbered(0..2));
+    let mut follow = Follow::start(&spool, rig.start).unwrap();
+    let batch = tokio::time::timeout(PATIENCE, follow.next()).await.unwrap().unwrap().unwrap();
+    let ends: Vec<_> = batch
+        .events
+        .iter()
+        .filter_map(|event| if let Event::Commit(commit) = event { Some(commit.end_lsn) } else { None })
+        .collect();
+    assert_eq!(lines_from(&spool, ends[0]).await, numbered(1..2));
+    assert_eq!(lines_from(&spool, ends[1]).await, numbered(0..0));
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+    // The slot was told of all that is synced, and of no more.
+    let state = slot_state(&rig.writer, &rig.what.slot).await.unwrap().unwrap();
+    assert_eq!(state.confirmed, Some(spool.synced().borrow().lsn));
+    assert!(state.confirmed >= Some(ends[1]));
+    rig.remove().await;
+}
+
+#[tokio::test]
+async fn torn_tail_is_cut_off_and_received_again() {
+    let options = crate::database().await;
+    let rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (spool, receiver) = rig.receive().await;
+    rig.writer.execute("INSERT INTO t VALUES (0)").await.unwrap();
+    assert_eq!(rig.lines(&spool).await, numbered(0..1));
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+    drop(spool);
+    let file = segments(rig.folder.path()).pop().unwrap();
+    let length = std::fs::metadata(&file).unwrap().len();
+    for torn in [&b"half a record that was not synced"[..], &[0; 100], &[0xff; 3]] {
+        let mut writing = std::fs::OpenOptions::new().append(true).open(&file).unwrap();
+        std::io::Write::write_all(&mut writing, torn).unwrap();
+        let (spool, receiver) = rig.receive().await;
+        rig.mark().await;
+        let lines = lines_from(&spool, rig.start).await;
+        assert_eq!(lines, numbered(0..1));
+        assert!(matches!(receiver.stop().await, Stopped::Asked));
+    }
+    // A wrong byte in what was synced is no torn tail.
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[length as usize - 1] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    match Spool::open(rig.folder.path(), rig.source, rig.start).await {
+        Err(SpoolError::Damaged { path, offset, .. }) => assert!(path == file && offset < length, "{offset}"),
+        other => panic!("{:?}", other.err()),
+    }
+    let other = Source { system: 1, timeline: 1 };
+    let error = Spool::open(rig.folder.path(), other, rig.start).await.err().unwrap();
+    assert!(matches!(error, SpoolError::OtherSource { .. }), "{error}");
+    rig.remove().await;
+}
+
+#[tokio::test]
+async fn limits_stop_it_with_their_reason() {
+    let options = crate::database().await;
+    let mut rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    rig.what.limits = Limits { spool_soft: 20_000, spool_hard: 100_000, disk_free_min: 0 };
+    let (_spool, mut receiver) = rig.receive().await;
+    let mut received = receiver.received();
+    rig.writer.execute("INSERT INTO t SELECT generate_series(1, 10000)").await.unwrap();
+    let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();
+    assert!(matches!(stopped, Stopped::SpoolFull { bytes: 100_000.., limit: 100_000 }), "{stopped}");
+    assert!(received.borrow_and_update().slowed);
+    rig.what.limits = Limits { disk_free_min: u64::MAX, ..NO_LIMITS };
+    let (_spool, mut receiver) = rig.receive().await;
+    let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();
+    assert!(matches!(stopped, Stopped::DiskLow { limit: u64::MAX, .. }), "{stopped}");
+    rig.remove().await;
+}
+
+#[tokio::test]
+async fn slot_that_goes_or_went_on_without_us_stops_it() {
+    let options = crate::database().await;
+    let mut rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (spool, receiver) = rig.receive().await;
+    rig.writer.execute("INSERT INTO t VALUES (0)").await.unwrap();
+    assert_eq!(rig.lines(&spool).await, numbered(0..1));
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+    // Somebody else read on.
+    rig.writer.execute("INSERT INTO t VALUES (1)").await.unwrap();
+    let slot = &rig.what.slot;
+    let advance = format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())");
+    let free = async {
+        while let Err(error) = rig.writer.simple(&advance).await {
+            assert_eq!(error.sqlstate(), Some("55006"), "{error}");
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.unwrap();
+    let (_spool, mut receiver) = rig.receive().await;
+    let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();
+    assert!(matches!(stopped, Stopped::Gap { .. }), "{stopped}");
+    // Underneath a receiver at work: its walsender is ended, and the slot dropped.
+    rig.folder = tempfile::tempdir().unwrap();
+    rig.start = slot_state(&rig.writer, slot).await.unwrap().unwrap().confirmed.unwrap();
+    let (_spool, mut receiver) = rig.receive().await;
+    let mut received = receiver.received();
+    tokio::time::timeout(PATIENCE, received.wait_for(|received| received.connections == 1)).await.unwrap().unwrap();
+    assert!(drop_slot_if_ours(&rig.writer, slot).await.unwrap());
+    let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();
+    assert!(matches!(&stopped, Stopped::SlotMissing(name) if name == slot), "{stopped}");
+    assert!(!drop_slot_if_ours(&rig.writer, slot).await.unwrap());
+    let error = drop_slot_if_ours(&rig.writer, "somebodys").await.unwrap_err();
+    assert!(error.to_string().contains("is not pgrunbook's"), "{error}");
+}
+
+#[tokio::test]
+async fn invalidated_slot_stops_it() {
+    let settings =
+        vec![("max_slot_wal_keep_size".to_owned(), "1MB".to_owned()), ("wal_keep_size".to_owned(), "0".to_owned())];
+    let cluster = Sandbox::start(SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap();
+    let rig = Rig::new(&cluster.options(), "CREATE TABLE t (id int PRIMARY KEY)").await;
+    for _ in 0..4 {
+        rig.writer.execute("INSERT INTO t VALUES (1); DELETE FROM t; SELECT pg_switch_wal()").await.unwrap();
+    }
+    rig.writer.execute("CHECKPOINT").await.unwrap();
+    let (_spool, mut receiver) = rig.receive().await;
+    let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();
+    assert!(matches!(stopped, Stopped::SlotInvalidated { .. }), "{stopped}");
+    let state = slot_state(&rig.writer, &rig.what.slot).await.unwrap().unwrap();
+    assert_eq!(state.wal_status.as_deref(), Some("lost"));
+    // Another cluster does not fit the spool.
+    let other = Receive { connect: crate::cluster().await.options(), ..rig.what.clone() };
+    let (spool, writer) = rig.open().await;
+    let mut receiver = Receiver::start(spool, writer, other);
+    let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();
+    assert!(matches!(stopped, Stopped::OtherSource { .. }), "{stopped}");
+}
+
+/// A forgotten prepared transaction, and a session that has written, are named; no slot is left behind.
+pub async fn blocked_slot_names_who_is_in_the_way(options: &ConnectOptions) {
+    let (blocker, observer) =
+        (Session::connect(options, "blocker").await.unwrap(), Session::connect(options, "observer").await.unwrap());
+    let gid = format!("forgotten {}", options.database);
+    let slot = format!("pgrunbook_blocked_{}", options.database);
+    blocker.execute(&format!("BEGIN; CREATE TABLE forgotten (); PREPARE TRANSACTION '{gid}'")).await.unwrap();
+    let attempt = async |patience: Duration| {
+        let mut connection = Replication::connect(options, "maker").await.unwrap();
+        let pid = connection.backend_pid();
+        let error = create_slot(&mut connection, &observer, &slot, CreateSlot::default(), patience).await.unwrap_err();
+        drop(connection);
+        // The walsender was asked to cancel, and goes with what it was making.
+        let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+        let wait = async { while observer.value(&gone).await.unwrap() != "0" {} };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
+        assert_eq!(slot_state(&observer, &slot).await.unwrap(), None);
+        match error {
+            CreateSlotError::Blocked { blockers, .. } => blockers,
+            CreateSlotError::Postgres(error) => panic!("{error}"),
+        }
+    };
+    // A busy machine may need longer to come to where it waits.
+    let blocked = async || {
+        let mut patience = Duration::from_millis(300);
+        loop {
+            match attempt(patience).await {
+                nobody if nobody.is_empty() && patience < PATIENCE => patience *= 2,
+                found => return found,
+            }
+        }
+    };
+    let blockers = blocked().await;
+    assert!(matches!(&blockers[..], [SlotBlocker::Prepared { gid: named, .. }] if *named == gid), "{blockers:?}");
+    blocker.execute(&format!("ROLLBACK PREPARED '{gid}'")).await.unwrap();
+    blocker.execute("BEGIN; CREATE TABLE forgotten ()").await.unwrap();
+    let blockers = blocked().await;
+    let pid = blocker.backend_pid();
+    assert!(matches!(&blockers[..], [SlotBlocker::Session { pid: named, .. }] if *named == pid), "{blockers:?}");
+    blocker.execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test]
+async fn slot_is_not_waited_for_for_ever() {
+    // A cluster of its own: open transactions of other tests would be in the way too.
+    let cluster = Sandbox::start(SandboxOptions::default()).await.unwrap();
+    blocked_slot_names_who_is_in_the_way(&cluster.options()).await;
+}
+
+#[tokio::test]
+async fn stream_of_postgresql_14() {
+    streams_on(14).await;
+}
+
+#[tokio::test]
+async fn stream_of_postgresql_16() {
+    streams_on(16).await;
+}
+
+#[tokio::test]
+async fn stream_of_postgresql_17() {
+    streams_on(17).await;
+}
+
+#[tokio::test]
+async fn stream_of_postgresql_18() {
+    streams_on(18).await;
+}
+
+/// What differs between versions: how slots are made and described, protocol versions, and what is sent.
+async fn streams_on(major: u32) {
+    let settings = vec![("logical_decoding_work_mem".to_owned(), "64kB".to_owned())];
+    let options = SandboxOptions { major: Some(major), settings, ..SandboxOptions::default() };
+    let cluster = Sandbox::start(options).await.unwrap_or_else(|error| panic!("{error}: run scripts/need servers"));
+    crate::replication::snapshot_hand_off(&cluster.database("a").await.unwrap()).await;
+    changes_are_told(&cluster.database("b").await.unwrap()).await;
+    streamed_transactions_are_told_at_their_commit(&cluster.database("c").await.unwrap()).await;
+    blocked_slot_names_who_is_in_the_way(&cluster.database("d").await.unwrap()).await;
+    let maker = &cluster.database("e").await.unwrap();
+    let mut connection = Replication::connect(maker, "maker").await.unwrap();
+    assert_eq!(connection.major(), major);
+    let how = CreateSlot { failover: true, ..CreateSlot::default() };
+    connection.create_slot("pgrunbook_failover", how).await.unwrap();
+    let session = Session::connect(maker, "test").await.unwrap();
+    let failover =
+        "SELECT to_jsonb(s) ->> 'failover' FROM pg_replication_slots s WHERE slot_name = 'pgrunbook_failover'";
+    assert_eq!(session.value(failover).await.unwrap(), if major >= 17 { "true" } else { "" });
+    assert!(drop_slot_if_ours(&session, "pgrunbook_failover").await.unwrap());
+}
+
+#[tokio::test]
+async fn receiver_goes_on_in_another_process() {
+    let options = crate::database().await;
+    let rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;
+    for round in 0..3 {
+        let (spool, receiver) = rig.receive().await;
+        rig.writer.execute(&format!("INSERT INTO t VALUES ({round})")).await.unwrap();
+        let mut synced = spool.synced();
+        let lsn: Lsn = rig.writer.value("SELECT pg_current_wal_lsn()").await.unwrap().parse().unwrap();
+        let arrived = synced.wait_for(|synced| synced.lsn >= lsn);
+        tokio::time::timeout(PATIENCE, arrived).await.unwrap().unwrap();
+        // Dropped without a word, as by a crash.
+        drop(receiver);
+        let free =
+            async { while slot_state(&rig.writer, &rig.what.slot).await.unwrap().unwrap().active_pid.is_some() {} };
+        tokio::time::timeout(PATIENCE, free).await.unwrap();
+    }
+    let (spool, receiver) = rig.receive().await;
+    assert_eq!(rig.lines(&spool).await, numbered(0..3));
+    assert!(matches!(receiver.stop().await, Stopped::Asked));
+    rig.remove().await;
 }

@@ -4,6 +4,8 @@
 //! then in files, and told when their commit comes. What an aborted subtransaction did is left out then. Order is by
 //! commit and never by begin: a transaction that began first may commit last.
 //!
+//! Transactions without a change are not told; 14 sends one for each that concerns other tables only.
+//!
 //! Non-transactional logical messages are dropped: they belong to no transaction, and have no place in that order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -60,7 +62,7 @@ pub struct Assembler {
 #[derive(Debug)]
 enum State {
     Outside,
-    /// Begin came, and perhaps an Origin will.
+    /// Begin came, and no change yet.
     Begun(Begin),
     Inside,
     /// In a transaction that need not be told.
@@ -82,6 +84,8 @@ struct Streamed {
 
 /// A streamed transaction that is being told.
 struct Replay {
+    /// Until the first change comes.
+    begin: Option<Begin>,
     buffer: BytesMut,
     file: Option<File>,
     aborted: HashSet<u32>,
@@ -145,11 +149,6 @@ impl Assembler {
             return self.push_in_block(xid, data);
         }
         let message = self.decoder.decode(data)?;
-        if let State::Begun(_) = self.state
-            && !matches!(message, Message::Origin { .. })
-        {
-            self.tell_begin();
-        }
         match message {
             Message::Begin { commit_lsn, committed_at, xid } => {
                 if !matches!(self.state, State::Outside) {
@@ -171,7 +170,7 @@ impl Assembler {
             }
             Message::Commit(at) => {
                 match self.state {
-                    State::Skipping => self.reached(at.end_lsn),
+                    State::Skipping | State::Begun(_) => self.reached(at.end_lsn),
                     State::Inside => self.queue.push_back(Event::Commit(commit(&at))),
                     _ => return Err(AssembleError::Order("a commit without a begin")),
                 }
@@ -198,6 +197,7 @@ impl Assembler {
             }
             other => {
                 if let Some(change) = self.change(other)? {
+                    self.tell_begin();
                     match self.state {
                         State::Inside => self.queue.push_back(Event::Change(change)),
                         State::Skipping => {}
@@ -227,22 +227,29 @@ impl Assembler {
                     let message = decode(&data, true)?;
                     let aborted = xid_of(&message).is_some_and(|xid| replay.aborted.contains(&xid));
                     if !aborted && let Some(change) = self.change(message)? {
-                        return Ok(Some(Event::Change(change)));
+                        let begin = self.replay.as_mut().and_then(|replay| replay.begin.take());
+                        self.queue.extend(begin.map(Event::Begin));
+                        self.queue.push_back(Event::Change(change));
                     }
                 }
                 None => {
-                    let commit = replay.commit;
+                    let (empty, commit) = (replay.begin.is_some(), replay.commit);
                     self.replay = None;
                     self.reached(commit.end_lsn);
-                    return Ok(Some(Event::Commit(commit)));
+                    if !empty {
+                        return Ok(Some(Event::Commit(commit)));
+                    }
                 }
             }
         }
     }
 
+    /// The first change comes.
     fn tell_begin(&mut self) {
-        if let State::Begun(begin) = std::mem::replace(&mut self.state, State::Inside) {
+        if let State::Begun(begin) = &mut self.state {
+            let begin = std::mem::take(begin);
             self.queue.push_back(Event::Begin(begin));
+            self.state = State::Inside;
         }
     }
 
@@ -283,7 +290,7 @@ impl Assembler {
         };
         let (commit_lsn, committed_at) = (at.commit_lsn, at.committed_at);
         let origin = streamed.origin.take();
-        self.queue.push_back(Event::Begin(Begin { xid, commit_lsn, committed_at, origin }));
+        let begin = Some(Begin { xid, commit_lsn, committed_at, origin });
         let mut file = streamed.file.take();
         let failed = |source| AssembleError::Spill { folder: self.folder.clone(), source };
         let buffer = match &mut file {
@@ -293,7 +300,7 @@ impl Assembler {
             }
             None => BytesMut::from(Bytes::from(streamed.memory)),
         };
-        self.replay = Some(Replay { buffer, file, aborted: streamed.aborted, commit: commit(at) });
+        self.replay = Some(Replay { begin, buffer, file, aborted: streamed.aborted, commit: commit(at) });
         Ok(())
     }
 

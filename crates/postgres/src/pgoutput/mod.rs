@@ -111,7 +111,7 @@ pub enum Event {
 }
 
 /// A transaction begins, of which it is known that it was committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Begin {
     pub xid: u32,
     /// Where its commit record begins.

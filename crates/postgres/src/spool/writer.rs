@@ -234,7 +234,13 @@ impl Writer {
         self.whole = (self.offset + self.buffer.len() as u64, self.tracker.lsn);
         if self.whole.0 >= SEGMENT && self.tracker.is_outside() {
             let bytes = std::mem::take(&mut self.buffer);
-            self.shared.segments().note_end(self.whole.1);
+            {
+                let mut segments = self.shared.segments();
+                segments.note_end(self.whole.1);
+                if let Some(last) = segments.files.back_mut() {
+                    last.bytes = self.whole.0;
+                }
+            }
             self.ready.push(Command::Write { bytes, whole: self.whole });
             self.begin_segment(self.number + 1);
             let (begins, number) = (self.whole.1, self.number);
