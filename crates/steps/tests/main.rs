@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod bench;
 mod contract;
+mod copy;
 mod isolation;
 mod lost;
 mod migrate;

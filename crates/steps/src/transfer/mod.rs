@@ -9,3 +9,6 @@ pub mod structure;
 
 pub use error::TransferError;
 pub use finding::{Finding, Severity, accept, blocking, to_json, to_table};
+
+pub mod build;
+pub mod copy;
