@@ -157,7 +157,8 @@ impl Console {
         let address = options.address();
         let connector = tls::connector(&options.ssl)?;
         let attempt =
-            tokio::time::timeout(options.connect_timeout, config(&options, "pgrunbook:console").connect(connector)).await;
+            tokio::time::timeout(options.connect_timeout, config(&options, "pgrunbook:console").connect(connector))
+                .await;
         let (client, mut connection) = match attempt {
             Ok(result) => result.map_err(|error| PgError::of_connection(&error, &address))?,
             Err(_) => {
@@ -171,11 +172,8 @@ impl Console {
 
     /// One command of the console.
     async fn command(&self, text: &str) -> Result<Rows, PgError> {
-        let messages = self
-            .client
-            .simple_query(text)
-            .await
-            .map_err(|error| PgError::of_statement(&error, &self.address))?;
+        let messages =
+            self.client.simple_query(text).await.map_err(|error| PgError::of_statement(&error, &self.address))?;
         let mut rows = Rows { columns: Vec::new(), rows: Vec::new() };
         for message in messages {
             match message {
@@ -266,7 +264,8 @@ pub async fn pause(door: &Door, timeout: Duration) -> Result<bool, PoolerError> 
         Err(_) => {
             let asked = async { Console::connect(&door.console).await?.pools().await };
             let pools = asked.await.unwrap_or_default();
-            let active = pools.iter().filter(|pool| pool.database == door.database).map(|pool| pool.servers_active).sum();
+            let active =
+                pools.iter().filter(|pool| pool.database == door.database).map(|pool| pool.servers_active).sum();
             PoolerError::NotPaused {
                 name: door.name.clone(),
                 database: door.database.clone(),

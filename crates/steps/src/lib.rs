@@ -19,6 +19,7 @@ pub mod review;
 mod sh;
 pub mod source;
 pub mod sql;
+pub mod switch;
 pub mod topology;
 pub mod transfer;
 pub mod verify;

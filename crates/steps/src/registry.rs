@@ -9,7 +9,10 @@ use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, Ste
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
-use crate::{approve, audit, backup, fence, http, isolation, migrate, notify, provision, restore, sh, source, sql, topology};
+use crate::{
+    approve, audit, backup, fence, http, isolation, migrate, notify, provision, restore, sh, source, sql, switch,
+    topology,
+};
 
 /// One kind of step.
 #[derive(Clone, Copy)]
@@ -43,6 +46,7 @@ pub const KINDS: &[Kind] = &[
     restore::KIND,
     fence::FENCE,
     fence::UNFENCE,
+    switch::KIND,
     approve::KIND,
     http::KIND,
     sh::KIND,

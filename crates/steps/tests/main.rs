@@ -7,6 +7,7 @@ mod backup;
 mod bench;
 mod contract;
 mod copy;
+mod fence;
 mod isolation;
 mod lost;
 mod migrate;

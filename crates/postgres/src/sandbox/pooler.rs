@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_engine::process;
 
-use super::{RunAs, SandboxError, finished, free_port, path_of, signal, write_private};
+use super::{RunAs, SUPERUSER, SandboxError, finished, free_port, path_of, signal, write_private};
 use crate::options::{ConnectOptions, HostPort};
 
 /// When a server connection goes to the next client.
@@ -50,7 +50,7 @@ impl Pooler {
         let conf = format!(
             "[databases]\n* = host=127.0.0.1 port={server_port}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\n\
-             default_pool_size = 1\nmax_client_conn = 200\nlogfile = {}\npidfile = {}\n\
+             default_pool_size = 1\nmax_client_conn = 200\nadmin_users = {SUPERUSER}\nlogfile = {}\npidfile = {}\n\
              ignore_startup_parameters = extra_float_digits,options\nserver_tls_sslmode = disable\n",
             file("users"),
             file("log"),
@@ -88,6 +88,11 @@ impl Pooler {
     /// Another connection, led through it.
     pub fn through(&self, options: &ConnectOptions) -> ConnectOptions {
         ConnectOptions { hosts: vec![HostPort { host: "127.0.0.1".to_owned(), port: self.port }], ..options.clone() }
+    }
+
+    /// Its configuration file, for who changes where its databases lead.
+    pub fn ini(&self) -> PathBuf {
+        self.folder.join("conf")
     }
 
     /// Ends it now.

@@ -83,7 +83,9 @@ impl FenceError {
     fn help(&self) -> Option<String> {
         Some(match self {
             Self::Wish { .. } | Self::Server(_) | Self::Stopped { .. } => return None,
-            Self::NoTable { .. } => "check the schema's name, and that the connection goes to the right database".to_owned(),
+            Self::NoTable { .. } => {
+                "check the schema's name, and that the connection goes to the right database".to_owned()
+            }
             Self::Held { id, .. } => format!("go on with the run that set it, or lift it: pgrunbook fence drop {id}"),
             Self::Used { .. } => "give the fence another id".to_owned(),
             Self::NotOwner { .. } => {

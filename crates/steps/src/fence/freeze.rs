@@ -45,6 +45,8 @@ impl std::error::Error for Thaw {}
 enum State {
     /// By [`Freeze::begin`].
     Frozen(Undo),
+    /// By [`Freeze::claim`]: a switch is under way, and the budget's end does not matter any more.
+    Claimed(Undo),
     /// By whoever took the undo out.
     Thawing,
     /// By the undo's end.
@@ -60,6 +62,46 @@ struct Shared {
     budget: Duration,
     state: Mutex<State>,
     ended: watch::Sender<bool>,
+}
+
+/// A switch that is under way. Dropped without [`Claim::switched`], the freeze is undone: nothing was switched.
+#[derive(Debug)]
+pub struct Claim(Option<Freeze>);
+
+impl Claim {
+    /// It is switched. The freeze's length.
+    pub fn switched(mut self) -> Duration {
+        let Some(freeze) = self.0.take() else { return Duration::ZERO };
+        let after = freeze.settle_claim(true).unwrap_or_default();
+        freeze.0.ended.send_replace(true);
+        after
+    }
+
+    /// It was not switched: the undo runs now.
+    ///
+    /// # Errors
+    /// Never as long as this is the claim: the length, if the switch was made elsewhere.
+    pub async fn give_up(mut self) -> Result<Thaw, Duration> {
+        match self.0.take() {
+            Some(freeze) => {
+                freeze.settle_claim(false);
+                freeze.give_up().await
+            }
+            None => Err(Duration::ZERO),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(freeze) = self.0.take() {
+            freeze.settle_claim(false);
+            // Outside of a runtime there is nobody who could undo it: the process ends, and the fence stands.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move { freeze.run_undo(false).await });
+            }
+        }
+    }
 }
 
 /// A freeze that is under way. Clones are the same freeze; dropping them all does not end it.
@@ -78,6 +120,14 @@ static CURRENT: Mutex<BTreeMap<String, Freeze>> = Mutex::new(BTreeMap::new());
 /// The freeze of a schema that is under way in this process, or ended last.
 pub fn current(schema: &str) -> Option<Freeze> {
     lock(&CURRENT).get(schema).cloned()
+}
+
+/// Forgets how an earlier freeze of a schema ended, if it has: one that is under way stays.
+pub(super) fn forget(schema: &str) {
+    let mut current = lock(&CURRENT);
+    if current.get(schema).is_some_and(|freeze| *freeze.0.ended.borrow()) {
+        current.remove(schema);
+    }
 }
 
 /// A panic elsewhere must not keep writers out.
@@ -121,33 +171,69 @@ impl Freeze {
         self.0.clock.instant().saturating_duration_since(self.0.begun)
     }
 
-    /// The switch is made: the budget does not matter any more. The freeze's length. Safe to call again.
+    /// The switch begins: from here on the budget's end undoes nothing, so that writers are never let go in the middle of it.
+    /// `None`: another switch was made before.
     ///
     /// # Errors
     /// [`Thaw`] if the undo came first; it is waited for, so that nothing is half undone when this returns.
-    pub async fn disarm(&self) -> Result<Duration, Thaw> {
-        let disarmed = {
-            let mut state = lock(&self.0.state);
-            match &*state {
-                State::Frozen(_) => {
-                    let after = self.elapsed();
-                    *state = State::Disarmed(after);
-                    Some(after)
+    pub async fn claim(&self) -> Result<Option<Claim>, Thaw> {
+        loop {
+            {
+                let mut state = lock(&self.0.state);
+                match std::mem::replace(&mut *state, State::Thawing) {
+                    State::Frozen(undo) => {
+                        *state = State::Claimed(undo);
+                        return Ok(Some(Claim(Some(self.clone()))));
+                    }
+                    other => *state = other,
                 }
-                State::Disarmed(after) => Some(*after),
-                State::Thawing | State::Thawed(_) => None,
+                if let State::Disarmed(_) = &*state {
+                    return Ok(None);
+                }
             }
-        };
-        match disarmed {
-            Some(after) => {
-                self.0.ended.send_replace(true);
-                Ok(after)
+            self.has_ended().await;
+            if let Some(thaw) = self.ended() {
+                return Err(thaw);
             }
-            None => Err(self.thawed().await),
         }
     }
 
-    /// Gives the freeze up now: the undo runs, unless it was disarmed. `Err`: it was disarmed.
+    /// The switch is made: the budget does not matter any more. The freeze's length. Safe to call again.
+    ///
+    /// # Errors
+    /// As [`Freeze::claim`].
+    pub async fn disarm(&self) -> Result<Duration, Thaw> {
+        if let Some(claim) = self.claim().await? {
+            return Ok(claim.switched());
+        }
+        match &*lock(&self.0.state) {
+            State::Disarmed(after) => Ok(*after),
+            _ => Ok(self.elapsed()),
+        }
+    }
+
+    /// From [`Freeze::claim`] to the end: what was claimed is switched, or thawed.
+    fn settle_claim(&self, switched: bool) -> Option<Duration> {
+        let mut state = lock(&self.0.state);
+        match std::mem::replace(&mut *state, State::Thawing) {
+            State::Claimed(undo) if switched => {
+                let after = self.elapsed();
+                *state = State::Disarmed(after);
+                drop(undo);
+                Some(after)
+            }
+            State::Claimed(undo) => {
+                *state = State::Frozen(undo);
+                None
+            }
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Gives the freeze up now: the undo runs, unless it was disarmed. A switch that is under way is waited for.
     ///
     /// # Errors
     /// How long the freeze took, if the switch was made.
@@ -155,10 +241,12 @@ impl Freeze {
         // On a task of its own: the undo goes on if the caller is dropped.
         let this = self.clone();
         let _ = tokio::spawn(async move { this.run_undo(false).await }).await;
-        if let State::Disarmed(after) = &*lock(&self.0.state) {
-            return Err(*after);
+        self.has_ended().await;
+        match &*lock(&self.0.state) {
+            State::Thawed(thaw) => Ok(thaw.clone()),
+            State::Disarmed(after) => Err(*after),
+            State::Frozen(_) | State::Claimed(_) | State::Thawing => unreachable!("it ended"),
         }
-        Ok(self.thawed().await)
     }
 
     /// How it ended, if it was undone.
@@ -195,10 +283,5 @@ impl Freeze {
         let mut ended = self.0.ended.subscribe();
         // The sender lives as long as this.
         let _ = ended.wait_for(|ended| *ended).await;
-    }
-
-    async fn thawed(&self) -> Thaw {
-        self.has_ended().await;
-        self.ended().expect("it ended and was not disarmed, so it was undone")
     }
 }

@@ -181,8 +181,12 @@ fn lockable(session: &Session, wish: &Fence, found: &Found) -> Result<(), FenceE
         return Err(FenceError::NoTable { schema: wish.schema.clone(), missing });
     }
     // DROP TRIGGER is the owner's, so that a fence that could not be lifted is never set.
-    let others: Vec<String> =
-        found.tables.iter().filter(|table| !table.owned).map(|table| format!("{} (of {})", table.sql(), table.owner)).collect();
+    let others: Vec<String> = found
+        .tables
+        .iter()
+        .filter(|table| !table.owned)
+        .map(|table| format!("{} (of {})", table.sql(), table.owner))
+        .collect();
     if wish.by == By::Triggers && !others.is_empty() {
         return Err(FenceError::NotOwner { role: session.options().user.clone(), tables: others });
     }
@@ -212,7 +216,8 @@ async fn attempt(session: &Session, wish: &Fence, found: &Found) -> Result<Attem
     // From here on writers wait. What was prepared before the locks may be stale by now.
     session.execute("SET LOCAL statement_timeout = 0").await?;
     let now = tables(session, &wish.schema, &wish.tables).await?;
-    if now != *found {
+    // Another operator may have been faster, and held the locks that this one waited for.
+    if now != *found || held(session, &wish.schema).await?.is_some() {
         session.execute("ROLLBACK").await?;
         return Ok(Attempt::Moved(now));
     }

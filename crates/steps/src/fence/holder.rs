@@ -147,7 +147,9 @@ mod tests {
             query: Some(shortened(&format!("UPDATE notes\n   SET body = '{}'", "ä".repeat(90)))),
         };
         let text = session.to_string();
-        assert!(text.starts_with("pid 4711 (user `app`; application `psql`; idle in transaction for 12 min; query `UPDATE notes SET"));
+        assert!(text.starts_with(
+            "pid 4711 (user `app`; application `psql`; idle in transaction for 12 min; query `UPDATE notes SET"
+        ));
         assert!(text.ends_with("ä...`)"), "{text}");
         let prepared =
             Holder::Prepared { gid: "it's".to_owned(), owner: "app".to_owned(), prepared_for: Duration::from_secs(3) };

@@ -22,7 +22,7 @@ mod table;
 pub mod freeze;
 
 pub use error::FenceError;
-pub use freeze::{Freeze, Thaw};
+pub use freeze::{Claim, Freeze, Thaw};
 pub use guard::{By, Fence, Fenced, Patience, fence};
 pub use holder::Holder;
 pub use lift::{Lift, Lifted, unfence};

@@ -28,7 +28,8 @@ impl Grant {
     /// The statement that gives it again.
     fn sql(&self) -> String {
         let column = self.column.as_ref().map_or_else(String::new, |column| format!(" ({})", ident(column)));
-        let option = if self.grantable && self.grantee.as_ref() != Some(&self.owner) { " WITH GRANT OPTION" } else { "" };
+        let option =
+            if self.grantable && self.grantee.as_ref() != Some(&self.owner) { " WITH GRANT OPTION" } else { "" };
         let grant = format!("GRANT {}{column} ON {} TO {}{option}", self.privilege, self.table, self.to());
         if self.grantor == self.owner {
             return grant;
@@ -111,8 +112,11 @@ pub(super) async fn taken(session: &Session, found: &Found) -> Result<(String, V
 /// Gives back what a fence took; inside its transaction. What cannot be given (a role is gone) is told.
 pub(super) async fn given_back(session: &Session, id: &str) -> Result<Vec<String>, PgError> {
     let answers = session
-        .simple(&format!("SELECT u.one FROM pgrunbook.fence AS f, pg_catalog.unnest(f.undo) WITH ORDINALITY AS u(one, at)
-             WHERE f.id = {} ORDER BY u.at", literal(id)))
+        .simple(&format!(
+            "SELECT u.one FROM pgrunbook.fence AS f, pg_catalog.unnest(f.undo) WITH ORDINALITY AS u(one, at)
+             WHERE f.id = {} ORDER BY u.at",
+            literal(id)
+        ))
         .await?;
     let mut failed = Vec::new();
     let rows = answers.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default();

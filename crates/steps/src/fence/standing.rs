@@ -103,7 +103,10 @@ pub enum Standing {
     Unfenced,
     Fenced(Box<Held>),
     /// Recorded and not whole, or triggers without a record; and what is wrong. [`super::unfence`] repairs it.
-    Broken { held: Option<Box<Held>>, why: Vec<String> },
+    Broken {
+        held: Option<Box<Held>>,
+        why: Vec<String>,
+    },
 }
 
 const HELD: &str = "SELECT f.id, f.schema, f.kind, f.message, pg_catalog.array_to_string(f.tables, pg_catalog.chr(1)), f.run,
@@ -172,7 +175,8 @@ pub(super) struct Trigger {
 }
 
 /// Every trigger that calls the refusing function. `tgparentid`: clones on partitions are not ours to count (none are made).
-const TRIGGERS: &str = "SELECT t.tgrelid::pg_catalog.int8, t.tgname, t.tgtype::pg_catalog.int4, t.tgenabled::text, t.tgqual IS NULL
+const TRIGGERS: &str =
+    "SELECT t.tgrelid::pg_catalog.int8, t.tgname, t.tgtype::pg_catalog.int4, t.tgenabled::text, t.tgqual IS NULL
 FROM pg_catalog.pg_trigger AS t
 WHERE t.tgfoid = pg_catalog.to_regprocedure('pgrunbook.refuse_write()')::oid AND NOT t.tgisinternal";
 

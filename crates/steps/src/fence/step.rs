@@ -18,8 +18,11 @@ use super::{Freeze, freeze, table};
 use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::workplace::Workplace;
 
-const SCHEMA: FieldSpec =
-    FieldSpec { name: "schema", about: "The schema whose tables are meant; `public` if nothing is said.", required: false };
+const SCHEMA: FieldSpec = FieldSpec {
+    name: "schema",
+    about: "The schema whose tables are meant; `public` if nothing is said.",
+    required: false,
+};
 
 const POOLERS: FieldSpec = FieldSpec {
     name: "poolers",
@@ -200,6 +203,7 @@ impl Freezing {
         let session = Session::connect(&self.options, &name).await.map_err(PgError::into_step_error)?;
         // Made before the first client waits.
         standing::install(&session).await?;
+        freeze::forget(&self.wish.schema);
         let guard = self.budget.map(|budget| {
             let (this, operator) = (self.clone(), cx.operator.to_owned());
             let undo: freeze::Undo = Box::new(move || Box::pin(async move { this.thaw(&operator).await }));
@@ -356,11 +360,12 @@ impl Step for FenceStep {
             summary: format!("have {} table(s) of `{}` refuse writes", found.tables.len(), wish.schema),
             ..Change::default()
         };
-        change.locks =
-            found.tables.iter().map(|table| (table.sql(), "SHARE ROW EXCLUSIVE".to_owned())).collect();
+        change.locks = found.tables.iter().map(|table| (table.sql(), "SHARE ROW EXCLUSIVE".to_owned())).collect();
         change.details.push(format!("writers read: {}", wish.message));
         for door in &self.freezing.doors {
-            change.details.push(format!("PAUSE {} on pooler `{}`, until a switch or the undo", door.database, door.name));
+            change
+                .details
+                .push(format!("PAUSE {} on pooler `{}`, until a switch or the undo", door.database, door.name));
         }
         match self.freezing.budget {
             Some(budget) => change.details.push(format!("all is undone if no switch is made within {budget:?}")),
@@ -512,14 +517,21 @@ impl Step for LiftStep {
         change.summary = match standing {
             Standing::Unfenced => format!("lift the fence of `{}`, which has none now", self.schema),
             Standing::Fenced(held) => {
-                format!("let writers go on in {} table(s) of `{}`, fenced since {}", held.tables.len(), held.schema, held.since)
+                format!(
+                    "let writers go on in {} table(s) of `{}`, fenced since {}",
+                    held.tables.len(),
+                    held.schema,
+                    held.since
+                )
             }
             Standing::Broken { why, .. } => {
                 change.warnings.extend(why);
                 format!("lift what is left of the fence of `{}`", self.schema)
             }
         };
-        change.details.extend(self.doors.iter().map(|door| format!("RESUME {} on pooler `{}`", door.database, door.name)));
+        change
+            .details
+            .extend(self.doors.iter().map(|door| format!("RESUME {} on pooler `{}`", door.database, door.name)));
         Ok(change)
     }
 
