@@ -46,12 +46,22 @@ impl Pooler {
             PoolMode::Transaction => "transaction",
         };
         let file = |name: &str| folder.join(name).display().to_string();
-        // One server connection for each user and database: two clients then certainly share it.
+        // One server connection for each user and database: two clients then certainly share it. A server that was away is
+        // tried again after a second, and not after the fifteen that are the default.
         let conf = format!(
             "[databases]\n* = host=127.0.0.1 port={server_port}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\n\
-             default_pool_size = 1\nmax_client_conn = 200\nadmin_users = {SUPERUSER}\nlogfile = {}\npidfile = {}\n\
-             ignore_startup_parameters = extra_float_digits,options\nserver_tls_sslmode = disable\n",
+             default_pool_size = 1
+max_client_conn = 200
+admin_users = {SUPERUSER}
+logfile = {}
+pidfile = {}
+\
+             ignore_startup_parameters = extra_float_digits,options
+server_tls_sslmode = disable
+\
+             server_login_retry = 1
+",
             file("users"),
             file("log"),
             file("pid")
