@@ -42,6 +42,7 @@ pub const KINDS: &[Kind] = &[
     provision::KIND,
     isolation::KIND,
     source::KIND,
+    source::CHECK,
     backup::KIND,
     restore::KIND,
     fence::FENCE,

@@ -13,6 +13,7 @@ mod lost;
 mod migrate;
 mod preflight;
 mod source;
+mod source_back;
 mod sql;
 mod structure;
 mod topology;

@@ -33,14 +33,14 @@ chain = ["db/source"]
 "#;
 
 /// A project with sources, and a database with everything but them.
-struct Sx {
-    bench: Bench,
-    land: Land,
+pub struct Sx {
+    pub bench: Bench,
+    pub land: Land,
     topology: Topology,
 }
 
 impl Sx {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let sx = Self::bare().await;
         sx.land.apply(&sx.topology).await.unwrap();
         sx
@@ -81,7 +81,7 @@ impl Sx {
         (done, outcome)
     }
 
-    async fn add(&self, id: &str) -> Result<Bootstrapped, StepError> {
+    pub async fn add(&self, id: &str) -> Result<Bootstrapped, StepError> {
         let (done, outcome) = self.add_as(&self.bench.database, id).await;
         outcome.map(|()| done)
     }
@@ -90,7 +90,7 @@ impl Sx {
         self.add(id).await.unwrap_err()
     }
 
-    async fn lookup(&self, id: &str) -> Result<String, String> {
+    pub async fn lookup(&self, id: &str) -> Result<String, String> {
         let found = source::lookup(&self.land.session, &self.topology, id).await;
         found.map(|name| name.to_string()).map_err(|error| error.to_string())
     }
@@ -106,7 +106,7 @@ impl Sx {
         self.land.value("SELECT string_agg(source_id || '=' || schema_name, ' ' ORDER BY 1) FROM shared.sources").await
     }
 
-    async fn schemas(&self) -> String {
+    pub async fn schemas(&self) -> String {
         let asked = "SELECT coalesce(string_agg(nspname, ' ' ORDER BY nspname), '') FROM pg_namespace
                      WHERE starts_with(nspname, 'src_')";
         self.land.value(asked).await

@@ -263,9 +263,9 @@ impl Link {
             (
                 // Which side it was is read off the row's own table.
                 format!(
-                    "INSERT INTO {log} (key, writer, seq, value) VALUES ($1, $2, $3, $4) ON CONFLICT (key) DO NOTHING
+                    "INSERT INTO {log} AS l (key, writer, seq, value) VALUES ($1, $2, $3, $4) ON CONFLICT (key) DO NOTHING
                      RETURNING pg_catalog.concat_ws(':', pg_catalog.current_database(), pg_catalog.current_setting('port'),
-                         (SELECT c.relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class AS c WHERE c.oid = tableoid))"
+                         (SELECT c.relnamespace::pg_catalog.regnamespace FROM pg_catalog.pg_class AS c WHERE c.oid = l.tableoid))"
                 ),
                 vec![Type::TEXT, Type::INT4, Type::INT8, Type::TEXT],
             ),

@@ -108,19 +108,13 @@ async fn a_switch_is_told_by_the_sides_themselves() {
          CREATE TRIGGER fence BEFORE INSERT ON writer_log EXECUTE FUNCTION fence()",
     )
     .await;
-    let dump = std::process::Command::new("sh")
-        .args(["-c", "psql -X -q -d \"$OLD\" -c \"COPY $TABLE TO STDOUT\" | psql -X -q -d \"$NEW\" -c \"COPY health.$TABLE FROM STDIN\""])
-        .envs([("OLD", url(&old)), ("NEW", url(&new))])
-        .env("TABLE", "writer_log")
-        .status()
-        .unwrap();
-    assert!(dump.success());
-    let rows = std::process::Command::new("sh")
-        .args(["-c", "psql -X -q -d \"$OLD\" -c \"COPY writer_row TO STDOUT\" | psql -X -q -d \"$NEW\" -c \"COPY health.writer_row FROM STDIN\""])
-        .envs([("OLD", url(&old)), ("NEW", url(&new))])
-        .status()
-        .unwrap();
-    assert!(rows.success());
+    for table in ["writer_log", "writer_row"] {
+        let pipe = format!(
+            "psql -X -q -d \"$OLD\" -c 'COPY {table} TO STDOUT' | psql -X -q -d \"$NEW\" -c 'COPY health.{table} FROM STDIN'"
+        );
+        let urls = [("OLD", url(&old)), ("NEW", url(&new))];
+        assert!(std::process::Command::new("sh").args(["-c", &pipe]).envs(urls).status().unwrap().success());
+    }
     writers.switch_to(place(&new, Some("health"), false));
     writers.wait_for(200, SOON).await;
     let history = writers.stop().await;

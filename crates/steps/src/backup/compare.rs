@@ -46,6 +46,14 @@ const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c
 /// # Errors
 /// If a table cannot be read: a backup that is not seen whole is not verified.
 pub async fn sums(session: &Session, without: &[String]) -> Result<Vec<TableSum>, StepError> {
+    sums_of(session, &[], without).await
+}
+
+/// The same of the tables in these schemas alone; of all if none is named.
+///
+/// # Errors
+/// As [`sums`].
+pub async fn sums_of(session: &Session, schemas: &[String], without: &[String]) -> Result<Vec<TableSum>, StepError> {
     let read = |error: PgError| error.into_step_error();
     // Row level security would hide rows in silence; the texts of values depend on these settings.
     session
@@ -60,6 +68,9 @@ pub async fn sums(session: &Session, without: &[String]) -> Result<Vec<TableSum>
     for row in tables.last().map(|answer| answer.rows.as_slice()).unwrap_or_default() {
         let name = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
         let (schema, relation) = (name(0), name(1));
+        if !schemas.is_empty() && !schemas.contains(&schema) {
+            continue;
+        }
         if without.iter().any(|table| *table == relation || *table == format!("{schema}.{relation}")) {
             continue;
         }

@@ -10,8 +10,10 @@ use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::compare::{TableSum, compare, sums};
+use super::compare::{TableSum, compare, sums_of};
 use super::programs::{Audience, call, find};
+use crate::source::Snapshot;
+use crate::topology::Topology;
 
 /// How a backup is proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -54,6 +56,40 @@ pub async fn dump(
     application_name: &str,
     audience: Audience<'_>,
 ) -> Result<Dump, StepError> {
+    dump_at(source, path, options, None, application_name, audience).await
+}
+
+/// Dumps one source: its schema, and in a file [`beside`] its row in the mapping and how far its chains have come, all as of
+/// one moment. `options` names no schemas.
+///
+/// # Errors
+/// As [`dump`]; if there is no such source.
+pub async fn dump_source(
+    source: &ConnectOptions,
+    path: &Path,
+    options: &DumpOptions,
+    (topology, id): (&Topology, &str),
+    application_name: &str,
+    audience: Audience<'_>,
+) -> Result<Dump, StepError> {
+    dump_at(source, path, options, Some((topology, id)), application_name, audience).await
+}
+
+/// The file beside a dump that says which source it is of.
+pub fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".source.json");
+    name.into()
+}
+
+async fn dump_at(
+    source: &ConnectOptions,
+    path: &Path,
+    options: &DumpOptions,
+    one: Option<(&Topology, &str)>,
+    application_name: &str,
+    audience: Audience<'_>,
+) -> Result<Dump, StepError> {
     let session = Session::connect(source, application_name).await.map_err(PgError::into_step_error)?;
     let read = |error: PgError| error.into_step_error();
     let facts = session
@@ -70,6 +106,12 @@ pub async fn dump(
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await.map_err(read)?;
     let snapshot = session.value("SELECT pg_catalog.pg_export_snapshot()").await.map_err(read)?;
 
+    let whose = match one {
+        Some((topology, id)) => Some(Snapshot::read(&session, topology, id).await?),
+        None => None,
+    };
+    let schemas = whose.as_ref().map_or_else(|| options.schemas.clone(), |whose| vec![whose.schema.clone()]);
+
     let partial = partial(path);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| cannot("made", folder, &error))?;
@@ -84,7 +126,7 @@ pub async fn dump(
         "--no-password".to_owned(),
         "--lock-wait-timeout=30s".to_owned(),
     ];
-    arguments.extend(options.schemas.iter().map(|schema| format!("--schema={}", pattern(schema))));
+    arguments.extend(schemas.iter().map(|schema| format!("--schema={}", pattern(schema))));
     arguments.extend(options.exclude_data.iter().map(|table| format!("--exclude-table-data={table}")));
     let program = find("pg_dump", major)?;
     fault::pass(Point::BeforeEffect);
@@ -96,7 +138,7 @@ pub async fn dump(
         .fact("entries", entries)
         .fact("verified", if options.verify == Verify::List { "list" } else { "restore" });
     if options.verify == Verify::Restore {
-        let wanted = sums(&session, &options.exclude_data).await?;
+        let wanted = sums_of(&session, &schemas, &options.exclude_data).await?;
         let roles = policy_roles(&session).await?;
         let tables = verify_by_restore(&partial, major, &wanted, &roles, audience).await?;
         let rows: u64 = wanted.iter().map(|table| table.rows).sum();
@@ -104,6 +146,18 @@ pub async fn dump(
     }
     session.execute("ROLLBACK").await.map_err(read)?;
     let (bytes, sha256) = digest(&partial)?;
+    if let Some(whose) = &whose {
+        // First, so that a dump which has its name is never without it.
+        let (path, partial) = (beside(path), self::partial(&beside(path)));
+        private(&partial)?;
+        let text = serde_json::to_vec_pretty(whose).expect("texts are JSON");
+        std::fs::write(&partial, text).map_err(|error| cannot("written", &partial, &error))?;
+        durable(&partial, &path)?;
+        evidence = evidence
+            .fact("source_id", whose.source_id.clone())
+            .fact("schema", whose.schema.clone())
+            .fact("source_sha256", digest(&path)?.1);
+    }
     durable(&partial, path)?;
     fault::pass(Point::AfterEffect);
     evidence = evidence
@@ -183,7 +237,7 @@ async fn verify_by_restore(
         session.execute(&format!("CREATE ROLE {role} NOLOGIN")).await.map_err(PgError::into_step_error)?;
     }
     restore_into(path, &database, major, true, audience).await?;
-    let found = sums(&session, &[]).await?;
+    let found = sums_of(&session, &[], &[]).await?;
     let differences = compare(wanted, &found);
     if let Some(first) = differences.first() {
         return Err(StepError::failed(

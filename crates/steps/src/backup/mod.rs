@@ -7,7 +7,7 @@ pub mod programs;
 mod sqlite;
 mod step;
 
-pub use compare::{Difference, TableSum, compare, sums};
-pub use dump::{Dump, DumpOptions, Verify, digest, dump, list, restore_into};
+pub use compare::{Difference, TableSum, compare, sums, sums_of};
+pub use dump::{Dump, DumpOptions, Verify, beside, digest, dump, dump_source, list, private, restore_into};
 pub use sqlite::{back_up as back_up_sqlite, check as check_sqlite};
 pub use step::{KIND, path_of};

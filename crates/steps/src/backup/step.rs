@@ -8,7 +8,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, 
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use serde::Deserialize;
 
-use super::dump::{DumpOptions, Verify, digest, dump, durable, partial, private, size_of};
+use super::dump::{DumpOptions, Verify, beside, digest, dump, dump_source, durable, partial, private, size_of};
 use super::programs::{Audience, find};
 use super::sqlite;
 use crate::registry::{Kind, bound_fields, fields, required_target};
@@ -27,6 +27,11 @@ pub const KIND: Kind = Kind {
                 required: false,
             },
             FieldSpec { name: "schemas", about: "Only these schemas; all if none is named.", required: false },
+            FieldSpec {
+                name: "source",
+                about: "Only this source: its schema, its row in the mapping, and how far its chains have come.",
+                required: false,
+            },
             FieldSpec {
                 name: "exclude_data",
                 about: "Tables whose rows are left out, as `table` or `schema.table`.",
@@ -55,6 +60,7 @@ struct Fields {
     verify: Verify,
     #[serde(default)]
     schemas: Vec<String>,
+    source: Option<String>,
     #[serde(default)]
     exclude_data: Vec<String>,
     folder: Option<PathBuf>,
@@ -63,6 +69,8 @@ struct Fields {
 struct Backup {
     target: String,
     options: DumpOptions,
+    /// The id of the one source that is dumped.
+    source: Option<String>,
     /// Relative to the project.
     folder: Option<PathBuf>,
     workplace: Workplace,
@@ -70,8 +78,18 @@ struct Backup {
 
 fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
     let fields: Fields = bound_fields(block)?;
+    let target = required_target(block)?;
+    if fields.source.is_some() {
+        if !fields.schemas.is_empty() {
+            let text = format!("step `{}` names `schemas` and `source`: the source's schema is the one", block.id);
+            return Err(StepError::unusable("bad-value", text));
+        }
+        workplace.postgres(&target)?;
+        workplace.topology()?;
+    }
     Ok(Box::new(Backup {
-        target: required_target(block)?,
+        source: fields.source,
+        target,
         options: DumpOptions { verify: fields.verify, schemas: fields.schemas, exclude_data: fields.exclude_data },
         folder: fields.folder,
         workplace: workplace.clone(),
@@ -99,7 +117,10 @@ impl Step for Backup {
         match self.workplace.place(&self.target)? {
             Place::Postgres(options) => {
                 let (size, major) = self.facts(options).await?;
-                change.summary = format!("dump {} ({}), {how}", options.database, size_of(size));
+                change.summary = match &self.source {
+                    Some(id) => format!("dump the source {id:?} of {}, {how}", options.database),
+                    None => format!("dump {} ({}), {how}", options.database, size_of(size)),
+                };
                 if let Err(error) = find("pg_dump", major) {
                     change.blocked = Some(error.message);
                 }
@@ -121,7 +142,14 @@ impl Step for Backup {
             Place::Postgres(options) => {
                 let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
                 let audience = Audience { step: cx.step, watcher: cx.watcher, cancel: cx.cancel };
-                Ok(self.placed(dump(options, &path, &self.options, &name, audience).await?.evidence))
+                let made = match &self.source {
+                    Some(id) => {
+                        let one = (self.workplace.topology()?, id.as_str());
+                        dump_source(options, &path, &self.options, one, &name, audience).await?
+                    }
+                    None => dump(options, &path, &self.options, &name, audience).await?,
+                };
+                Ok(self.placed(made.evidence))
             }
             Place::Sqlite { path: source } => Ok(self.placed(copy_sqlite(source.clone(), path).await?)),
             _ => Err(no_database(&self.target)),
@@ -134,7 +162,11 @@ impl Step for Backup {
             return Ok(Happened::No);
         }
         let (bytes, sha256) = digest(&path)?;
-        Ok(Happened::Yes(self.placed(described(&path, bytes, sha256))))
+        let mut evidence = described(&path, bytes, sha256);
+        if let Some(id) = &self.source {
+            evidence = evidence.fact("source_id", id.clone()).fact("source_sha256", digest(&beside(&path))?.1);
+        }
+        Ok(Happened::Yes(self.placed(evidence)))
     }
 }
 

@@ -10,10 +10,10 @@ use pgrunbook_postgres::identity::identify;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use serde::Deserialize;
 
-use super::sqlite;
-use super::swap::{Names, beside, exchange, exists, make_like};
+use super::swap::{Names, exchange, exists, make_like, outside};
+use super::{source, sqlite};
 use crate::backup::programs::Audience;
-use crate::backup::{digest, list, restore_into};
+use crate::backup::{beside, digest, list, restore_into};
 use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::workplace::{Place, Workplace};
 
@@ -23,11 +23,18 @@ pub const KIND: Kind = Kind {
         name: "restore",
         language: Language::Toml,
         summary: "Puts a backup in place of a database; the database as it was is kept under another name.",
-        fields: &[FieldSpec {
-            name: "from",
-            about: "The backup step of this runbook, or the path of a file that `backup` or `pg_dump -Fc` made.",
-            required: true,
-        }],
+        fields: &[
+            FieldSpec {
+                name: "from",
+                about: "The backup step of this runbook, or the path of a file that `backup` or `pg_dump -Fc` made.",
+                required: true,
+            },
+            FieldSpec {
+                name: "source",
+                about: "Only this source, from a backup of it: its schema, in the database that goes on meanwhile.",
+                required: false,
+            },
+        ],
         needs_target: true,
         changes: true,
         undo_words: &["auto"],
@@ -46,17 +53,25 @@ struct Fields {
     #[expect(dead_code, reason = "read by the parser as the step's id")]
     restore: String,
     from: String,
+    source: Option<String>,
 }
 
 struct Restore {
     target: String,
     from: String,
+    /// The id of the one source that is put back.
+    source: Option<String>,
     workplace: Workplace,
 }
 
 fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
     let fields: Fields = bound_fields(block)?;
-    Ok(Box::new(Restore { target: required_target(block)?, from: fields.from, workplace: workplace.clone() }))
+    let target = required_target(block)?;
+    if fields.source.is_some() {
+        workplace.postgres(&target)?;
+        workplace.topology()?;
+    }
+    Ok(Box::new(Restore { target, from: fields.from, source: fields.source, workplace: workplace.clone() }))
 }
 
 /// The step that undoes another by restoring the backup that its `undo` names.
@@ -64,9 +79,12 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
 /// # Errors
 /// If the backup's block names no target.
 pub fn undo_by(by: &Block, _undone: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
+    let source =
+        by.own_text().parse::<toml::Table>().ok().and_then(|fields| Some(fields.get("source")?.as_str()?.to_owned()));
     Ok(Box::new(Restore {
         target: required_target(by)?,
         from: by.id.as_str().to_owned(),
+        source,
         workplace: workplace.clone(),
     }))
 }
@@ -80,6 +98,10 @@ impl Step for Restore {
     async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
         let mut change = Change::default();
         match self.workplace.place(&self.target)? {
+            Place::Postgres(options) if self.source.is_some() => {
+                let id = self.source.as_deref().unwrap_or_default();
+                source::plan(options, self.workplace.topology()?, id, &self.from, &mut change).await?;
+            }
             Place::Postgres(options) => {
                 change.summary = format!("restore {} from {}", options.database, self.from);
                 change.details.push("all sessions of the database are ended; it is kept under another name".to_owned());
@@ -97,6 +119,20 @@ impl Step for Restore {
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         let file = self.file(cx)?;
         match self.workplace.place(&self.target)? {
+            Place::Postgres(options) if self.source.is_some() => {
+                let (id, topology) = (self.source.as_deref().unwrap_or_default(), self.workplace.topology()?);
+                self.beside_is_recorded(cx, &file)?;
+                source::put_back(options, topology, id, &file, cx).await
+            }
+            // Nobody may put one source in place of a whole database.
+            Place::Postgres(_) if beside(&file).exists() => {
+                let text = format!(
+                    "the backup `{}` is of one source, and the step names none. Nothing was changed.",
+                    self.from
+                );
+                Err(StepError::unusable("bad-backup", text)
+                    .help("add `source = \"...\"`, the source that the backup is of"))
+            }
             Place::Postgres(options) => {
                 let names = Names::of(&options.database, cx.run, &mark(cx.step, cx.direction));
                 let audience = Audience { step: cx.step, watcher: cx.watcher, cancel: cx.cancel };
@@ -115,8 +151,11 @@ impl Step for Restore {
     async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
         // Writing a SQLite copy back twice is the same as once.
         let Place::Postgres(options) = self.workplace.place(&self.target)? else { return Ok(Happened::No) };
+        if self.source.is_some() {
+            return source::resolve(options, cx, &mark(cx.step, cx.direction)).await;
+        }
         let names = Names::of(&options.database, cx.run, &mark(cx.step, cx.direction));
-        let session = beside(options, "pgrunbook:resolve").await?;
+        let session = outside(options, "pgrunbook:resolve").await?;
         if !exists(&session, &names.kept).await? {
             return Ok(Happened::No);
         }
@@ -125,11 +164,14 @@ impl Step for Restore {
 
     async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         match self.workplace.place(&self.target)? {
+            Place::Postgres(options) if self.source.is_some() => {
+                source::undo(options, self.workplace.topology()?, cx).await
+            }
             Place::Postgres(options) => {
                 let names =
                     Names::of(&options.database, cx.run, &mark(cx.step, pgrunbook_engine::step::Direction::Forward));
                 self.workplace.close().await;
-                let session = beside(options, &format!("pgrunbook:{}:{}", cx.run, cx.step)).await?;
+                let session = outside(options, &format!("pgrunbook:{}:{}", cx.run, cx.step)).await?;
                 fault::pass(Point::BeforeEffect);
                 exchange(&session, &names.database, &names.fresh, &names.kept).await?;
                 fault::pass(Point::AfterEffect);
@@ -147,8 +189,11 @@ impl Step for Restore {
 
     async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
         let Place::Postgres(options) = self.workplace.place(&self.target)? else { return Ok(Happened::No) };
+        if self.source.is_some() {
+            return source::resolve_undo(options, cx).await;
+        }
         let names = Names::of(&options.database, cx.run, &mark(cx.step, pgrunbook_engine::step::Direction::Forward));
-        let session = beside(options, "pgrunbook:resolve").await?;
+        let session = outside(options, "pgrunbook:resolve").await?;
         if exists(&session, &names.kept).await? {
             return Ok(Happened::No);
         }
@@ -157,6 +202,21 @@ impl Step for Restore {
 }
 
 impl Restore {
+    /// Whether what stands beside the file is still what the backup recorded.
+    fn beside_is_recorded(&self, cx: &RunCx<'_>, file: &Path) -> Result<(), StepError> {
+        let recorded = self.from.parse::<StepId>().ok().and_then(|step| cx.recorded.get(&step));
+        let Some(wanted) = recorded.and_then(|evidence| evidence.facts.get("source_sha256")?.as_str()) else {
+            return Ok(());
+        };
+        match digest(&beside(file)) {
+            Ok((_, found)) if found == wanted => Ok(()),
+            _ => Err(StepError::unusable(
+                "bad-backup",
+                format!("{} is not the file that step `{}` recorded", beside(file).display(), self.from),
+            )),
+        }
+    }
+
     /// The file, if it is still the one that was recorded.
     fn file(&self, cx: &RunCx<'_>) -> Result<PathBuf, StepError> {
         let recorded = self.from.parse::<StepId>().ok().and_then(|step| cx.recorded.get(&step));
@@ -208,7 +268,7 @@ pub async fn put_back(
     restore(options, target, file, &names, "pgrunbook:restore", workplace, audience).await
 }
 
-fn mark(step: &StepId, direction: pgrunbook_engine::step::Direction) -> String {
+pub(super) fn mark(step: &StepId, direction: pgrunbook_engine::step::Direction) -> String {
     format!("{step} {direction:?}")
 }
 
@@ -221,7 +281,7 @@ async fn restore(
     workplace: &Workplace,
     audience: Audience<'_>,
 ) -> Result<Evidence, StepError> {
-    let session = beside(options, application_name).await?;
+    let session = outside(options, application_name).await?;
     let major = session
         .value("SELECT current_setting('server_version_num')::int / 10000")
         .await

@@ -46,7 +46,7 @@ impl Names {
 }
 
 /// A session in the same cluster, outside of the database.
-pub(super) async fn beside(options: &ConnectOptions, name: &str) -> Result<Session, StepError> {
+pub(super) async fn outside(options: &ConnectOptions, name: &str) -> Result<Session, StepError> {
     let maintenance = if options.database == "postgres" { "template1" } else { "postgres" };
     match Session::connect(&options.with_database(maintenance), name).await {
         Err(error) if error.sqlstate() == Some("3D000") => {

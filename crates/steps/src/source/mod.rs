@@ -6,14 +6,19 @@
 //! ([`search_path_of`]): that is a guard against mistakes, not against SQL that somebody injects.
 
 mod bootstrap;
+mod check;
 mod error;
 mod name;
 mod registry;
+mod snapshot;
 mod step;
 mod undo;
 
 pub use bootstrap::{Bootstrapped, Made, bootstrap};
+pub use check::{KIND as CHECK, findings};
 pub use error::SourceError;
 pub use name::{SchemaName, sanitise, search_path_of};
 pub use registry::{Listed, Listing, list, lookup};
+pub use snapshot::{Exchange, Exchanged, Snapshot, after, before, exchanged, take_back};
 pub use step::KIND;
+pub use undo::rested_on;

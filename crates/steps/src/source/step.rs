@@ -21,11 +21,18 @@ pub const KIND: Kind = Kind {
         name: "source",
         language: Language::Toml,
         summary: "Bootstraps one source: its row in the mapping, its schema, its chains of migrations, its roles' access.",
-        fields: &[FieldSpec {
-            name: "source_id",
-            about: "The source, as the application names it; its schema's name is made of it.",
-            required: true,
-        }],
+        fields: &[
+            FieldSpec {
+                name: "source_id",
+                about: "The source, as the application names it; its schema's name is made of it.",
+                required: true,
+            },
+            FieldSpec {
+                name: "only_missing",
+                about: "Whether a source that has its row and its schema is left as it is, also where migrations wait.",
+                required: false,
+            },
+        ],
         needs_target: true,
         changes: true,
         undo_words: &["auto"],
@@ -45,11 +52,14 @@ struct Fields {
     #[serde(rename = "source")]
     _id: String,
     source_id: String,
+    #[serde(default)]
+    only_missing: bool,
 }
 
 struct Source {
     target: String,
     id: String,
+    only_missing: bool,
     workplace: Workplace,
 }
 
@@ -57,7 +67,12 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     let fields: Fields = bound_fields(block)?;
     let target = required_target(block)?;
     workplace.postgres(&target)?;
-    Ok(Box::new(Source { target, id: fields.source_id, workplace: workplace.clone() }))
+    Ok(Box::new(Source {
+        target,
+        id: fields.source_id,
+        only_missing: fields.only_missing,
+        workplace: workplace.clone(),
+    }))
 }
 
 impl Source {
@@ -68,6 +83,11 @@ impl Source {
     async fn standing(&self, session: &Session, clock: &dyn Clock) -> Result<Standing, StepError> {
         let wish = Wish { today: topology::today(clock), prune: false, set_passwords: false };
         standing(&self.workplace, session, self.workplace.topology()?, &self.id, &wish).await
+    }
+
+    /// Whether the source has what it is only to be made for.
+    fn leaves(&self, standing: &Standing) -> bool {
+        self.only_missing && standing.registered && standing.there
     }
 
     fn evidence(&self, done: &Bootstrapped) -> Evidence {
@@ -97,6 +117,10 @@ impl Step for Source {
         let session = self.session("pgrunbook:plan").await?;
         let standing = self.standing(&session, cx.clock).await?;
         let (id, schema) = (&self.id, &standing.schema);
+        if self.leaves(&standing) {
+            let summary = format!("nothing to do: the source {id:?} has the schema {schema}");
+            return Ok(Change { summary, ..Change::default() });
+        }
         let mut change = Change { files: standing.files.clone(), ..Change::default() };
         change.summary = match (standing.is_made(), standing.there) {
             (true, _) => format!("nothing to do: the source {id:?} has the schema {schema}"),
@@ -117,6 +141,15 @@ impl Step for Source {
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        if self.only_missing {
+            let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
+            let standing = self.standing(&session, cx.clock).await?;
+            let began = undo::is_kept(&session, cx.run, cx.step.as_str()).await?;
+            if self.leaves(&standing) && !began {
+                let evidence = Evidence::of(format!("{} was there, and is left as it is", standing.schema));
+                return Ok(evidence.fact("source_id", self.id.clone()).fact("schema", standing.schema));
+            }
+        }
         let tell = |line: String| cx.say(line);
         let around = around(cx, &tell);
         let options = self.workplace.postgres(&self.target)?;

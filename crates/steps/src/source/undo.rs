@@ -342,10 +342,17 @@ async fn look(session: &Session, topology: &Topology, kept: &Kept) -> Result<(),
     if !full.is_empty() {
         return Err(SourceError::NotEmpty { schema: kept.schema.clone(), tables: full });
     }
-    let outside = session.simple(&OUTSIDE.replace("SCHEMA", &literal(&kept.schema))).await?;
-    let objects: Vec<String> =
-        outside.into_iter().flat_map(|one| one.rows).filter_map(|row| row.into_iter().next().flatten()).collect();
+    let objects = rested_on(session, &kept.schema).await?;
     if objects.is_empty() { Ok(()) } else { Err(SourceError::RestedOn { schema: kept.schema.clone(), objects }) }
+}
+
+/// What outside of a schema rests on what is inside of it: views, foreign keys, defaults, one line each.
+///
+/// # Errors
+/// If the server cannot be asked.
+pub async fn rested_on(session: &Session, schema: &str) -> Result<Vec<String>, PgError> {
+    let outside = session.simple(&OUTSIDE.replace("SCHEMA", &literal(schema))).await?;
+    Ok(outside.into_iter().flat_map(|one| one.rows).filter_map(|row| row.into_iter().next().flatten()).collect())
 }
 
 /// The history of what is gone.
