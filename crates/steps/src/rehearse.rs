@@ -184,7 +184,8 @@ fn nul(target: &str) -> StepError {
     StepError::unusable("name", format!("a name of target `{target}` holds a NUL byte"))
 }
 
-struct Silent;
+/// Nobody hears.
+pub struct Silent;
 
 impl Watcher for Silent {
     fn progress(&self, _step: &pgrunbook_document::StepId, _progress: Progress) {}

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use crate::secret::Reference;
 use crate::surroundings::Surroundings;
 use crate::topology::{self, Topology};
+use crate::transfer::Followers;
 
 /// What a target's name stands for, with its references resolved.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ struct Inner {
     topology: OnceLock<Topology>,
     /// One idle session for each target: kept from one step to the next.
     idle: Mutex<BTreeMap<String, Session>>,
+    /// The transfers that this process follows: they go on from one step to the next.
+    followers: Followers,
 }
 
 /// A session on loan; given back by [`Workplace::give_back`], closed if dropped.
@@ -99,6 +102,7 @@ impl Workplace {
             environment: environment.to_owned(),
             topology: OnceLock::new(),
             idle: Mutex::new(BTreeMap::new()),
+            followers: Followers::default(),
         }))
     }
 
@@ -202,6 +206,11 @@ impl Workplace {
         if !loan.session.is_closed() {
             self.0.idle.lock().await.insert(loan.target, loan.session);
         }
+    }
+
+    /// The transfers that this process follows.
+    pub fn followers(&self) -> &Followers {
+        &self.0.followers
     }
 
     /// Closes all idle sessions: before a target is restored, or a run ends.

@@ -76,7 +76,7 @@ impl Options {
 }
 
 /// Who is told of what is written.
-pub type Seen = Box<dyn FnMut(Touched<'_>) + Send>;
+pub type Seen = Box<dyn FnMut(Touched<'_>) + Send + Sync>;
 
 /// One row that is written, or tables that are emptied.
 ///

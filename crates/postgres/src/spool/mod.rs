@@ -210,6 +210,11 @@ impl Spool {
         }
     }
 
+    /// Where it begins: everything that ended later is in it.
+    pub fn begins(&self) -> Lsn {
+        self.shared.segments().files.front().map_or(Lsn(0), |first| first.begins)
+    }
+
     /// How large it is, with what was not yet synced.
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::Relaxed)

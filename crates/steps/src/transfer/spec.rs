@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgrunbook_postgres::receiver::Limits;
 use serde::{Deserialize, Serialize};
 
 /// What a transfer was asked to do. Recorded when it begins; later steps read it there.
@@ -27,6 +28,23 @@ pub struct Spec {
     /// SQLite: how changes are found.
     #[serde(default)]
     pub sync: Sync,
+    /// How much of the local disk a stream may take, in bytes; where it stops.
+    #[serde(default)]
+    pub spool_limit: Option<u64>,
+}
+
+/// Where a spool stops unless the step says otherwise, in bytes.
+const SPOOL_LIMIT: u64 = 16 << 30;
+
+/// Room that is left on the local disk, in bytes.
+const DISK_FREE_MIN: u64 = 1 << 30;
+
+impl Spec {
+    /// How much the spools may take.
+    pub fn limits(&self) -> Limits {
+        let hard = self.spool_limit.unwrap_or(SPOOL_LIMIT);
+        Limits { spool_soft: hard / 2, spool_hard: hard, disk_free_min: DISK_FREE_MIN.min(hard) }
+    }
 }
 
 /// Where the target's tables come from.
@@ -61,34 +79,20 @@ pub enum Side {
     Target,
 }
 
-/// Which way changes flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Way {
-    /// From the source to the target.
-    Forward,
-    /// From the target back to the source.
-    Reverse,
-}
-
-impl Way {
-    /// As it is part of names.
+impl Side {
+    /// As it is written and shown.
     pub fn word(self) -> &'static str {
         match self {
-            Self::Forward => "forward",
-            Self::Reverse => "reverse",
+            Self::Source => "source",
+            Self::Target => "target",
         }
     }
 
-    /// The stream of a schema that flows this way: `health:forward`.
-    pub fn stream(self, schema: &str) -> String {
-        format!("{schema}:{}", self.word())
-    }
-
-    /// The other way.
+    /// The other one.
     pub fn other(self) -> Self {
         match self {
-            Self::Forward => Self::Reverse,
-            Self::Reverse => Self::Forward,
+            Self::Source => Self::Target,
+            Self::Target => Self::Source,
         }
     }
 }

@@ -4,6 +4,9 @@
 //! before an act that can be repeated; nothing here is a guess about the other side, which keeps its own slot, publication
 //! and fence.
 
+use std::collections::BTreeMap;
+
+use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::{Lsn, PgError, Session, ledger, quote};
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +15,10 @@ const INSTALL: &str = r"
 CREATE TABLE IF NOT EXISTS pgrunbook.transfer (
     schema text PRIMARY KEY,
     source text NOT NULL,
+    target text NOT NULL,
     spec jsonb NOT NULL,
     phase text NOT NULL,
-    structure jsonb,
-    made jsonb NOT NULL DEFAULT '[]',
+    proven jsonb NOT NULL DEFAULT '{}',
     crossing text,
     lossy text,
     stopped jsonb,
@@ -108,7 +111,11 @@ pub struct Transfer {
     pub source: String,
     /// What was asked for.
     pub spec: super::Spec,
+    /// The target's own identity key, of which the streams' names are made.
+    pub target: String,
     pub phase: Phase,
+    /// Both sides were equal at this position of a way's origin.
+    pub proven: Vec<(Way, Lsn)>,
     /// The fence's id while a crossing is under way.
     pub crossing: Option<String>,
     /// Why going back would lose writes, if it would.
@@ -116,7 +123,8 @@ pub struct Transfer {
     pub stopped: Option<Stopped>,
 }
 
-const READ: &str = "SELECT schema, source, spec::text, phase, crossing, lossy, stopped::text FROM pgrunbook.transfer";
+const READ: &str = "SELECT schema, source, target, spec::text, phase, proven::text, crossing, lossy, stopped::text
+FROM pgrunbook.transfer";
 
 /// Makes the records, unless they are there.
 ///
@@ -157,29 +165,39 @@ pub async fn all(session: &Session) -> Result<Vec<Transfer>, PgError> {
 
 fn read(row: &[Option<String>]) -> Result<Transfer, PgError> {
     let at = |at: usize| row.get(at).cloned().flatten();
-    let unreadable = |what: &str| PgError::Client(format!("the record of a transfer cannot be read: {what}"));
-    let phase = at(3).unwrap_or_default();
+    let text = |column: usize| at(column).unwrap_or_default();
+    let phase = text(4);
+    let proven: BTreeMap<String, Lsn> = json(&text(5))?;
+    let of_way = |way: Way| proven.get(&way.to_string()).map(|lsn| (way, *lsn));
     Ok(Transfer {
-        schema: at(0).unwrap_or_default(),
-        source: at(1).unwrap_or_default(),
-        spec: serde_json::from_str(&at(2).unwrap_or_default()).map_err(|error| unreadable(&error.to_string()))?,
+        schema: text(0),
+        source: text(1),
+        target: text(2),
+        spec: json(&text(3))?,
         phase: Phase::of(&phase).ok_or_else(|| unreadable(&format!("phase {phase:?}")))?,
-        crossing: at(4),
-        lossy: at(5),
-        stopped: at(6)
-            .map(|stopped| serde_json::from_str(&stopped))
-            .transpose()
-            .map_err(|error| unreadable(&error.to_string()))?,
+        proven: [Way::Forward, Way::Reverse].into_iter().filter_map(of_way).collect(),
+        crossing: at(6),
+        lossy: at(7),
+        stopped: at(8).map(|stopped| json(&stopped)).transpose()?,
     })
 }
 
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, PgError> {
+    serde_json::from_str(text).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(what: &dyn std::fmt::Display) -> PgError {
+    PgError::Client(format!("the record of a transfer cannot be read: {what}"))
+}
+
 /// The statement that records a new transfer.
-pub fn insert_sql(schema: &str, source: &str, spec: &super::Spec, run: &str) -> String {
+pub fn insert_sql(schema: &str, source: &str, target: &str, spec: &super::Spec, run: &str) -> String {
     let spec = serde_json::to_string(spec).expect("texts, flags and lists");
     format!(
-        "INSERT INTO pgrunbook.transfer (schema, source, spec, phase, run) VALUES ({}, {}, {}, 'prepared', {})",
+        "INSERT INTO pgrunbook.transfer (schema, source, target, spec, phase, run) VALUES ({}, {}, {}, {}, 'prepared', {})",
         text(schema),
         text(source),
+        text(target),
         text(&spec),
         text(run)
     )
@@ -210,6 +228,27 @@ pub fn lossy_sql(schema: &str, why: &str) -> String {
     format!(
         "UPDATE pgrunbook.transfer SET lossy = coalesce(lossy, {}), updated_at = pg_catalog.clock_timestamp() WHERE schema = {}",
         text(why),
+        text(schema)
+    )
+}
+
+/// The statement that forgets the position of a stream, in the database that it led to.
+pub fn forget_stream_sql(stream: &str) -> String {
+    let stream = text(stream);
+    format!(
+        "DO $$ BEGIN IF pg_catalog.to_regclass('pgrunbook.stream') IS NOT NULL THEN
+             DELETE FROM pgrunbook.stream WHERE name = {stream};
+             DELETE FROM pgrunbook.stream_relation WHERE stream = {stream};
+         END IF; END $$"
+    )
+}
+
+/// The statement that records that both sides were equal at a position of a way's origin.
+pub fn proven_sql(schema: &str, way: Way, at: Option<Lsn>) -> String {
+    let at = at.map_or_else(|| "'null'".to_owned(), |at| text(&format!("\"{at}\"")));
+    format!(
+        "UPDATE pgrunbook.transfer SET proven = pg_catalog.jsonb_strip_nulls(proven || pg_catalog.jsonb_build_object('{way}', {at}::jsonb))
+         WHERE schema = {}",
         text(schema)
     )
 }

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::relation::{Column, Generated, Table};
+use pgrunbook_postgres::apply;
 use pgrunbook_postgres::rowhash::RowSum;
-use pgrunbook_postgres::{ConnectOptions, Lsn, Session};
+use pgrunbook_postgres::{ConnectOptions, Lsn, PgError, Session};
 use tokio::sync::watch;
 
 pub use error::BaseCopyError;
@@ -208,6 +209,21 @@ pub async fn resume(
         work::run(source, target, &holder, tables, how).await?;
     }
     result(&control, &pairs, how.schema).await
+}
+
+/// What an applier must pass over, by the copy's own records.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn rules(target: &Session, schema: &str, source_schema: &str) -> Result<Vec<apply::MergeRule>, PgError> {
+    install(target).await?;
+    let plans = record::plans(target, schema).await?;
+    let rule = |plan: record::Plan| {
+        let (snapshot, until) = (plan.snapshot?.parse().ok()?, plan.until?);
+        // A table has the same name on both sides.
+        Some(apply::MergeRule { schema: source_schema.to_owned(), table: plan.relation, snapshot, until })
+    };
+    Ok(plans.into_iter().filter_map(rule).collect())
 }
 
 /// Forgets a copy, so that it can be begun anew; its rows stay.

@@ -1,0 +1,70 @@
+//! Ends a transfer: what it keeps on both servers goes, and with it the way back.
+
+use std::time::Duration;
+
+use pgrunbook_engine::{Cancel, Evidence, StepError};
+use pgrunbook_postgres::slots::Direction as Way;
+use pgrunbook_postgres::{PgError, Session};
+
+use super::ends::Ends;
+use super::state::{self, Phase};
+use super::streams::{self, Names};
+use crate::workplace::Workplace;
+
+/// How long the last writes may take to flow back.
+const LAST: Duration = Duration::from_secs(60);
+
+/// Ends the transfer into a schema, on which writers are at work in the target. The source stays as it is: fenced, and
+/// with everything that was written up to now.
+///
+/// # Errors
+/// If the target does not take the writes, or a side cannot be asked; it may be called again.
+pub async fn complete(
+    workplace: &Workplace,
+    target: &str,
+    schema: &str,
+    application_name: &str,
+    cancel: &Cancel,
+) -> Result<Evidence, StepError> {
+    let session =
+        Session::connect(workplace.postgres(target)?, application_name).await.map_err(PgError::into_step_error)?;
+    let transfer = state::find(&session, schema).await.map_err(PgError::into_step_error)?.ok_or_else(|| {
+        StepError::unusable("no-transfer", format!("nothing was transferred into the schema {schema}. Nothing was changed."))
+    })?;
+    match transfer.phase {
+        Phase::Complete => return Ok(Evidence::of(format!("the transfer into {schema} was complete already"))),
+        Phase::Switched => {}
+        phase => {
+            return Err(StepError::unusable(
+                "phase",
+                format!(
+                    "the transfer into {schema} is {} and not switched: the source takes the writes. Nothing was changed.",
+                    phase.word()
+                ),
+            )
+            .help("undo the `transfer` step to give it up, or cut over first"));
+        }
+    }
+    let ends = Ends::of(workplace, target, &transfer)?;
+    let names = Names::of(schema, &transfer.target);
+    let mut evidence = Evidence::of(format!("the transfer into {schema} is complete: there is no way back any more"));
+    if transfer.spec.reverse && transfer.lossy.is_none() {
+        let follower = workplace.followers().follow(workplace, target, &transfer).await?;
+        let last = follower.caught_up(Way::Reverse, LAST, cancel).await?;
+        evidence = evidence.fact("source_has_everything_up_to", last.to_string());
+    }
+    workplace.followers().end(target, schema).await;
+    for way in [Way::Forward, Way::Reverse] {
+        streams::unmake(&ends, &names, way).await?;
+        // Its spools hold nothing that is needed.
+        let folder = streams::spool_folder(workplace, target, &names, way);
+        match tokio::fs::remove_dir_all(&folder).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StepError::failed("spool", format!("{} cannot be removed: {error}", folder.display())));
+            }
+            _ => {}
+        }
+    }
+    session.execute(&state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
+    Ok(evidence)
+}

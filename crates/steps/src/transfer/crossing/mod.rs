@@ -1,0 +1,348 @@
+//! A crossing: the right to write moves from one side of a transfer to the other, and no write is lost.
+//!
+//! At any moment at most one side takes writes. A crossing fences the side that did, applies everything up to the fence's
+//! marker to the other side, proves that both are equal there, and opens the other side. Until that last act everything
+//! can be taken back by lifting one fence, and is, whenever anything fails or takes longer than its budget. Forth and back
+//! are the same machine with the sides exchanged.
+//!
+//! What happens while writers wait is only what depends on changes: the work that depends on the amount of data
+//! ([`Leg::prepare`]) comes before the fence.
+
+mod postgres;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{join_all, try_join_all};
+use pgrunbook_engine::step::Failure;
+use pgrunbook_engine::{Cancel, Evidence, StepError, SystemClock};
+use pgrunbook_postgres::pgbouncer::{Door, pause_all, resume_all};
+
+use super::follow::stopped_error;
+use super::spec::Side;
+use super::state::Phase;
+use super::step::{recorded, records};
+use crate::fence::freeze::{Freeze, Undo};
+use crate::fence::Patience;
+use crate::workplace::Workplace;
+
+pub use postgres::PostgresLeg;
+
+/// What an operator asks of a crossing.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The transfers that cross at one moment, by schema.
+    pub schemas: Vec<String>,
+    /// From the first lock to the opened side; when it is over, everything is undone.
+    pub budget: Duration,
+    pub lock_timeout: Duration,
+    /// How long may be waited, before anything is fenced, for the streams to catch up.
+    pub catch_up: Duration,
+    /// Poolers in front of the application. They stay paused after a success, until traffic was switched.
+    pub doors: Vec<Door>,
+    /// From the first lock until traffic was switched; when it is over, everything is undone.
+    pub switch_within: Option<Duration>,
+    /// What writers on the fenced side read.
+    pub message: Option<String>,
+    /// The application's role, as which a write is tried on the fenced side.
+    pub trial_as: Option<String>,
+    pub parity: Parity,
+}
+
+/// Which rows are compared while writers wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parity {
+    /// Those that changed since both sides were compared last.
+    #[default]
+    Changed,
+    /// All.
+    Full,
+}
+
+/// Who crosses.
+#[derive(Debug, Clone, Copy)]
+pub struct Who<'a> {
+    pub run: &'a str,
+    pub operator: &'a str,
+    /// Names this crossing: the fence's marker carries it. Never used twice.
+    pub id: &'a str,
+}
+
+/// How one crossing goes: what was asked, and by whom.
+#[derive(Debug, Clone)]
+pub struct How {
+    pub asked: Asked,
+    pub run: String,
+    pub operator: String,
+    pub id: String,
+}
+
+impl How {
+    fn patience(&self) -> Patience {
+        Patience { lock_timeout: self.asked.lock_timeout, attempts: 0, budget: self.asked.budget }
+    }
+}
+
+/// What one transfer does in a crossing.
+pub enum Leg {
+    Postgres(Box<PostgresLeg>),
+}
+
+impl Leg {
+    fn schema(&self) -> &str {
+        match self {
+            Self::Postgres(leg) => leg.schema(),
+        }
+    }
+
+    /// Everything that can be done while writers are at work: the streams catch up, the way back is made ready, what was
+    /// copied is compared.
+    async fn prepare(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
+        match self {
+            Self::Postgres(leg) => leg.prepare(how, cancel).await,
+        }
+    }
+
+    /// Stops the writers.
+    async fn fence(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
+        match self {
+            Self::Postgres(leg) => leg.fence(how, cancel).await,
+        }
+    }
+
+    /// Applies what they wrote, and proves that both sides are equal.
+    async fn settle(&mut self, how: &How) -> Result<(), StepError> {
+        match self {
+            Self::Postgres(leg) => leg.settle(how).await,
+        }
+    }
+
+    /// Lets writers in on the other side. After this the crossing has happened.
+    async fn open(&mut self, how: &How, cancel: &Cancel) -> Result<Evidence, StepError> {
+        match self {
+            Self::Postgres(leg) => leg.open(how, cancel).await,
+        }
+    }
+
+    /// Lets writers go on where they were.
+    async fn undo(&mut self, how: &How) -> Result<(), StepError> {
+        match self {
+            Self::Postgres(leg) => leg.undo(how).await,
+        }
+    }
+}
+
+/// What a crossing took and showed.
+#[derive(Debug, Default)]
+struct Crossed {
+    /// From the first lock, or the poolers' pause, to the opened side.
+    frozen: Duration,
+    /// By schema.
+    legs: Vec<(String, Evidence)>,
+}
+
+/// Moves the right to write of these transfers to one side. Those that are there already stay.
+///
+/// # Errors
+/// With the reason; then writers are where they were, unless the error says that it happened in parts.
+pub async fn cutover(
+    workplace: &Workplace,
+    target: &str,
+    asked: &Asked,
+    to: Side,
+    who: &Who<'_>,
+    cancel: &Cancel,
+    say: &(dyn Fn(String) + Sync),
+) -> Result<Evidence, StepError> {
+    let mut legs = legs(workplace, target, &asked.schemas, to, who).await?;
+    let side = to.word();
+    if legs.is_empty() {
+        return Ok(Evidence::of(format!("the {side} takes the writes already")).fact("frozen_us", 0));
+    }
+    let how = How {
+        asked: asked.clone(),
+        run: who.run.to_owned(),
+        operator: who.operator.to_owned(),
+        id: who.id.to_owned(),
+    };
+    let crossed = cross(&mut legs, to, &how, cancel, say).await?;
+    if let Some(within) = asked.switch_within {
+        arm(workplace, target, asked, to, &how, within.saturating_sub(crossed.frozen));
+    }
+    let mut evidence = Evidence::of(format!(
+        "{} take writes on the {side}; writers waited {:.0} ms",
+        asked.schemas.join(", "),
+        crossed.frozen.as_secs_f64() * 1e3
+    ))
+    .fact("frozen_us", u64::try_from(crossed.frozen.as_micros()).unwrap_or(u64::MAX))
+    .fact("to", side)
+    .fact("fence", how.id.clone());
+    for (schema, leg) in crossed.legs {
+        evidence = evidence.fact(&schema, serde_json::to_value(leg.facts).expect("JSON values"));
+    }
+    Ok(evidence)
+}
+
+async fn legs(
+    workplace: &Workplace,
+    target: &str,
+    schemas: &[String],
+    to: Side,
+    who: &Who<'_>,
+) -> Result<Vec<Leg>, StepError> {
+    let records = records(workplace, target, &format!("pgrunbook:{}:cutover", who.run)).await?;
+    let (before, after) = match to {
+        Side::Target => (Phase::Following, Phase::Switched),
+        Side::Source => (Phase::Switched, Phase::Following),
+    };
+    let mut legs = Vec::new();
+    for schema in schemas {
+        let transfer = recorded(&records, schema).await?;
+        if transfer.phase == after {
+            continue;
+        }
+        if transfer.phase != before {
+            return Err(StepError::unusable(
+                "phase",
+                format!(
+                    "the transfer into {schema} is {}, and must be {} to cut over to the {}. Nothing was changed.",
+                    transfer.phase.word(),
+                    before.word(),
+                    to.word()
+                ),
+            ));
+        }
+        if let (Side::Source, Some(why)) = (to, &transfer.lossy) {
+            return Err(StepError::failed(
+                "lossy",
+                format!("going back would lose writes to {schema}: {why}. Nothing was changed."),
+            )
+            .help("restore, or bring the missing rows over by `pgrunbook parity --repair` before going back by hand"));
+        }
+        if let Some(stopped) = &transfer.stopped {
+            return Err(stopped_error(stopped));
+        }
+        legs.push(Leg::Postgres(Box::new(PostgresLeg::new(workplace, target, transfer, to)?)));
+    }
+    Ok(legs)
+}
+
+/// If traffic is not switched in this time, everything is undone.
+fn arm(workplace: &Workplace, target: &str, asked: &Asked, to: Side, how: &How, left: Duration) {
+    let (workplace, target, how) = (workplace.clone(), target.to_owned(), how.clone());
+    // The poolers are paused already.
+    let doors = asked.doors.clone();
+    let back = Asked { doors: Vec::new(), switch_within: None, ..asked.clone() };
+    let undo: Undo = Box::new(move || {
+        Box::pin(async move {
+            let id = format!("{}.expired", how.id);
+            let who = Who { run: &how.run, operator: &how.operator, id: &id };
+            let undone =
+                Box::pin(cutover(&workplace, &target, &back, to.other(), &who, &Cancel::default(), &|_| {})).await;
+            let resumed = resume_all(&doors, asked_budget(&back)).await;
+            undone.map_err(|error| error.message)?;
+            resumed.map_err(|error| error.to_string())
+        })
+    });
+    Freeze::begin(&asked.schemas[0], left, Arc::new(SystemClock), undo);
+}
+
+fn asked_budget(asked: &Asked) -> Duration {
+    asked.budget.max(Duration::from_secs(30))
+}
+
+/// Crosses with all these transfers at one moment.
+async fn cross(
+    legs: &mut [Leg],
+    to: Side,
+    how: &How,
+    cancel: &Cancel,
+    say: &(dyn Fn(String) + Sync),
+) -> Result<Crossed, StepError> {
+    try_join_all(legs.iter_mut().map(|leg| leg.prepare(how, cancel))).await?;
+    if cancel.is_stopping() {
+        return Err(StepError::interrupted("stopped before anything was fenced: writers go on"));
+    }
+
+    let begun = Instant::now();
+    let frozen = tokio::time::timeout(how.asked.budget, async {
+        pause_all(&how.asked.doors, how.asked.budget).await.map_err(|error| {
+            StepError::failed("pooler", error.to_string()).help("look at the pooler: `SHOW POOLS` in its console")
+        })?;
+        try_join_all(legs.iter_mut().map(|leg| leg.fence(how, cancel))).await?;
+        try_join_all(legs.iter_mut().map(|leg| leg.settle(how))).await?;
+        if cancel.is_aborting() {
+            return Err(StepError::interrupted("stopped before the other side was opened"));
+        }
+        Ok(())
+    })
+    .await;
+    let outcome = frozen.unwrap_or_else(|_| {
+        Err(StepError::failed(
+            "freeze-budget",
+            format!("the freeze was not over within its budget of {:.1} s", how.asked.budget.as_secs_f64()),
+        )
+        .help("look at the lag and at long transactions of the writers, or give a larger `budget`"))
+    });
+    if let Err(error) = outcome {
+        say(format!("giving up after {} ms: writers go on where they were", begun.elapsed().as_millis()));
+        return Err(undone(legs, how, error).await);
+    }
+
+    let mut crossed = Crossed::default();
+    let opened = join_all(legs.iter_mut().map(|leg| leg.open(how, cancel))).await;
+    let mut failed = None;
+    for (leg, outcome) in legs.iter().zip(opened) {
+        match outcome {
+            Ok(evidence) => crossed.legs.push((leg.schema().to_owned(), evidence)),
+            Err(error) => failed = Some((leg.schema().to_owned(), error)),
+        }
+    }
+    crossed.frozen = begun.elapsed();
+    match failed {
+        None => Ok(crossed),
+        Some((_, error)) if crossed.legs.is_empty() && error.failure != Failure::InDoubt => {
+            Err(undone(legs, how, error).await)
+        }
+        Some((schema, error)) => {
+            let done: Vec<&str> = crossed.legs.iter().map(|(schema, _)| schema.as_str()).collect();
+            let evidence = Evidence::of(format!("{} of {} take writes on the {}", done.len(), legs.len(), to.word()))
+                .fact("schemas", done.clone());
+            Err(StepError { message: format!("schema {schema}: {}", error.message), ..error }.partly(evidence))
+        }
+    }
+}
+
+/// Lets everybody go on where they were.
+async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
+    let mut left = Vec::new();
+    for (at, outcome) in join_all(legs.iter_mut().map(|leg| leg.undo(how))).await.into_iter().enumerate() {
+        if let Err(undo) = outcome {
+            left.push(format!("schema {} is still fenced: {undo}", legs[at].schema()));
+        }
+    }
+    if let Err(stuck) = resume_all(&how.asked.doors, asked_budget(&how.asked)).await {
+        left.push(stuck.to_string());
+    }
+    let message = error.message.trim_end_matches('.').to_owned();
+    if left.is_empty() {
+        return StepError { message: format!("{message}. Writers go on where they were; nothing was lost."), ..error };
+    }
+    StepError { message: format!("{message}. And {}", left.join("; ")), ..error }
+        .help("`pgrunbook fence status` shows the fences, `pgrunbook fence drop` lifts them")
+}
+
+/// After a crash in a crossing: what was not opened is undone, what was is recorded. Does nothing where none is under way.
+///
+/// # Errors
+/// If a side cannot be asked; it may be called again.
+pub async fn recover(workplace: &Workplace, target: &str, schemas: &[String], run: &str) -> Result<(), StepError> {
+    let records = records(workplace, target, &format!("pgrunbook:{run}:recover")).await?;
+    for schema in schemas {
+        let transfer = recorded(&records, schema).await?;
+        let (Phase::Forth | Phase::Back, Some(id)) = (transfer.phase, transfer.crossing.clone()) else { continue };
+        postgres::recover(workplace, target, &transfer, &id, run, &records).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! What one PostgreSQL transfer does in a crossing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgrunbook_engine::{Cancel, Evidence, StepError};
+use pgrunbook_postgres::slots::Direction as Way;
+use pgrunbook_postgres::{PgError, Session, ledger};
+
+use super::How;
+use crate::fence::{self, Fence, Lift};
+use crate::transfer::ends::{End, Ends};
+use crate::transfer::follow::Follower;
+use crate::transfer::proof;
+use crate::transfer::sequences::{positions, set_positions};
+use crate::transfer::spec::Side;
+use crate::transfer::state::{self, Phase, Transfer};
+use crate::transfer::streams::{self, Names, other};
+use crate::workplace::Workplace;
+
+/// A PostgreSQL transfer that crosses.
+pub struct PostgresLeg {
+    workplace: Workplace,
+    target: String,
+    transfer: Transfer,
+    to: Side,
+    ends: Ends,
+    /// Made in `prepare`, so that nothing connects while writers wait.
+    ready: Option<Ready>,
+    evidence: Evidence,
+}
+
+struct Ready {
+    follower: Arc<Follower>,
+    /// On the side that takes writes before the crossing.
+    from: Session,
+    /// On the side that takes them after it.
+    onto: Session,
+    /// For the records, in the target.
+    records: Session,
+}
+
+impl PostgresLeg {
+    /// A leg of a recorded transfer.
+    ///
+    /// # Errors
+    /// If the project does not have its targets.
+    pub fn new(workplace: &Workplace, target: &str, transfer: Transfer, to: Side) -> Result<Self, StepError> {
+        let ends = Ends::of(workplace, target, &transfer)?;
+        let evidence = Evidence::of(String::new());
+        Ok(Self { workplace: workplace.clone(), target: target.to_owned(), transfer, to, ends, ready: None, evidence })
+    }
+
+    pub fn schema(&self) -> &str {
+        &self.transfer.schema
+    }
+
+    fn way(&self) -> Way {
+        match self.to {
+            Side::Target => Way::Forward,
+            Side::Source => Way::Reverse,
+        }
+    }
+
+    fn from(&self) -> &End {
+        self.ends.origin(self.way())
+    }
+
+    fn onto(&self) -> &End {
+        self.ends.destination(self.way())
+    }
+
+    /// The phases before, during and after this crossing.
+    fn phases(&self) -> [Phase; 3] {
+        match self.to {
+            Side::Target => [Phase::Following, Phase::Forth, Phase::Switched],
+            Side::Source => [Phase::Switched, Phase::Back, Phase::Following],
+        }
+    }
+
+    pub async fn prepare(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
+        let name = format!("pgrunbook:{}:crossing", how.run);
+        if self.to == Side::Target && self.transfer.spec.reverse {
+            let names = Names::of(&self.transfer.schema, &self.transfer.target);
+            streams::make(&self.ends, &self.transfer, &names, Way::Reverse, false, cancel).await?;
+        }
+        let follower = self.workplace.followers().follow(&self.workplace, &self.target, &self.transfer).await?;
+        follower.caught_up(self.way(), how.asked.catch_up, cancel).await?;
+        let ready = Ready {
+            from: self.from().session(&name).await?,
+            onto: self.onto().session(&name).await?,
+            records: self.ends.target.session(&name).await?,
+            follower,
+        };
+        let compared = proof::prepare(&self.ends, &self.transfer, &ready.follower, self.way(), cancel).await?;
+        fence::install(&ready.from).await?;
+        fence::install(&ready.onto).await?;
+        // What came in while both sides were compared.
+        ready.follower.caught_up(self.way(), how.asked.catch_up, cancel).await?;
+        self.ready = Some(ready);
+        self.evidence = std::mem::take(&mut self.evidence).fact("compared_before", compared);
+        Ok(())
+    }
+
+    fn ready(&mut self) -> Result<&mut Ready, StepError> {
+        self.ready.as_mut().ok_or_else(|| StepError::failed("crossing", "the crossing was not prepared"))
+    }
+
+    pub async fn fence(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
+        let [_, during, _] = self.phases();
+        let (from, onto) = (self.from().clone(), self.onto().clone());
+        let schema = self.transfer.schema.clone();
+        let begun = Instant::now();
+        let ready = self.ready()?;
+        execute(&ready.records, &state::phase_sql(&schema, during, Some(&how.id))).await?;
+        let message = how.asked.message.clone().unwrap_or_else(|| {
+            format!("table {{table}} was cut over to schema {} of {}: write there", onto.schema, onto.name)
+        });
+        let wish = Fence {
+            id: how.id.clone(),
+            schema: from.schema,
+            message,
+            patience: how.patience(),
+            run: Some(how.run.clone()),
+            operator: how.operator.clone(),
+            trial_as: how.asked.trial_as.clone(),
+            ..Fence::default()
+        };
+        let fenced = fence::fence(&ready.from, &wish, cancel).await?;
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let evidence = std::mem::take(&mut self.evidence);
+        self.evidence = evidence
+            .fact("fence_us", took)
+            .fact("fenced_tables", fenced.tables.clone())
+            .fact("fenced_at", fenced.at.clone())
+            .fact("marker", fenced.marker.to_string())
+            .fact("locked_us", u64::try_from(fenced.locked_for.as_micros()).unwrap_or(u64::MAX))
+            .fact("no_writer_left", fenced.proof.facts());
+        Ok(())
+    }
+
+    pub async fn settle(&mut self, how: &How) -> Result<(), StepError> {
+        let way = self.way();
+        let (from, onto) = (self.from().clone(), self.onto().clone());
+        let ready = self.ready()?;
+
+        let begun = Instant::now();
+        ready.follower.marker(way, &how.id).await?;
+        let drained = begun.elapsed();
+        let wanted = positions(&ready.from, &from.schema).await.map_err(PgError::into_step_error)?;
+        let set = set_positions(&ready.onto, &onto.schema, &wanted).await.map_err(PgError::into_step_error)?;
+
+        let begun = Instant::now();
+        let proven = proof::settle(&ready.follower, way, how.asked.parity == super::Parity::Full).await?;
+        let compared = begun.elapsed();
+        let evidence = std::mem::take(&mut self.evidence);
+        self.evidence = evidence
+            .fact("drain_us", u64::try_from(drained.as_micros()).unwrap_or(u64::MAX))
+            .fact("sequences", serde_json::to_value(&set).expect("names and numbers"))
+            .fact("parity_us", u64::try_from(compared.as_micros()).unwrap_or(u64::MAX))
+            .fact("parity", proven);
+        Ok(())
+    }
+
+    pub async fn open(&mut self, how: &How, cancel: &Cancel) -> Result<Evidence, StepError> {
+        let [_, _, after] = self.phases();
+        let (to, way, onto) = (self.to, self.way(), self.onto().clone());
+        let schema = self.transfer.schema.clone();
+        let ready = self.ready()?;
+        // Before anybody writes here: from now on the other way's changes are what may differ.
+        if ready.follower.ways().any(|followed| followed == other(way)) {
+            proof::turn(&ready.follower, other(way)).await?;
+        }
+        let phase = state::phase_sql(&schema, after, None);
+        // Where the records are is where the target's fence is: both in one transaction. The source's fence is lifted
+        // before it is recorded: a crash between finds it lifted, which settles the question.
+        let lift = Lift {
+            schema: &onto.schema,
+            by: &how.operator,
+            patience: how.patience(),
+            record: (to == Side::Target).then(|| phase.clone()),
+            ..Lift::default()
+        };
+        let lifted = fence::unfence(&ready.onto, &lift, cancel).await?;
+        if to == Side::Source || lifted.is_nothing() {
+            execute(&ready.records, &phase).await?;
+        }
+        let evidence = std::mem::take(&mut self.evidence);
+        Ok(evidence.fact("opened_tables", lifted.tables))
+    }
+
+    pub async fn undo(&mut self, how: &How) -> Result<(), StepError> {
+        let [before, ..] = self.phases();
+        let name = format!("pgrunbook:{}:crossing-undo", how.run);
+        // The crossing's own sessions may be in the middle of a statement.
+        let from = self.from().session(&name).await?;
+        let lift = Lift {
+            schema: &self.from().schema,
+            id: Some(&how.id),
+            by: &how.operator,
+            ..Lift::default()
+        };
+        fence::unfence(&from, &lift, &Cancel::default()).await?;
+        let records = self.ends.target.session(&name).await?;
+        execute(&records, &state::phase_sql(&self.transfer.schema, before, None)).await
+    }
+}
+
+/// Settles a crossing that a crash cut short. The other side was opened, or it was not: that side says which.
+pub async fn recover(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+    id: &str,
+    run: &str,
+    records: &Session,
+) -> Result<(), StepError> {
+    let ends = Ends::of(workplace, target, transfer)?;
+    let name = format!("pgrunbook:{run}:recover");
+    let to = if transfer.phase == Phase::Forth { Side::Target } else { Side::Source };
+    let (from, onto, before, after) = match to {
+        Side::Target => (&ends.source, &ends.target, Phase::Following, Phase::Switched),
+        Side::Source => (&ends.target, &ends.source, Phase::Switched, Phase::Following),
+    };
+    let (from_session, onto_session) = (from.session(&name).await?, onto.session(&name).await?);
+    for session in [&from_session, &onto_session] {
+        ledger::settle(session, run).await.map_err(PgError::into_step_error)?;
+    }
+    // Forth, the phase is recorded as the target is opened. Back, the source is opened first.
+    let is_fenced = |standing: &fence::Standing| !matches!(standing, fence::Standing::Unfenced);
+    let opened = match to {
+        Side::Target => false,
+        Side::Source => {
+            let fenced_from = is_fenced(&fence::state(&from_session, &from.schema).await.map_err(PgError::into_step_error)?);
+            fenced_from && !is_fenced(&fence::state(&onto_session, &onto.schema).await.map_err(PgError::into_step_error)?)
+        }
+    };
+    let phase = if opened {
+        after
+    } else {
+        let lift = Lift { schema: &from.schema, id: Some(id), by: "recovery", ..Lift::default() };
+        match fence::unfence(&from_session, &lift, &Cancel::default()).await {
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        before
+    };
+    execute(records, &state::phase_sql(&transfer.schema, phase, None)).await
+}
+
+async fn execute(session: &Session, sql: &str) -> Result<(), StepError> {
+    session.execute(sql).await.map_err(PgError::into_step_error)
+}

@@ -1,0 +1,232 @@
+//! That both sides of a transfer are equal, proven while writers are at work, so that a crossing looks at changed rows only.
+//!
+//! The machine is `parity`'s [`Prover`]; here it is joined to the streams: the lane notes which keys change, stands still
+//! between two transactions when a snapshot is taken, and keeps in its spool what a later process must note again.
+
+use std::time::Instant;
+
+use async_trait::async_trait;
+use pgrunbook_engine::{Cancel, Evidence, StepError};
+use pgrunbook_postgres::pgoutput::Event;
+use pgrunbook_postgres::slots::Direction as Way;
+use pgrunbook_postgres::spool::{Follow, Spool};
+use pgrunbook_postgres::Lsn;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::ends::{End, Ends};
+use super::follow::{Follower, Hold};
+use super::state::Transfer;
+use crate::parity::{Aligned, Ask, Dirty, ParityError, Pass, Place, Prover, Reader, Visible};
+
+/// Dirty keys that a freeze compares without being felt; more are looked at before it.
+const FEW: u64 = 5_000;
+
+/// Connections on each side.
+const JOBS: usize = 2;
+
+/// Differences that are told with their keys.
+const SHOWN: usize = 20;
+
+/// What is known of one way.
+#[derive(Default)]
+pub struct Proof {
+    pub prover: Option<Prover>,
+    /// Both sides were equal but for the dirty keys.
+    pub holds: bool,
+}
+
+/// Both sides of a way, ready to be compared: its origin first.
+///
+/// # Errors
+/// If a side cannot be read.
+pub async fn open(ends: &Ends, transfer: &Transfer, way: Way) -> Result<Prover, StepError> {
+    let place = |end: &End| Place::Postgres { options: Box::new(end.options.clone()), schema: end.schema.clone() };
+    let (origin, destination) = (place(ends.origin(way)), place(ends.destination(way)));
+    let exclude: Vec<String> = transfer.spec.exclude.iter().cloned().collect();
+    let ask = Ask {
+        tables: &[],
+        exclude: &exclude,
+        jobs: JOBS,
+        shown: SHOWN,
+        application_name: "pgrunbook:parity",
+        cancel: &Cancel::default(),
+        tell: &|_, _| {},
+    };
+    Ok(Prover::open([&origin, &destination], &ask).await?)
+}
+
+/// Sees to it that a crossing this way will find few rows to compare, and that the other way's changes are noted from now on.
+///
+/// # Errors
+/// With the differences, if both sides are not equal.
+pub async fn prepare(
+    ends: &Ends,
+    transfer: &Transfer,
+    follower: &Follower,
+    way: Way,
+    cancel: &Cancel,
+) -> Result<Value, StepError> {
+    for each in follower.ways() {
+        let mut proof = follower.proof(each).await?;
+        if proof.prover.is_none() {
+            let prover = open(ends, transfer, each).await?;
+            follower.note(each, prover.reader()).await?;
+            proof.prover = Some(prover);
+            proof.holds = false;
+        }
+    }
+    look(follower, way, cancel).await
+}
+
+/// One look at both sides under writers: at everything the first time, and then at what changed since.
+///
+/// # Errors
+/// With the differences, if both sides are not equal.
+pub async fn look(follower: &Follower, way: Way, cancel: &Cancel) -> Result<Value, StepError> {
+    let (mut proof, dirty) = (follower.proof(way).await?, follower.dirty(way)?);
+    let Proof { prover: Some(prover), holds } = &mut *proof else {
+        return Err(StepError::failed("parity", "this way is not compared"));
+    };
+    let begun = Instant::now();
+    let aligned = Lanes { follower, way, cancel, held: Mutex::new(None), reader: prover.reader() };
+    let mut looks = Vec::new();
+    if !*holds {
+        let pass = prover.base_pass(&aligned, &dirty).await?;
+        refuse(&pass)?;
+        looks.push(pass);
+        *holds = true;
+        follower.proven(way).await?;
+    }
+    // What changed meanwhile; under load there is always something left.
+    for _ in 0..3 {
+        if count(&dirty)? <= FEW {
+            break;
+        }
+        let pass = prover.recheck(&aligned, &dirty).await?;
+        refuse(&pass)?;
+        looks.push(pass);
+    }
+    prover.rest().await?;
+    let rows: u64 = looks.iter().flat_map(|pass| &pass.tables).map(|table| table.sums[1].rows).sum();
+    Ok(json!({ "looks": looks.len(), "rows": rows, "ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX) }))
+}
+
+/// In the freeze: compares what is still dirty, while neither side is written.
+///
+/// # Errors
+/// With the differences, if both sides are not equal.
+pub async fn settle(follower: &Follower, way: Way, whole: bool) -> Result<Value, StepError> {
+    let (mut proof, dirty) = (follower.proof(way).await?, follower.dirty(way)?);
+    let Proof { prover: Some(prover), holds: true } = &mut *proof else {
+        return Err(StepError::failed("parity", "both sides were not compared before the freeze"));
+    };
+    if whole {
+        prover.mark_all(&dirty);
+    }
+    let keys = count(&dirty)?;
+    let pass = prover.settle(&dirty).await?;
+    prover.rest().await?;
+    refuse(&pass)?;
+    let mut counts = serde_json::Map::new();
+    for table in &pass.tables {
+        if let Some(rows) = prover.rows(&table.name, &dirty) {
+            counts.insert(table.name.clone(), rows.into());
+        }
+    }
+    Ok(json!({ "changed_keys": keys, "tables": pass.tables.len(), "rows": counts, "differences": 0 }))
+}
+
+/// Both sides are equal now, and neither is written: only what the other way brings from here on is dirty there.
+///
+/// # Errors
+/// If the other way is not followed.
+pub async fn turn(follower: &Follower, way: Way) -> Result<(), StepError> {
+    follower.dirty(way)?.take();
+    let mut proof = follower.proof(way).await?;
+    proof.holds = proof.prover.is_some();
+    drop(proof);
+    follower.proven(way).await
+}
+
+fn count(dirty: &Dirty) -> Result<u64, StepError> {
+    let mut all = 0;
+    for table in dirty.tables() {
+        all += dirty.len(&table)?;
+    }
+    Ok(all)
+}
+
+fn refuse(pass: &Pass) -> Result<(), StepError> {
+    let mut lines = Vec::new();
+    for table in pass.tables.iter().filter(|table| !table.holds()) {
+        let totals = table.totals;
+        lines.push(format!(
+            "{}: {} rows missing on the first side, {} on the second, {} differ",
+            table.name, totals.missing_in_a, totals.missing_in_b, totals.differ
+        ));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::failed("parity", format!("both sides are not equal: {}", lines.join("; ")))
+        .help("`pgrunbook parity` shows the rows and repairs them; find out who wrote to the side that nobody should write to")
+        .evidence(Evidence::of("both sides are not equal").fact("differences", lines)))
+}
+
+/// The lanes as parity needs them.
+struct Lanes<'a> {
+    follower: &'a Follower,
+    way: Way,
+    cancel: &'a Cancel,
+    held: Mutex<Option<Hold>>,
+    reader: Reader,
+}
+
+#[async_trait]
+impl Aligned for Lanes<'_> {
+    async fn pause_behind(&self, lsn: Lsn) -> Result<Lsn, ParityError> {
+        let hold = self.follower.hold(self.way, lsn, self.cancel).await.map_err(|error| ParityError::Aligned(error.message))?;
+        let at = hold.at;
+        *self.held.lock().await = Some(hold);
+        Ok(at)
+    }
+
+    async fn unseen(&self, seen: &Visible) -> Result<Dirty, ParityError> {
+        let held = self.held.lock().await;
+        let Some(hold) = &*held else { return Err(ParityError::Aligned("the applier is not held".to_owned())) };
+        let unseen = self.follower.dirty(self.way).map_err(|error| ParityError::Aligned(error.message))?.like();
+        note_unseen(&hold.spool, hold.at, seen, &self.reader, &unseen).await?;
+        Ok(unseen)
+    }
+
+    async fn resume(&self) {
+        self.held.lock().await.take();
+    }
+}
+
+/// Notes the changes of transactions that ended up to `at` and that the snapshot does not see: the spool has them, since
+/// only what is durable on the other side is removed from it, and that is long after it became visible here.
+async fn note_unseen(
+    spool: &Spool,
+    at: Lsn,
+    seen: &Visible,
+    reader: &Reader,
+    unseen: &Dirty,
+) -> Result<(), ParityError> {
+    let mut follow = Follow::start(spool, spool.begins()).map_err(|error| ParityError::Aligned(error.to_string()))?;
+    let mut notes = false;
+    while let Some(batch) = follow.next().await.map_err(|error| ParityError::Aligned(error.to_string()))? {
+        for event in &batch.events {
+            match event {
+                Event::Begin(begin) => notes = !seen.sees(begin.xid),
+                Event::Change(change) if notes => reader.note(unseen, change)?,
+                Event::Change(_) | Event::Commit(_) => {}
+            }
+        }
+        if batch.position >= at || batch.caught_up {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! How far the transfers of a target are, for people and for monitoring.
+
+use pgrunbook_engine::StepError;
+use pgrunbook_postgres::slots::{self, Direction as Way, SlotState};
+use pgrunbook_postgres::{Lsn, PgError, Session};
+use serde_json::{Value, json};
+
+use super::ends::Ends;
+use super::state::{self, Phase, Stopped, Transfer, text};
+use super::step::records;
+use super::streams::Names;
+use crate::workplace::Workplace;
+
+/// One transfer.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub schema: String,
+    pub from: String,
+    pub phase: Phase,
+    /// Rows and bytes that the base copy has brought, and how many tables are complete, of how many.
+    pub copied: Copied,
+    /// What flows; empty before there are slots and after `complete`.
+    pub streams: Vec<Stream>,
+    pub stopped: Option<Stopped>,
+    pub rollback: Rollback,
+}
+
+/// The base copy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    pub rows: u64,
+    pub bytes: u64,
+    pub ranges_done: u64,
+    pub ranges: u64,
+    /// Seconds since the first range was begun; to the last, once all are there.
+    pub seconds: u64,
+}
+
+/// One way.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    pub way: Way,
+    /// Everything that was committed before is applied.
+    pub applied: Option<Lsn>,
+    pub transactions: u64,
+    pub changes: u64,
+    /// What the origin has written since the last position that is safe on our disk, in bytes.
+    pub lag_bytes: u64,
+    /// What the origin's server keeps for us, in bytes.
+    pub retained_bytes: u64,
+    /// Somebody receives now.
+    pub is_followed: bool,
+    /// Why the slot cannot be used any more.
+    pub lost: Option<String>,
+}
+
+/// Whether going back is possible, and whether it would lose a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rollback {
+    /// The source still takes the writes: there is nothing to go back from.
+    NotNeeded,
+    Lossless,
+    Lossy(String),
+    Gone,
+}
+
+impl Rollback {
+    /// `rollback is lossless: yes`.
+    pub fn line(&self) -> String {
+        match self {
+            Self::NotNeeded => "the source takes the writes".to_owned(),
+            Self::Lossless => "rollback is lossless: yes".to_owned(),
+            Self::Lossy(why) => format!("rollback is lossless: NO, because {why}"),
+            Self::Gone => "rollback is gone: the transfer is complete".to_owned(),
+        }
+    }
+}
+
+/// All transfers of a target, or one.
+///
+/// # Errors
+/// If the target cannot be asked. A source that does not answer is told of in its transfer.
+pub async fn status(workplace: &Workplace, target: &str, schema: Option<&str>) -> Result<Vec<Status>, StepError> {
+    let session = records(workplace, target, "pgrunbook:status").await?;
+    let transfers = state::all(&session).await.map_err(PgError::into_step_error)?;
+    let mut all = Vec::new();
+    for transfer in transfers.into_iter().filter(|one| schema.is_none_or(|schema| one.schema == schema)) {
+        all.push(of(workplace, target, transfer, &session).await?);
+    }
+    Ok(all)
+}
+
+async fn of(workplace: &Workplace, target: &str, transfer: Transfer, session: &Session) -> Result<Status, StepError> {
+    let names = Names::of(&transfer.schema, &transfer.target);
+    let mut streams = Vec::new();
+    let mut silent = None;
+    if transfer.phase != Phase::Complete
+        && let Ok(ends) = Ends::of(workplace, target, &transfer)
+    {
+        for way in [Way::Forward, Way::Reverse] {
+            match stream(&ends, &names, way).await {
+                Ok(Some(stream)) => streams.push(stream),
+                Ok(None) => {}
+                Err(error) => silent = Some(error.message),
+            }
+        }
+    }
+    let rollback = rollback(&transfer, &streams, silent);
+    Ok(Status {
+        copied: copied(session, &transfer.schema).await.map_err(PgError::into_step_error)?,
+        from: transfer.spec.from.clone(),
+        phase: transfer.phase,
+        streams,
+        rollback,
+        stopped: transfer.stopped,
+        schema: transfer.schema,
+    })
+}
+
+fn rollback(transfer: &Transfer, streams: &[Stream], silent: Option<String>) -> Rollback {
+    match transfer.phase {
+        Phase::Complete => return Rollback::Gone,
+        Phase::Switched | Phase::Back => {}
+        _ => return Rollback::NotNeeded,
+    }
+    let reverse = streams.iter().find(|stream| stream.way == Way::Reverse);
+    let lost = reverse.and_then(|stream| stream.lost.clone()).map(|why| format!("the reverse slot was lost ({why})"));
+    let off = (!transfer.spec.reverse).then(|| "no writes flow back (`reverse = false`)".to_owned());
+    let missing = (reverse.is_none() && silent.is_none()).then(|| "there is no reverse slot".to_owned());
+    let silent = silent.map(|why| format!("a side does not answer ({why})"));
+    match transfer.lossy.clone().or(off).or(lost).or(missing).or(silent) {
+        Some(why) => Rollback::Lossy(why),
+        None => Rollback::Lossless,
+    }
+}
+
+async fn stream(ends: &Ends, names: &Names, way: Way) -> Result<Option<Stream>, StepError> {
+    let origin = ends.origin(way).session("pgrunbook:status").await?;
+    let Some(slot) = slots::slot_state(&origin, &names.slot(way)).await.map_err(PgError::into_step_error)? else {
+        return Ok(None);
+    };
+    let end = super::follow::insert_position(&origin).await?;
+    let destination = ends.destination(way).session("pgrunbook:status").await?;
+    let (applied, transactions, changes) =
+        position(&destination, &names.stream(way)).await.map_err(PgError::into_step_error)?;
+    let SlotState { active_pid, confirmed, retained_bytes, invalidation, .. } = slot;
+    Ok(Some(Stream {
+        way,
+        applied,
+        transactions,
+        changes,
+        lag_bytes: end.0.saturating_sub(confirmed.unwrap_or(end).0.max(applied.unwrap_or_default().0)),
+        retained_bytes,
+        is_followed: active_pid.is_some(),
+        lost: invalidation,
+    }))
+}
+
+async fn position(session: &Session, stream: &str) -> Result<(Option<Lsn>, u64, u64), PgError> {
+    if session.value("SELECT pg_catalog.to_regclass('pgrunbook.stream') IS NOT NULL").await? != "t" {
+        return Ok((None, 0, 0));
+    }
+    let answers = session
+        .simple(&format!("SELECT lsn, transactions, changes FROM pgrunbook.stream WHERE name = {}", text(stream)))
+        .await?;
+    let row = answers.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
+    let at = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    Ok((at(0).parse().ok(), at(1).parse().unwrap_or_default(), at(2).parse().unwrap_or_default()))
+}
+
+impl Status {
+    /// As a format: `pgrunbook transfer status --format json`.
+    pub fn to_json(&self) -> Value {
+        let streams: Vec<Value> = self
+            .streams
+            .iter()
+            .map(|stream| {
+                json!({
+                    "way": stream.way.to_string(),
+                    "applied": stream.applied.map(|lsn| lsn.to_string()),
+                    "transactions": stream.transactions,
+                    "changes": stream.changes,
+                    "lag_bytes": stream.lag_bytes,
+                    "retained_bytes": stream.retained_bytes,
+                    "is_followed": stream.is_followed,
+                    "lost": stream.lost,
+                })
+            })
+            .collect();
+        json!({
+            "schema": self.schema,
+            "from": self.from,
+            "phase": self.phase.word(),
+            "copied": {
+                "rows": self.copied.rows, "bytes": self.copied.bytes, "ranges_done": self.copied.ranges_done,
+                "ranges": self.copied.ranges, "rows_per_second": self.copied.rate(), "eta_seconds": self.copied.eta(),
+            },
+            "streams": streams,
+            "stopped": self.stopped.as_ref().map(|stopped| json!({
+                "stream": stopped.stream, "code": stopped.code, "why": stopped.why, "lsn": stopped.lsn.to_string(),
+            })),
+            "rollback_is_lossless": match &self.rollback {
+                Rollback::Lossless => Value::Bool(true),
+                Rollback::Lossy(_) | Rollback::Gone => Value::Bool(false),
+                Rollback::NotNeeded => Value::Null,
+            },
+            "rollback": self.rollback.line(),
+        })
+    }
+}
+
+impl Copied {
+    /// Rows in a second.
+    pub fn rate(&self) -> u64 {
+        self.rows / self.seconds.max(1)
+    }
+
+    /// Seconds that are left, as far as ranges are alike; none before the first is done.
+    pub fn eta(&self) -> Option<u64> {
+        let left = self.ranges.saturating_sub(self.ranges_done);
+        (self.ranges_done > 0).then(|| self.seconds * left / self.ranges_done)
+    }
+}
+
+const COPIED: &str = "SELECT coalesce(sum(r.rows), 0), coalesce(sum(r.bytes), 0), count(r.*),
+    (SELECT coalesce(sum(t.ranges), 0) FROM pgrunbook.transfer_table AS t WHERE t.schema = SCHEMA),
+    coalesce(extract(epoch FROM (CASE WHEN count(r.*) >= (SELECT sum(t.ranges) FROM pgrunbook.transfer_table AS t
+        WHERE t.schema = SCHEMA) THEN max(r.at) ELSE pg_catalog.clock_timestamp() END) - min(r.at))::bigint, 0)
+FROM pgrunbook.transfer_range AS r WHERE r.schema = SCHEMA";
+
+async fn copied(session: &Session, schema: &str) -> Result<Copied, PgError> {
+    if session.value("SELECT pg_catalog.to_regclass('pgrunbook.transfer_range') IS NOT NULL").await? != "t" {
+        return Ok(Copied::default());
+    }
+    let answers = session.simple(&COPIED.replace("SCHEMA", &text(schema))).await?;
+    let row = answers.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
+    let number = |at: usize| row.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or_default();
+    Ok(Copied { rows: number(0), bytes: number(1), ranges_done: number(2), ranges: number(3), seconds: number(4) })
+}

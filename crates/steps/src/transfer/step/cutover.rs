@@ -1,0 +1,241 @@
+//! The block: `cutover = "to-the-new-side"`, `target = "main"`, `schemas = ["health"]`, `undo = "auto"`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
+use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_postgres::pgbouncer::Door;
+use serde::Deserialize;
+
+use super::{duration, recorded, records};
+use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::transfer::crossing::{Asked, Parity, cutover, recover};
+use crate::transfer::spec::Side;
+use crate::transfer::state::Phase;
+use crate::workplace::Workplace;
+
+/// How long the streams may take to catch up before anything is fenced.
+const CATCH_UP: Duration = Duration::from_secs(600);
+
+/// How long writers may wait in all.
+const BUDGET: Duration = Duration::from_secs(5);
+
+/// How long one try to lock may hold writers up.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The kind `cutover`.
+pub const CUTOVER: Kind = Kind {
+    spec: KindSpec {
+        name: "cutover",
+        language: Language::Toml,
+        summary: "Fences the side that takes writes, applies the rest, proves both sides equal, and opens the other side.",
+        fields: &[
+            FieldSpec {
+                name: "schemas",
+                about: "The transfers that cut over at one moment, by their schemas in the target.",
+                required: true,
+            },
+            FieldSpec {
+                name: "to",
+                about: "`target`; or `source`, to go back without losing a write.",
+                required: false,
+            },
+            FieldSpec {
+                name: "budget",
+                about: "How long writers may wait, until traffic was switched; then everything is undone. `5s`.",
+                required: false,
+            },
+            FieldSpec {
+                name: "lock_timeout",
+                about: "How long one try to lock may hold writers up. `500ms`.",
+                required: false,
+            },
+            FieldSpec {
+                name: "patience",
+                about: "How long the streams may take to catch up before anything is fenced. `10m`.",
+                required: false,
+            },
+            FieldSpec {
+                name: "poolers",
+                about: "PgBouncers that are paused first, as targets; a `switch` resumes them.",
+                required: false,
+            },
+            FieldSpec {
+                name: "switch_within",
+                about: "A `switch` must follow so soon, else it is all undone. Told or not, so it is with `poolers`.",
+                required: false,
+            },
+            FieldSpec { name: "message", about: "What refused writers read; `{table}` is the table.", required: false },
+            FieldSpec {
+                name: "as",
+                about: "The application's role: a write is tried as it where it must be refused.",
+                required: false,
+            },
+            FieldSpec {
+                name: "parity",
+                about: "`changed`: rows that changed since both sides were compared. `full`: all rows, while writers wait.",
+                required: false,
+            },
+        ],
+        needs_target: true,
+        changes: true,
+        undo_words: &["auto"],
+        check: |block| fields::<Fields>(block).map(drop),
+    },
+    build,
+    undo_by: None,
+};
+
+/// Moves the right to write from one side to the other.
+///
+/// Effect: resolvable (the transfer's record and the fences say which side takes writes). Undo: `auto`, the same the
+/// other way round.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    #[serde(rename = "cutover")]
+    _id: String,
+    schemas: Vec<String>,
+    #[serde(default = "target")]
+    to: Side,
+    budget: Option<String>,
+    lock_timeout: Option<String>,
+    patience: Option<String>,
+    #[serde(default)]
+    poolers: Vec<String>,
+    switch_within: Option<String>,
+    message: Option<String>,
+    #[serde(rename = "as")]
+    role: Option<String>,
+    #[serde(default)]
+    parity: Parity,
+}
+
+fn target() -> Side {
+    Side::Target
+}
+
+struct Cutover {
+    target: String,
+    to: Side,
+    asked: Asked,
+    workplace: Workplace,
+}
+
+fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
+    let fields: Fields = bound_fields(block)?;
+    if fields.schemas.is_empty() {
+        return Err(StepError::unusable("bad-value", format!("step `{}` names no schema", block.id)));
+    }
+    let budget = duration(fields.budget.as_deref(), BUDGET)?;
+    let doors = fields
+        .poolers
+        .iter()
+        .map(|name| Ok(Door::through(name, workplace.postgres(name)?)))
+        .collect::<Result<Vec<_>, StepError>>()?;
+    let switch_within = match &fields.switch_within {
+        Some(text) => Some(duration(Some(text), budget)?),
+        None if doors.is_empty() => None,
+        None => Some(budget),
+    };
+    Ok(Box::new(Cutover {
+        target: required_target(block)?,
+        to: fields.to,
+        asked: Asked {
+            schemas: fields.schemas,
+            budget,
+            lock_timeout: duration(fields.lock_timeout.as_deref(), LOCK_TIMEOUT)?,
+            catch_up: duration(fields.patience.as_deref(), CATCH_UP)?,
+            doors,
+            switch_within,
+            message: fields.message,
+            trial_as: fields.role,
+            parity: fields.parity,
+        },
+        workplace: workplace.clone(),
+    }))
+}
+
+impl Cutover {
+    async fn go(&self, cx: &RunCx<'_>, to: Side) -> Result<Evidence, StepError> {
+        let say = |line: String| cx.say(line);
+        // The marker of every attempt is another one.
+        let id = format!("{}.{}.{}.{}", cx.run, cx.step, if to == self.to { "go" } else { "undo" }, cx.attempt);
+        let who = crate::transfer::crossing::Who { run: cx.run, operator: cx.operator, id: &id };
+        cutover(&self.workplace, &self.target, &self.asked, to, &who, cx.cancel, &say).await
+    }
+
+    /// Whether all transfers are on that side; `None` if some are and some are not.
+    async fn are_at(&self, cx: &RunCx<'_>, to: Side) -> Result<Option<bool>, StepError> {
+        recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
+        let session = records(&self.workplace, &self.target, "pgrunbook:resolve").await?;
+        let mut there = 0;
+        for schema in &self.asked.schemas {
+            let phase = recorded(&session, schema).await?.phase;
+            there += usize::from((phase == Phase::Switched) == (to == Side::Target));
+        }
+        Ok(match there {
+            0 => Some(false),
+            all if all == self.asked.schemas.len() => Some(true),
+            _ => None,
+        })
+    }
+
+    async fn happened(&self, cx: &RunCx<'_>, to: Side) -> Result<Happened, StepError> {
+        let side = if to == Side::Target { "target" } else { "source" };
+        Ok(match self.are_at(cx, to).await? {
+            Some(true) => Happened::Yes(Evidence::of(format!("the {side} takes the writes"))),
+            Some(false) => Happened::No,
+            None => Happened::Partly(Evidence::of(format!("the {side} takes the writes of some schemas"))),
+        })
+    }
+}
+
+#[async_trait]
+impl Step for Cutover {
+    fn effect(&self) -> Effect {
+        Effect::Resolvable
+    }
+
+    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        let (from, to) = match self.to {
+            Side::Target => ("source", "target"),
+            Side::Source => ("target", "source"),
+        };
+        let schemas = self.asked.schemas.join(", ");
+        let mut change = Change {
+            summary: format!("fence the {from} of {schemas}, apply the rest, compare, open the {to}"),
+            ..Change::default()
+        };
+        change.details.push(format!(
+            "writers wait at most {:.1} s; then everything is undone and they go on",
+            self.asked.budget.as_secs_f64()
+        ));
+        for door in &self.asked.doors {
+            change.details.push(format!("PgBouncer {} is paused until a switch resumes it", door.name));
+        }
+        for schema in &self.asked.schemas {
+            change.locks.push((format!("all tables of {schema} on the {from}"), "SHARE ROW EXCLUSIVE".to_owned()));
+        }
+        Ok(change)
+    }
+
+    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
+        self.go(cx, self.to).await
+    }
+
+    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        self.happened(cx, self.to).await
+    }
+
+    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
+        self.go(cx, self.to.other()).await
+    }
+
+    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        self.happened(cx, self.to.other()).await
+    }
+}

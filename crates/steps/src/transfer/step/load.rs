@@ -1,0 +1,219 @@
+//! The block: `transfer = "move-health"`, `from = "legacy_health"`, `target = "main"`, `schema = "health"`, `undo = "auto"`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, StepId};
+use pgrunbook_engine::step::Watcher;
+use pgrunbook_engine::{Cancel, Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use serde::Deserialize;
+
+use super::{recorded, records};
+use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::rehearse::Silent;
+use crate::transfer::load::{Loader, abandon};
+use crate::transfer::spec::{Making, Spec, Sync};
+use crate::transfer::state::{self, Phase};
+use crate::transfer::{Finding, blocking};
+use crate::workplace::Workplace;
+
+/// What both `preflight` and `transfer` are told.
+pub(super) const ASKED: &[FieldSpec] = &[
+    FieldSpec { name: "from", about: "The source: a PostgreSQL target or a SQLite file.", required: true },
+    FieldSpec { name: "schema", about: "The schema in the target that it becomes.", required: true },
+    FieldSpec { name: "source_schema", about: "PostgreSQL: the schema that moves; `public`.", required: false },
+    FieldSpec {
+        name: "structure",
+        about: "`create`: tables are made after the source's. `existing`: they are there, and are checked.",
+        required: false,
+    },
+    FieldSpec { name: "exclude", about: "Tables that stay behind.", required: false },
+    FieldSpec { name: "accept", about: "Findings that are consented to, by the names that the preflight gives.", required: false },
+    FieldSpec {
+        name: "map",
+        about: "SQLite: what columns become, where it is not the default: `\"items.score\" = \"numeric\"`.",
+        required: false,
+    },
+    FieldSpec {
+        name: "sync",
+        about: "SQLite: `rescan`, or `dirty-keys`, which sets triggers on the source.",
+        required: false,
+    },
+    FieldSpec { name: "reverse", about: "Whether writes after the switch flow back; `true`.", required: false },
+    FieldSpec { name: "jobs", about: "Connections at a time on each side; 2.", required: false },
+    FieldSpec {
+        name: "spool_limit",
+        about: "How many bytes of local disk a stream may take; 16 GB. There it stops, and the source's disk is safe.",
+        required: false,
+    },
+];
+
+/// The kind `transfer`.
+pub const TRANSFER: Kind = Kind {
+    spec: KindSpec {
+        name: "transfer",
+        language: Language::Toml,
+        summary: "Copies a live source into a schema of the target under one snapshot, and follows its changes from there.",
+        fields: ASKED,
+        needs_target: true,
+        changes: true,
+        undo_words: &["auto"],
+        check: |block| fields::<Fields>(block).map(drop),
+    },
+    build,
+    undo_by: None,
+};
+
+/// Copies a source and begins to follow it.
+///
+/// Effect: resolvable (the transfer's record says how far it came, and each range of rows commits with its own). Undo:
+/// `auto`, everything that it made on both sides is taken away, unless the target has the writes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fields {
+    #[serde(rename = "transfer", alias = "preflight")]
+    _id: String,
+    from: String,
+    schema: String,
+    source_schema: Option<String>,
+    #[serde(default)]
+    structure: Making,
+    #[serde(default)]
+    exclude: BTreeSet<String>,
+    #[serde(default)]
+    accept: BTreeSet<String>,
+    #[serde(default)]
+    map: BTreeMap<String, String>,
+    #[serde(default)]
+    sync: Sync,
+    #[serde(default = "yes")]
+    reverse: bool,
+    #[serde(default = "two")]
+    jobs: usize,
+    spool_limit: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn two() -> usize {
+    2
+}
+
+/// A transfer as a block asks for it.
+pub(super) struct Asked {
+    pub target: String,
+    pub schema: String,
+    pub spec: Spec,
+    pub jobs: usize,
+    pub workplace: Workplace,
+}
+
+impl Asked {
+    pub fn of(block: &Block, workplace: &Workplace) -> Result<Self, StepError> {
+        let fields: Fields = bound_fields(block)?;
+        if fields.jobs == 0 {
+            return Err(StepError::unusable("bad-value", format!("step `{}`: `jobs` is at least 1", block.id)));
+        }
+        let spec = Spec {
+            from: fields.from,
+            source_schema: fields.source_schema.unwrap_or_else(|| "public".to_owned()),
+            structure: fields.structure,
+            exclude: fields.exclude,
+            accept: fields.accept,
+            map: fields.map,
+            reverse: fields.reverse,
+            sync: fields.sync,
+            spool_limit: fields.spool_limit,
+        };
+        let target = required_target(block)?;
+        Ok(Self { target, schema: fields.schema, spec, jobs: fields.jobs, workplace: workplace.clone() })
+    }
+
+    pub fn loader<'a>(
+        &'a self,
+        run: &'a str,
+        operator: &'a str,
+        cancel: &'a Cancel,
+        step: &'a StepId,
+        watcher: &'a dyn Watcher,
+    ) -> Loader<'a> {
+        let Self { target, schema, spec, jobs, workplace } = self;
+        Loader { workplace, target, schema, spec, jobs: *jobs, run, operator, cancel, step, watcher }
+    }
+
+    /// What a plan says of what was found.
+    pub fn told(&self, change: &mut Change, findings: &[Finding]) {
+        change.warnings.extend(findings.iter().map(|one| format!("{}: {}", one.object, one.what)));
+        let refused = blocking(findings).count();
+        if refused > 0 {
+            change.blocked = Some(format!("{refused} findings stand in the way of the transfer into {}", self.schema));
+        }
+    }
+}
+
+fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
+    Ok(Box::new(Transfer(Asked::of(block, workplace)?)))
+}
+
+struct Transfer(Asked);
+
+#[async_trait]
+impl Step for Transfer {
+    fn effect(&self) -> Effect {
+        Effect::Resolvable
+    }
+
+    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        let Asked { target, schema, spec, .. } = &self.0;
+        let mut change = Change {
+            summary: format!("copy {} into the schema {schema} of {target}, and follow it", spec.from),
+            ..Change::default()
+        };
+        let session = records(&self.0.workplace, target, "pgrunbook:plan").await?;
+        if let Some(transfer) = state::find(&session, schema).await.map_err(|error| error.into_step_error())? {
+            change.details.push(format!("it is {} already, and goes on from there", transfer.phase.word()));
+            return Ok(change);
+        }
+        let loader = self.0.loader("plan", "", cx.cancel, cx.step, &Silent);
+        self.0.told(&mut change, &loader.look().await?);
+        Ok(change)
+    }
+
+    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        let loaded = self.0.loader(cx.run, cx.operator, cx.cancel, cx.step, cx.watcher).load().await;
+        let Err(error) = loaded else { return loaded };
+        // What was begun stays, is taken up by the next attempt, and taken away by an undo.
+        let begun = match records(&self.0.workplace, &self.0.target, "pgrunbook:transfer").await {
+            Ok(session) => state::find(&session, &self.0.schema).await.map_or(true, |found| found.is_some()),
+            Err(_) => true,
+        };
+        let evidence = Evidence::of(format!("the transfer into {} was begun", self.0.schema));
+        Err(if begun { error.partly(evidence) } else { error })
+    }
+
+    async fn resolve(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        let session = records(&self.0.workplace, &self.0.target, "pgrunbook:resolve").await?;
+        let found = state::find(&session, &self.0.schema).await.map_err(|error| error.into_step_error())?;
+        let evidence = |phase: Phase| Evidence::of(format!("the transfer into {} is {}", self.0.schema, phase.word()));
+        Ok(match found {
+            None => Happened::No,
+            Some(transfer) if transfer.phase.follows() => Happened::Yes(evidence(transfer.phase)),
+            Some(transfer) => Happened::Partly(evidence(transfer.phase)),
+        })
+    }
+
+    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        abandon(&self.0.workplace, &self.0.target, &self.0.schema, cx.run, cx.cancel).await
+    }
+
+    async fn resolve_undo(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
+        let session = records(&self.0.workplace, &self.0.target, "pgrunbook:resolve").await?;
+        Ok(match recorded(&session, &self.0.schema).await {
+            // What was taken away already is passed over by the next attempt.
+            Ok(_) => Happened::No,
+            Err(_) => Happened::Yes(Evidence::of(format!("there is no transfer into {}", self.0.schema))),
+        })
+    }
+}

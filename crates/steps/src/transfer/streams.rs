@@ -1,0 +1,118 @@
+//! Publications and slots of a transfer: what the server of each side keeps for it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgrunbook_engine::{Cancel, StepError};
+use pgrunbook_postgres::relation::{Filter, describe};
+use pgrunbook_postgres::replication::{CreateSlot, Replication, Slot};
+use pgrunbook_postgres::slots::{self, CreateSlotError, Direction as Way};
+use pgrunbook_postgres::{PgError, Session};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::ends::Ends;
+use super::state::Transfer;
+use crate::workplace::Workplace;
+
+/// How long a slot may take to be made: it waits for every transaction that has written, and we do not let them be
+/// forgotten ones.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the streams of a transfer are called: by schema and target, since slots are the cluster's and one source may be
+/// copied into two databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names(String);
+
+impl Names {
+    /// Of the transfer into `schema` of the database with this identity key.
+    pub fn of(schema: &str, target_key: &str) -> Self {
+        Self(format!("{schema}_{:06x}", xxh3_64(target_key.as_bytes()) & 0xFF_FFFF))
+    }
+
+    /// Of the slot and of the publication.
+    pub fn slot(&self, way: Way) -> String {
+        slots::stream_name(&self.0, way)
+    }
+
+    /// Of the stream: in the tag on what is applied, and of the position's row.
+    pub fn stream(&self, way: Way) -> String {
+        format!("{}:{way}", self.0)
+    }
+}
+
+/// The other way.
+pub fn other(way: Way) -> Way {
+    match way {
+        Way::Forward => Way::Reverse,
+        Way::Reverse => Way::Forward,
+    }
+}
+
+/// Publishes the tables of the way's origin.
+///
+/// # Errors
+/// If the role may not, or no table is there.
+pub async fn publish(session: &Session, ends: &Ends, transfer: &Transfer, names: &Names, way: Way) -> Result<(), StepError> {
+    let origin = ends.origin(way);
+    let tables = describe(session, &origin.schema, Filter::All).await.map_err(PgError::into_step_error)?;
+    let tables: Vec<(String, String)> = tables
+        .into_iter()
+        .filter(|table| table.holds_rows() && !transfer.spec.exclude.contains(&table.name))
+        .map(|table| (table.schema, table.name))
+        .collect();
+    slots::create_publication(session, &names.slot(way), &tables).await.map_err(PgError::into_step_error)
+}
+
+/// Makes publication and slot of a way, unless they are there. With `export`, the connection that made the slot is
+/// returned: as long as it is idle, its snapshot can be imported.
+///
+/// # Errors
+/// If an open transaction keeps the slot from being made, who that is.
+pub async fn make(
+    ends: &Ends,
+    transfer: &Transfer,
+    names: &Names,
+    way: Way,
+    export: bool,
+    cancel: &Cancel,
+) -> Result<Option<(Replication, Slot)>, StepError> {
+    let origin = ends.origin(way);
+    let session = origin.session("pgrunbook:slot").await?;
+    let name = names.slot(way);
+    if slots::slot_state(&session, &name).await.map_err(PgError::into_step_error)?.is_some() {
+        return Ok(None);
+    }
+    publish(&session, ends, transfer, names, way).await?;
+    let mut connection =
+        Replication::connect(&origin.options, "pgrunbook:slot").await.map_err(PgError::into_step_error)?;
+    // A standby that takes over then has the slot too.
+    let how = CreateSlot { temporary: false, export_snapshot: export, failover: connection.major() >= 17 };
+    let made = tokio::select! {
+        made = slots::create_slot(&mut connection, &session, &name, how, PATIENCE) => made,
+        () = cancel.stopping() => return Err(StepError::interrupted("stopped while the slot was being made: there is none")),
+    };
+    match made {
+        Ok(slot) => Ok(Some((connection, slot))),
+        Err(error @ CreateSlotError::Blocked { .. }) => {
+            Err(StepError::unusable("slot-blocked", format!("{error}. Nothing was changed."))
+                .help("end that transaction, or wait for it; then run again"))
+        }
+        Err(CreateSlotError::Postgres(error)) => Err(error.into_step_error()),
+    }
+}
+
+/// Drops slot and publication of a way, if they are there.
+///
+/// # Errors
+/// If the server cannot be asked.
+pub async fn unmake(ends: &Ends, names: &Names, way: Way) -> Result<(), StepError> {
+    let session = ends.origin(way).session("pgrunbook:slot").await?;
+    let name = names.slot(way);
+    slots::drop_slot_if_ours(&session, &name).await.map_err(PgError::into_step_error)?;
+    slots::drop_publication(&session, &name).await.map_err(PgError::into_step_error)
+}
+
+/// Where a way's changes are kept on local disk until they are applied.
+pub fn spool_folder(workplace: &Workplace, target: &str, names: &Names, way: Way) -> PathBuf {
+    workplace.root().join(".pgrunbook/spool").join(target).join(names.slot(way))
+}
