@@ -96,7 +96,8 @@ pub enum Stopped {
 pub struct Receiver {
     received: watch::Receiver<Received>,
     stop: watch::Sender<bool>,
-    task: JoinHandle<Stopped>,
+    /// Until it was told why it ended.
+    task: Option<JoinHandle<Stopped>>,
 }
 
 impl Receiver {
@@ -119,7 +120,7 @@ impl Receiver {
                 (why, _) => why,
             }
         });
-        Self { received, stop, task }
+        Self { received, stop, task: Some(task) }
     }
 
     /// How far it is; changes whenever it is further.
@@ -127,15 +128,15 @@ impl Receiver {
         self.received.clone()
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself. The reason is told once; then it is [`Stopped::Asked`].
     ///
     /// Cancellation: may be asked again.
     pub async fn ended(&mut self) -> Stopped {
-        match (&mut self.task).await {
-            Ok(why) => why,
-            // Somebody ended the runtime.
-            Err(_) => Stopped::Asked,
-        }
+        let Some(task) = &mut self.task else { return Stopped::Asked };
+        let why = task.await;
+        self.task = None;
+        // Otherwise somebody ended the runtime.
+        why.unwrap_or(Stopped::Asked)
     }
 
     /// Ends it: what it has is synced and confirmed first.
@@ -147,7 +148,9 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 

@@ -417,6 +417,23 @@ async fn torn_tail_is_cut_off_and_received_again() {
 }
 
 #[tokio::test]
+async fn spool_has_one_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source { system: 1, timeline: 1 };
+    let (_spool, mut writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
+    let second = tokio::spawn({
+        let folder = folder.path().to_owned();
+        async move { Spool::open(&folder, source, Lsn(1)).await.map(|_| ()) }
+    });
+    writer.reached(Lsn(7));
+    writer.close().await.unwrap();
+    // It waited for the first to end.
+    second.await.unwrap().unwrap();
+    let (spool, _writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
+    assert_eq!(spool.synced().borrow().lsn, Lsn(7));
+}
+
+#[tokio::test]
 async fn limits_stop_it_with_their_reason() {
     let options = crate::database().await;
     let mut rig = Rig::new(&options, "CREATE TABLE t (id int PRIMARY KEY)").await;

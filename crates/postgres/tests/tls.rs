@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use pgrunbook_postgres::options::{HostPort, SslMode, SslOptions};
+use pgrunbook_postgres::replication::Replication;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
@@ -45,8 +46,21 @@ async fn sslmode_means_what_it_means_to_libpq() {
             ssl: SslOptions { mode, root_cert: root_cert.then(|| root.path().join("root.crt")), cert: None, key: None },
             ..plain.clone()
         };
-        let session = Session::connect(&options, "tls").await?;
-        session.value("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await
+        const ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        // A replication connection goes the same way.
+        let replication = Replication::connect(&options, "tls").await;
+        match Session::connect(&options, "tls").await {
+            Ok(session) => {
+                let encrypted = session.value(ENCRYPTED).await?;
+                assert_eq!(replication?.query(ENCRYPTED).await?, [[Some(encrypted.clone())]]);
+                Ok(encrypted)
+            }
+            Err(error) => {
+                let other = replication.err().unwrap();
+                assert_eq!(std::mem::discriminant(&error), std::mem::discriminant(&other), "{error:?} {other:?}");
+                Err(error)
+            }
+        }
     };
     // A server without TLS.
     assert_eq!(connect("127.0.0.1", SslMode::Prefer, false).await.unwrap(), "f");

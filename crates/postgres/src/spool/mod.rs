@@ -42,6 +42,9 @@ pub enum SpoolError {
     /// The folder holds the changes of another cluster.
     #[error("{} belongs to another source: system {found}, and this is {expected}", .path.display())]
     OtherSource { path: PathBuf, found: String, expected: String },
+    /// Another process, or another writer of this one, has it.
+    #[error("{} is in use: another process receives into it", .path.display())]
+    Busy { path: PathBuf },
     /// What is asked for was removed from it.
     #[error("{} no longer holds what came after {from}: it begins at {begins}", .path.display())]
     Pruned { path: PathBuf, from: Lsn, begins: Lsn },
@@ -159,7 +162,8 @@ impl Spool {
     /// half-written is cut off. Everything is read and checked once: about a second a gigabyte.
     ///
     /// # Errors
-    /// [`SpoolError::Damaged`] with file and offset, [`SpoolError::OtherSource`], or the file system's.
+    /// [`SpoolError::Damaged`] with file and offset, [`SpoolError::OtherSource`], [`SpoolError::Busy`] where another
+    /// writer does not let go of it within ten seconds, or the file system's.
     pub async fn open(folder: &Path, source: Source, start: Lsn) -> Result<(Self, Writer), SpoolError> {
         let folder = folder.to_owned();
         let recovered = tokio::task::spawn_blocking(move || recover::recover(&folder, source, start)).await;

@@ -4,9 +4,10 @@
 //! lies before the synced end (a hint in the file `synced`, written after each sync) was synced too; what lies behind may
 //! be torn, and is cut off with everything behind the last thing that is whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -22,8 +23,15 @@ const CHUNK: usize = 1024 * 1024;
 /// The name of the hint.
 pub(super) const HINT: &str = "synced";
 
+/// Who has the lock of this file may write.
+const LOCK: &str = "lock";
+
+/// How long a writer that is ending may take to sync what it has.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A spool as it was found, ready to be written on.
 pub(super) struct Recovered {
+    pub lock: File,
     pub folder: PathBuf,
     pub source: Source,
     pub segments: Segments,
@@ -35,8 +43,10 @@ pub(super) struct Recovered {
 /// Reads and checks everything, and cuts off what is not whole.
 pub(super) fn recover(folder: &Path, source: Source, start: Lsn) -> Result<Recovered, SpoolError> {
     fs::create_dir_all(folder).map_err(SpoolError::io("make", folder))?;
+    let lock = lock(folder)?;
     let numbers = numbers(folder)?;
     let mut recovered = Recovered {
+        lock,
         folder: folder.to_owned(),
         source,
         segments: Segments::default(),
@@ -167,6 +177,22 @@ impl Recovered {
             self.segments.note_end(self.tracker.lsn);
         }
         Ok(whole)
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, SpoolError> {
+    let path = folder.join(LOCK);
+    let file = File::create(&path).map_err(SpoolError::io("make", &path))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => return Err(SpoolError::Busy { path: folder.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(SpoolError::Io { what: "lock", path, source }),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ enum Command {
 
 impl Writer {
     pub(super) fn start(recovered: Recovered) -> Result<(Spool, Self), SpoolError> {
-        let Recovered { folder, source, segments, tracker, end } = recovered;
+        let Recovered { lock, folder, source, segments, tracker, end } = recovered;
         let number = segments.files.back().map_or(1, |segment| segment.number);
         let bytes = segments.files.iter().map(|segment| segment.bytes).sum();
         let shared = Arc::new(Shared {
@@ -74,7 +74,8 @@ impl Writer {
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let failure = Arc::new(Mutex::new(None));
         let (commands, orders) = channel();
-        let disk = Disk { shared: shared.clone(), file: None, number, written: end, whole, unsynced: 0, publish };
+        let disk =
+            Disk { _lock: lock, shared: shared.clone(), file: None, number, written: end, whole, unsynced: 0, publish };
         let (in_thread, told) = (room.clone(), failure.clone());
         let path = shared.folder.clone();
         let thread = std::thread::Builder::new()
@@ -277,6 +278,8 @@ impl Command {
 
 /// What the thread has.
 struct Disk {
+    /// Until the last byte is written.
+    _lock: File,
     shared: Arc<Shared>,
     file: Option<File>,
     number: u64,
