@@ -412,3 +412,6 @@ fn xid_of(message: &Message) -> Option<u32> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// The message as the server would send it; in a block when it carries an id.
-fn encode(message: &Message) -> Bytes {
+pub(in crate::pgoutput) fn encode(message: &Message) -> Bytes {
     let mut out = BytesMut::new();
     let text = |out: &mut BytesMut, text: &str| {
         out.put_slice(text.as_bytes());
