@@ -21,7 +21,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// So much is gathered before it is handed to the disk, while more is at hand.
 const GATHER: usize = 1 << 20;
 
-/// How much the spool may take.
+/// How much the spool may take. It is freed by segments of 64 MB: what is below a few of them stops it for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// From here on it receives slowly, in bytes.

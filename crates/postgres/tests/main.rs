@@ -8,6 +8,7 @@ mod ledger;
 mod replication;
 mod relation;
 mod sandbox;
+mod spool;
 mod stream;
 mod tls;
 mod versions;

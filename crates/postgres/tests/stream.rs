@@ -10,7 +10,7 @@ use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
 use pgrunbook_postgres::slots::{
     CreateSlotError, SlotBlocker, create_publication, create_slot, drop_slot_if_ours, slot_state,
 };
-use pgrunbook_postgres::spool::{Follow, Record, Source, Spool, SpoolError, Writer};
+use pgrunbook_postgres::spool::{Follow, Source, Spool, SpoolError, Writer};
 use pgrunbook_postgres::{ConnectOptions, Lsn, Session};
 
 use crate::replication::PATIENCE;
@@ -303,7 +303,7 @@ async fn huge_transaction_is_told_whole() {
     rig.remove().await;
 }
 
-fn segments(folder: &Path) -> Vec<std::path::PathBuf> {
+pub fn segments(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "spool"));
     paths.sort();
@@ -418,128 +418,6 @@ async fn torn_tail_is_cut_off_and_received_again() {
     let error = Spool::open(rig.folder.path(), other, rig.start).await.err().unwrap();
     assert!(matches!(error, SpoolError::OtherSource { .. }), "{error}");
     rig.remove().await;
-}
-
-#[tokio::test]
-async fn spool_has_one_writer() {
-    let folder = tempfile::tempdir().unwrap();
-    let source = Source { system: 1, timeline: 1 };
-    let (_spool, mut writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
-    let second = tokio::spawn({
-        let folder = folder.path().to_owned();
-        async move { Spool::open(&folder, source, Lsn(1)).await.map(|_| ()) }
-    });
-    writer.reached(Lsn(7));
-    writer.close().await.unwrap();
-    // It waited for the first to end.
-    second.await.unwrap().unwrap();
-    let (spool, _writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
-    assert_eq!(spool.synced().borrow().lsn, Lsn(7));
-}
-
-/// Messages as pgoutput sends them, as far as a spool looks into them.
-fn message(tag: u8, parts: &[&[u8]]) -> bytes::Bytes {
-    let mut message = vec![tag];
-    parts.iter().for_each(|part| message.extend_from_slice(part));
-    message.into()
-}
-
-fn begin_of(xid: u32, lsn: u64) -> bytes::Bytes {
-    message(b'B', &[&lsn.to_be_bytes(), &[0; 8], &xid.to_be_bytes()])
-}
-
-/// A commit record of ten bytes.
-fn commit_of(lsn: u64) -> bytes::Bytes {
-    message(b'C', &[&[0], &lsn.to_be_bytes(), &(lsn + 10).to_be_bytes(), &[0; 8]])
-}
-
-fn all_records(spool: &Spool, from: Lsn) -> Vec<Record> {
-    let mut reader = spool.reader(from).unwrap();
-    std::iter::from_fn(|| reader.read().unwrap()).collect()
-}
-
-async fn synced_to(spool: &Spool, lsn: Lsn) {
-    let mut synced = spool.synced();
-    tokio::time::timeout(PATIENCE, synced.wait_for(|synced| synced.lsn >= lsn)).await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn half_a_transaction_is_taken_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let source = Source { system: 1, timeline: 1 };
-    let (spool, mut writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
-    let (begin, row, commit) = (begin_of(1, 100), message(b'I', &[b"whatever"]), commit_of(100));
-    for flushed in [false, true] {
-        writer.append(Lsn(100), &begin).unwrap();
-        writer.append(Lsn(90), &row).unwrap();
-        if flushed {
-            writer.flush().await.unwrap();
-        }
-        assert_eq!(writer.end(), Lsn(1));
-        writer.restart();
-    }
-    let bytes = spool.bytes();
-    for data in [&begin, &row, &commit] {
-        writer.append(Lsn(100), data).unwrap();
-    }
-    assert_eq!((writer.end(), spool.bytes() > bytes), (Lsn(110), true));
-    writer.flush().await.unwrap();
-    synced_to(&spool, Lsn(110)).await;
-    let message = |data| Record::Message(Lsn(100), data);
-    let expected = [Record::Restart, Record::Restart, message(begin.clone()), message(row.clone()), message(commit)];
-    assert_eq!(all_records(&spool, Lsn(1)), expected);
-    assert_eq!(spool.bytes(), std::fs::metadata(&segments(folder.path())[0]).unwrap().len());
-    // The same, where it ended with half of one.
-    writer.append(Lsn(200), &begin_of(2, 200)).unwrap();
-    writer.close().await.unwrap();
-    let (spool, writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
-    assert_eq!(writer.end(), Lsn(110));
-    assert_eq!(all_records(&spool, Lsn(1)), expected);
-}
-
-#[tokio::test]
-async fn segment_with_the_first_block_of_an_open_transaction_stays() {
-    let folder = tempfile::tempdir().unwrap();
-    let source = Source { system: 1, timeline: 1 };
-    let (spool, mut writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
-    let xid = &1_u32.to_be_bytes()[..];
-    for data in [message(b'S', &[xid, &[1]]), message(b'I', &[xid, b"row"]), message(b'E', &[])] {
-        writer.append(Lsn(50), &data).unwrap();
-    }
-    writer.append(Lsn(100), &begin_of(2, 100)).unwrap();
-    let megabyte = message(b'I', &[&vec![b'x'; 1 << 20]]);
-    for _ in 0..65 {
-        writer.append(Lsn(100), &megabyte).unwrap();
-        writer.flush().await.unwrap();
-    }
-    writer.append(Lsn(100), &commit_of(100)).unwrap();
-    writer.append(Lsn(200), &begin_of(3, 200)).unwrap();
-    writer.append(Lsn(200), &commit_of(200)).unwrap();
-    writer.flush().await.unwrap();
-    synced_to(&spool, Lsn(210)).await;
-    assert_eq!(segments(folder.path()).len(), 2);
-    spool.prune(Lsn(210)).unwrap();
-    assert_eq!(segments(folder.path()).len(), 2);
-    let at = [&[0][..], &300_u64.to_be_bytes(), &310_u64.to_be_bytes(), &[0; 8]].concat();
-    writer.append(Lsn(310), &message(b'c', &[xid, &at])).unwrap();
-    writer.flush().await.unwrap();
-    synced_to(&spool, Lsn(310)).await;
-    spool.prune(Lsn(210)).unwrap();
-    assert_eq!((segments(folder.path()).len(), all_records(&spool, Lsn(210)).len()), (2, 3 + 67 + 2 + 1));
-    // What is found again after a crash says the same.
-    drop(writer);
-    let (spool, _writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
-    spool.prune(Lsn(210)).unwrap();
-    assert_eq!(segments(folder.path()).len(), 2);
-    spool.prune(Lsn(310)).unwrap();
-    assert_eq!(segments(folder.path()).len(), 1);
-    // A wrong byte in an older segment would have been damage; here the front is gone, which is none.
-    drop(_writer);
-    let (spool, writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
-    assert_eq!(
-        (writer.end(), spool.bytes()),
-        (Lsn(310), std::fs::metadata(&segments(folder.path())[0]).unwrap().len())
-    );
 }
 
 #[tokio::test]

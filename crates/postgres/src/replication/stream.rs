@@ -17,6 +17,9 @@ use crate::lsn::Lsn;
 /// Seconds from 1970 to 2000, which PostgreSQL counts from.
 const EPOCH: u64 = 946_684_800;
 
+/// A server that decodes a large transaction of which nothing is for us answers late: before it is taken for gone.
+const SILENCE: Duration = Duration::from_secs(120);
+
 /// One message of the output plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -82,7 +85,7 @@ impl Stream {
             received,
             feedback,
             speaker,
-            silence: interval * 6,
+            silence: SILENCE.max(interval * 12),
             ended: false,
         }
     }
@@ -97,7 +100,7 @@ impl Stream {
     /// Cancellation: nothing is lost.
     ///
     /// # Errors
-    /// What the server says, with its SQLSTATE; [`PgError::Lost`] when it closed, or was silent for six status intervals.
+    /// What the server says, with its SQLSTATE; [`PgError::Lost`] when it closed, or was silent for two minutes.
     pub async fn next(&mut self) -> Result<Option<Incoming>, PgError> {
         loop {
             if let Some(incoming) = self.try_next()? {
