@@ -1,7 +1,7 @@
 //! Spools by themselves: what is whole, what is taken back, what is kept.
 
 use pgrunbook_postgres::Lsn;
-use pgrunbook_postgres::spool::{Record, Source, Spool};
+use pgrunbook_postgres::spool::{Record, Source, Spool, SpoolError};
 
 use crate::replication::PATIENCE;
 use crate::stream::segments;
@@ -112,15 +112,33 @@ async fn segment_with_the_first_block_of_an_open_transaction_stays() {
     synced_to(&spool, Lsn(310)).await;
     spool.prune(Lsn(210)).unwrap();
     assert_eq!((segments(folder.path()).len(), all_records(&spool, Lsn(210)).len()), (2, 3 + 67 + 2 + 1));
-    // What is found again after a crash says the same.
-    drop(writer);
-    let (spool, _writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
+    writer.close().await.unwrap();
+    // A wrong byte in an older segment is named.
+    let first = &segments(folder.path())[0];
+    let flip = |at: u64| {
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(first).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    };
+    flip(30 << 20);
+    match Spool::open(folder.path(), source, Lsn(1)).await {
+        // The record that holds it begins within the megabyte before.
+        Err(SpoolError::Damaged { path, offset, .. }) => {
+            assert!(path == *first && (29 << 20..30 << 20).contains(&offset), "{offset}");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+    flip(30 << 20);
+    // What is found again says the same.
+    let (spool, writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
     spool.prune(Lsn(210)).unwrap();
     assert_eq!(segments(folder.path()).len(), 2);
     spool.prune(Lsn(310)).unwrap();
     assert_eq!(segments(folder.path()).len(), 1);
-    // A wrong byte in an older segment would have been damage; here the front is gone, which is none.
-    drop(_writer);
+    // That the front is gone is no damage.
+    drop(writer);
     let (spool, writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
     assert_eq!(
         (writer.end(), spool.bytes()),
