@@ -1,9 +1,9 @@
 //! What the crate promises, on real servers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod apply;
 #[path = "../../engine/tests/shared/journal_suite.rs"]
 mod journal_suite;
-mod apply;
 mod ledger;
 mod replication;
 mod relation;

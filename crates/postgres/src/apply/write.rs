@@ -276,8 +276,8 @@ impl Writer {
                 .chain(destination.extra.iter().map(|name| format!("t.{name}")))
                 .collect();
             let sql = format!(
-                "INSERT INTO {whole} WITH gone AS (DELETE FROM {} AS t USING {name} AS s WHERE {} RETURNING {}) \
-                 SELECT * FROM gone",
+                "WITH gone AS (DELETE FROM {} AS t USING {name} AS s WHERE {} RETURNING {}) \
+                 INSERT INTO {whole} SELECT * FROM gone",
                 destination.name,
                 layout.found(destination),
                 becomes.join(", ")

@@ -19,8 +19,11 @@ async fn changes_of_rows_arrive() {
         let mut pair = Pair::new(NOTES).await;
         pair.binary = binary;
         let mut applier = pair.open().await;
-        pair.carries(&mut applier, &["INSERT INTO note SELECT i, 'é\\' || chr(9) || i, i FROM generate_series(1, 100) AS i"])
-            .await;
+        pair.carries(
+            &mut applier,
+            &["INSERT INTO note SELECT i, 'é\\' || chr(9) || i, i FROM generate_series(1, 100) AS i"],
+        )
+        .await;
         pair.carries(
             &mut applier,
             &[
@@ -149,11 +152,18 @@ async fn identity_and_generated_columns_are_taken_as_they_are() {
     )
     .await;
     let mut applier = pair.open().await;
-    pair.carries(&mut applier, &["INSERT INTO item (id, body) SELECT i, repeat('x', 5000) FROM generate_series(1, 5) AS i"])
-        .await;
     pair.carries(
         &mut applier,
-        &["UPDATE item SET serial = DEFAULT WHERE id = 2", "UPDATE item SET body = 'y' WHERE id = 3", "UPDATE item SET id = 9 WHERE id = 4"],
+        &["INSERT INTO item (id, body) SELECT i, repeat('x', 5000) FROM generate_series(1, 5) AS i"],
+    )
+    .await;
+    pair.carries(
+        &mut applier,
+        &[
+            "UPDATE item SET serial = DEFAULT WHERE id = 2",
+            "UPDATE item SET body = 'y' WHERE id = 3",
+            "UPDATE item SET id = 9 WHERE id = 4",
+        ],
     )
     .await;
 }
@@ -197,7 +207,8 @@ async fn tables_without_a_key_are_matched_by_whole_rows() {
 #[tokio::test]
 async fn columns_that_only_the_destination_has_keep_their_values() {
     let mut pair = Pair::new("CREATE TABLE note (id int PRIMARY KEY, place int UNIQUE)").await;
-    let more = "ALTER TABLE tenant.note ADD mine text DEFAULT 'here', ADD twice int GENERATED ALWAYS AS (id * 2) STORED";
+    let more =
+        "ALTER TABLE tenant.note ADD mine text DEFAULT 'here', ADD twice int GENERATED ALWAYS AS (id * 2) STORED";
     pair.target.execute(more).await.unwrap();
     let mut applier = pair.open().await;
     pair.source.execute("INSERT INTO note VALUES (1, 1), (2, 2)").await.unwrap();
@@ -217,7 +228,11 @@ async fn missing_row_stops_the_stream_and_is_named() {
         ("UPDATE note SET n = 1 WHERE id IN (3, 5)", "id=5", "it is to be updated, and is not there"),
         ("DELETE FROM note WHERE id IN (3, 5)", "id=5", "it is to be deleted, and is not there"),
         ("UPDATE note SET id = 50 WHERE id = 5", "id=5", "it is to be deleted, and is not there"),
-        ("INSERT INTO note VALUES (77, '', 0)", "Key (id)=(77) already exists.", "it is to be inserted, and another is in its place (duplicate key value violates unique constraint \"note_pkey\")"),
+        (
+            "INSERT INTO note VALUES (77, '', 0)",
+            "Key (id)=(77) already exists.",
+            "it is to be inserted, and another is in its place (duplicate key value violates unique constraint \"note_pkey\")",
+        ),
     ] {
         let mut pair = Pair::new(NOTES).await;
         let mut applier = pair.open().await;
@@ -366,12 +381,18 @@ async fn role_that_may_not_be_replica_is_told_which_grant() {
     let to = cluster.fresh_database("target").await.unwrap();
     let role = format!("applier_{}", to.database);
     let session = Session::connect(&to, "test").await.unwrap();
-    session.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT CREATE ON DATABASE {} TO {role}", to.database)).await.unwrap();
+    session
+        .execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'p'; GRANT CREATE ON DATABASE {} TO {role}", to.database))
+        .await
+        .unwrap();
     let mut as_role = to.clone();
     (as_role.user, as_role.password) = (role.clone(), Some("p".to_owned()));
     let options = || Options::new("t:forward", Rename::default());
     let error = Applier::open(&as_role, options()).await.err().unwrap();
-    assert!(error.to_string().contains(&format!("GRANT SET ON PARAMETER session_replication_role TO {role}")), "{error}");
+    assert!(
+        error.to_string().contains(&format!("GRANT SET ON PARAMETER session_replication_role TO {role}")),
+        "{error}"
+    );
     session.execute(&format!("GRANT SET ON PARAMETER session_replication_role TO {role}")).await.unwrap();
     Applier::open(&as_role, options()).await.unwrap();
 }
@@ -384,7 +405,10 @@ async fn changed_table_stops_the_stream_before_its_transaction() {
         ("ALTER TABLE note ALTER n TYPE bigint", "column `n` has another type (OID 20, modifier -1; before: 23, -1)"),
         ("ALTER TABLE note REPLICA IDENTITY FULL", "replica identity full instead of default"),
         ("ALTER TABLE note RENAME TO remark", "renamed from public.note"),
-        ("DROP TABLE note; CREATE TABLE note (id bigint PRIMARY KEY, body text, n int DEFAULT 0)", "dropped and made anew"),
+        (
+            "DROP TABLE note; CREATE TABLE note (id bigint PRIMARY KEY, body text, n int DEFAULT 0)",
+            "dropped and made anew",
+        ),
     ] {
         let mut pair = Pair::new(NOTES).await;
         let mut applier = pair.open().await;
@@ -394,7 +418,9 @@ async fn changed_table_stops_the_stream_before_its_transaction() {
         pair.target.execute("CREATE TABLE tenant.other (id int PRIMARY KEY)").await.unwrap();
         let table = if change.contains("RENAME") { "remark" } else { "note" };
         pair.source
-            .execute(&format!("BEGIN; {change}; INSERT INTO other VALUES (1); INSERT INTO {table} (id) VALUES (3); COMMIT"))
+            .execute(&format!(
+                "BEGIN; {change}; INSERT INTO other VALUES (1); INSERT INTO {table} (id) VALUES (3); COMMIT"
+            ))
             .await
             .unwrap();
         let events = pair.events().await;
@@ -417,7 +443,15 @@ async fn changed_table_stops_the_stream_before_its_transaction() {
         drop(applier);
         // Once the destination fits, a person's word lets it go on.
         let mut applier = pair.open().await;
-        pair.target.execute(&format!("SET search_path = tenant; {}", change.replace("DROP TABLE note; CREATE", "CREATE").replace("TABLE note (id", "TABLE IF NOT EXISTS note (id"))).await.unwrap();
+        pair.target
+            .execute(&format!(
+                "SET search_path = tenant; {}",
+                change
+                    .replace("DROP TABLE note; CREATE", "CREATE")
+                    .replace("TABLE note (id", "TABLE IF NOT EXISTS note (id")
+            ))
+            .await
+            .unwrap();
         applier.accept(after).await.unwrap();
         apply(&mut applier, &events).await.unwrap();
         applier.flush().await.unwrap();
@@ -440,9 +474,18 @@ async fn destination_that_cannot_take_it_is_refused() {
     let events = pair.events().await;
     for (change, told) in [
         ("ALTER TABLE tenant.note RENAME TO gone", "there is no table tenant.note"),
-        ("ALTER TABLE tenant.gone RENAME TO note; ALTER TABLE tenant.note RENAME n TO m", "the destination has no column `n`"),
-        ("ALTER TABLE tenant.note RENAME m TO n; ALTER TABLE tenant.note DROP CONSTRAINT note_pkey", "it needs a unique index on exactly"),
-        ("ALTER TABLE tenant.note ADD PRIMARY KEY (id); ALTER TABLE tenant.note ALTER n TYPE float4", "binary form of another type"),
+        (
+            "ALTER TABLE tenant.gone RENAME TO note; ALTER TABLE tenant.note RENAME n TO m",
+            "the destination has no column `n`",
+        ),
+        (
+            "ALTER TABLE tenant.note RENAME m TO n; ALTER TABLE tenant.note DROP CONSTRAINT note_pkey",
+            "it needs a unique index on exactly",
+        ),
+        (
+            "ALTER TABLE tenant.note ADD PRIMARY KEY (id); ALTER TABLE tenant.note ALTER n TYPE float4",
+            "binary form of another type",
+        ),
     ] {
         pair.target.execute(change).await.unwrap();
         let mut applier = pair.open().await;
@@ -523,7 +566,12 @@ async fn copy_of_a_later_snapshot_takes_the_changes_before_it_again() {
     other.execute("COMMIT").await.unwrap();
     pair.source.execute("UPDATE note SET n = n + 1").await.unwrap();
     let merge = ["note", "bag"]
-        .map(|table| MergeRule { schema: "public".into(), table: table.into(), snapshot: snapshot.parse().unwrap(), until })
+        .map(|table| MergeRule {
+            schema: "public".into(),
+            table: table.into(),
+            snapshot: snapshot.parse().unwrap(),
+            until,
+        })
         .to_vec();
     let options = Options { merge, ..pair.options() };
     let mut applier = Applier::open(&pair.to, options).await.unwrap();
@@ -567,7 +615,16 @@ async fn who_asked_is_told_of_each_row_once() {
     pair.binary = false;
     let mut applier = Applier::open(&pair.to, Options { seen: Some(seen), ..pair.options() }).await.unwrap();
     pair.carries(&mut applier, &["INSERT INTO note VALUES (1, 'a', 0), (2, 'a', 0), (3, 'a', 0)"]).await;
-    pair.carries(&mut applier, &["UPDATE note SET n = 1 WHERE id < 3", "UPDATE note SET n = 2", "DELETE FROM note WHERE id = 1", "TRUNCATE note"]).await;
+    pair.carries(
+        &mut applier,
+        &[
+            "UPDATE note SET n = 1 WHERE id < 3",
+            "UPDATE note SET n = 2",
+            "DELETE FROM note WHERE id = 1",
+            "TRUNCATE note",
+        ],
+    )
+    .await;
     let of = |key: &str, touch: Option<Touch>| {
         let key = match touch {
             Some(_) => format!("{:?}", Cell::Text(bytes::Bytes::copy_from_slice(key.as_bytes()))),
@@ -575,8 +632,14 @@ async fn who_asked_is_told_of_each_row_once() {
         };
         told.lock().unwrap().get(&(key, format!("{touch:?}"))).copied().unwrap_or(0)
     };
-    assert_eq!([of("1", Some(Touch::Inserted)), of("1", Some(Touch::Updated)), of("1", Some(Touch::Deleted))], [1, 0, 1]);
-    assert_eq!([of("2", Some(Touch::Inserted)), of("2", Some(Touch::Updated)), of("2", Some(Touch::Deleted))], [1, 1, 0]);
+    assert_eq!(
+        [of("1", Some(Touch::Inserted)), of("1", Some(Touch::Updated)), of("1", Some(Touch::Deleted))],
+        [1, 0, 1]
+    );
+    assert_eq!(
+        [of("2", Some(Touch::Inserted)), of("2", Some(Touch::Updated)), of("2", Some(Touch::Deleted))],
+        [1, 1, 0]
+    );
     assert_eq!(of("note", None), 1);
 }
 

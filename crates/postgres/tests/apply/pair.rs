@@ -38,14 +38,10 @@ impl Pair {
         source.execute(tables).await.unwrap();
         target.execute("CREATE SCHEMA tenant; SET search_path = tenant, public").await.unwrap();
         target.execute(tables).await.unwrap();
-        source
-            .execute(&format!(
-                "CREATE PUBLICATION everything FOR ALL TABLES;
-                 SELECT pg_create_logical_replication_slot('{}', 'pgoutput', true)",
-                from.database
-            ))
-            .await
-            .unwrap();
+        source.execute("CREATE PUBLICATION everything FOR ALL TABLES").await.unwrap();
+        // A temporary one, which goes with the session.
+        let slot = "SELECT pg_create_logical_replication_slot(current_database()::text, 'pgoutput', true)";
+        source.execute(slot).await.unwrap();
         Self { source, target, to, binary: true, relations: HashMap::new(), decoder: Decoder::default() }
     }
 
@@ -137,6 +133,6 @@ impl Pair {
 }
 
 pub async fn rows(session: &Session, table: &str) -> Vec<Option<String>> {
-    let sql = format!("SELECT r::text FROM {table} AS r ORDER BY 1 COLLATE \"C\"");
+    let sql = format!("SELECT r::text FROM {table} AS r ORDER BY r::text COLLATE \"C\"");
     session.simple(&sql).await.unwrap().remove(0).rows.into_iter().map(|mut row| row.remove(0)).collect()
 }
