@@ -200,6 +200,15 @@ impl Applier {
         Ok(self.position())
     }
 
+    /// Every transaction of the source that ended here or before was pushed, or does not concern this stream. Moves the
+    /// position in memory, as a skipped transaction does.
+    pub fn reached(&mut self, lsn: Lsn) {
+        if lsn > self.ahead.lsn {
+            self.ahead.lsn = lsn;
+            self.skipped = self.skipped.max(1);
+        }
+    }
+
     fn begin(&mut self, begin: Begin) -> Result<(), ApplyError> {
         if self.current.is_some() {
             return Err(senseless(begin.commit_lsn, "a transaction begins inside another"));

@@ -1,6 +1,8 @@
 //! What is applied is what was done, exactly once, or nothing is.
 
 mod pair;
+mod random;
+mod types;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,72 @@
+//! Follows a slot until a fence, and ends: what `bench/follow` measures.
+//!
+//! ```text
+//! follow SOURCE_URL TARGET_URL SLOT PUBLICATION FROM_SCHEMA TO_SCHEMA SPOOL_FOLDER FENCE
+//! ```
+#![expect(clippy::unwrap_used, reason = "it measures, and may fail by panicking")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pgrunbook_postgres::apply::{Applier, Options, Rename};
+use pgrunbook_postgres::receiver::{Limits, Receive, Receiver};
+use pgrunbook_postgres::replication::{Replication, StreamOptions};
+use pgrunbook_postgres::spool::{Follow, Source, Spool};
+use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Lsn, Surroundings};
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [source, target, slot, publication, from, to, folder, fence] = arguments.as_slice() else {
+        panic!("SOURCE_URL TARGET_URL SLOT PUBLICATION FROM_SCHEMA TO_SCHEMA SPOOL_FOLDER FENCE");
+    };
+    let connect = |text: &str| {
+        let spec = ConnectSpec::Given { text: text.to_owned(), origin: "the command line".to_owned() };
+        let env = |name: &str| std::env::var(name).ok();
+        ConnectOptions::resolve(&spec, &Surroundings { env: &env, home: None, user: None }).unwrap()
+    };
+    let (source, target) = (connect(source), connect(target));
+    let begun = Instant::now();
+    let mut options = Options::new(format!("{to}:forward"), Rename::one(from, to));
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+    options.batch_rows = number("BATCH_ROWS").unwrap_or(options.batch_rows);
+    options.batch_bytes = number("BATCH_BYTES").unwrap_or(options.batch_bytes);
+    options.batch_delay = number("BATCH_MS").map_or(options.batch_delay, |ms| Duration::from_millis(ms as u64));
+    let mut applier = Applier::open(&target, options).await.unwrap();
+    let mut connection = Replication::connect(&source, "follow").await.unwrap();
+    let system = connection.identify_system().await.unwrap();
+    let major = connection.major();
+    drop(connection);
+    let identity = Source { system: system.identifier, timeline: system.timeline };
+    let (spool, writer) = Spool::open(Path::new(folder), identity, Lsn(0)).await.unwrap();
+    let what = Receive {
+        connect: source,
+        application_name: "follow".to_owned(),
+        slot: slot.clone(),
+        stream: StreamOptions::best(major, vec![publication.clone()]),
+        limits: Limits { spool_soft: u64::MAX, spool_hard: u64::MAX, disk_free_min: 0 },
+    };
+    let receiver = Receiver::start(spool.clone(), writer, what);
+    let mut follow = Follow::start(&spool, applier.position().lsn).unwrap();
+    let (mut waited, mut applied) = (Duration::ZERO, Duration::ZERO);
+    while applier.position().marker.as_deref() != Some(fence) {
+        let before = Instant::now();
+        let batch = follow.next().await.unwrap().unwrap();
+        waited += before.elapsed();
+        let before = Instant::now();
+        for event in batch.events {
+            applier.push(event).await.unwrap();
+        }
+        applied += before.elapsed();
+    }
+    let position = applier.position();
+    eprintln!(
+        "{} transactions, {} changes in {:?}; waited {waited:?}, applied {applied:?}; {} MB spooled",
+        position.transactions,
+        position.changes,
+        begun.elapsed(),
+        spool.bytes() >> 20
+    );
+    drop(follow);
+    receiver.stop().await;
+}
