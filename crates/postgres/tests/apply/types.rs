@@ -153,7 +153,7 @@ async fn keys_of_many_types_find_their_rows() {
             insertions.push(format!("INSERT INTO k{at} VALUES ('{}', 0)", value.replace('\'', "''")));
         }
         changes.push(format!("UPDATE k{at} SET n = n + 1"));
-        changes.push(format!("DELETE FROM k{at} WHERE ctid = '(0,1)' OR id = '{}'", values[0].replace('\'', "''")));
+        changes.push(format!("DELETE FROM k{at} WHERE ctid = (SELECT min(ctid) FROM k{at})"));
     }
     for binary in [true, false] {
         let mut pair = Pair::new(&tables).await;
