@@ -249,6 +249,14 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = AuditLevel::Warning)]
         level: AuditLevel,
     },
+    /// Compare every row of two sides. Exit 1 if they differ.
+    ///
+    /// A side is a target of pgrunbook.toml, a reference to a URL (env:NAME, file:PATH), a URL, or a SQLite file. Tables are
+    /// matched by name, rows by their key. Each side is read in one snapshot: nobody may write between the two.
+    #[command(
+        after_help = "Example:\n  pgrunbook parity legacy main --schema-b health\n  pgrunbook parity env:LEGACY_URL main --schema-b health --table person --show 100\n  pgrunbook parity legacy main --schema-b health --samples 20 --role health_app"
+    )]
+    Parity(ParityArgs),
     /// Throwaway PostgreSQL servers.
     Sandbox {
         #[command(subcommand)]
@@ -472,6 +480,45 @@ pub struct ChainArgs {
     pub chain: String,
     #[arg(long, default_value = "main")]
     pub target: String,
+}
+
+/// What is compared.
+#[derive(Debug, Clone, Args)]
+pub struct ParityArgs {
+    /// The side that is right.
+    pub a: String,
+    /// The side that is compared with it.
+    pub b: String,
+    /// The schema of A, if it is PostgreSQL.
+    #[arg(long, value_name = "SCHEMA", default_value = "public")]
+    pub schema_a: String,
+    /// The schema of B, if it is PostgreSQL.
+    #[arg(long, value_name = "SCHEMA", default_value = "public")]
+    pub schema_b: String,
+    /// This table (repeatable); else all.
+    #[arg(long = "table", value_name = "NAME")]
+    pub tables: Vec<String>,
+    /// Not this table (repeatable).
+    #[arg(long, value_name = "NAME")]
+    pub exclude: Vec<String>,
+    /// Connections on each side.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub jobs: u8,
+    /// Differing rows of each table that are listed with both values.
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub show: usize,
+    /// Also read so many rows of each table of B as an application's role.
+    #[arg(long, value_name = "COUNT", requires = "role")]
+    pub samples: Option<u32>,
+    /// The role that samples are read as, through its search_path.
+    #[arg(long, value_name = "ROLE", requires = "samples")]
+    pub role: Option<String>,
+    /// Make the rows that differ in B what they are in A. Says what it would do; does it with --yes.
+    #[arg(long)]
+    pub repair: bool,
+    /// Do what --repair says.
+    #[arg(long, requires = "repair")]
+    pub yes: bool,
 }
 
 /// `pgrunbook sandbox ...`

@@ -195,6 +195,12 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<pgrunbook_steps::parity::ParityError> for Failure {
+    fn from(error: pgrunbook_steps::parity::ParityError) -> Self {
+        StepError::from(error).into()
+    }
+}
+
 impl From<PgError> for Failure {
     fn from(error: PgError) -> Self {
         error.into_step_error().into()

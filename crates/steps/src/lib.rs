@@ -12,6 +12,7 @@ mod http;
 pub mod isolation;
 pub mod migrate;
 mod notify;
+pub mod parity;
 mod process;
 pub mod provision;
 pub mod restore;

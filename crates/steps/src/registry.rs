@@ -12,6 +12,7 @@ use crate::workplace::Workplace;
 use crate::{
     approve, audit, backup, fence, http, isolation, migrate, notify, provision, restore, sh, source, sql, switch,
     topology,
+    approve, audit, backup, http, isolation, migrate, notify, parity, provision, restore, sh, source, sql, topology,
 };
 
 /// One kind of step.
@@ -43,6 +44,7 @@ pub const KINDS: &[Kind] = &[
     isolation::KIND,
     source::KIND,
     source::CHECK,
+    parity::KIND,
     backup::KIND,
     restore::KIND,
     fence::FENCE,

@@ -12,6 +12,7 @@ mod isolation;
 mod lost;
 mod migrate;
 mod preflight;
+mod parity;
 mod source;
 mod source_back;
 mod sql;

@@ -6,6 +6,7 @@ mod backup;
 mod init;
 mod lint;
 mod migrate;
+mod parity;
 mod plan;
 mod probe;
 mod proof;
@@ -57,6 +58,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
         Command::Audit { target, level } => audit::audit(app, &target, level).await,
+        Command::Parity(args) => parity::parity(app, &args).await,
         Command::Sandbox { action } => sandbox::sandbox(app, action).await,
         Command::Completions { .. } | Command::Man => unreachable!("answered before the runtime was started"),
     }

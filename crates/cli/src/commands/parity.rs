@@ -1,0 +1,105 @@
+//! `parity`: whether two sides hold the same rows.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use pgrunbook_postgres::ConnectSpec;
+use pgrunbook_steps::open::connect_options;
+use pgrunbook_steps::parity::{Ask, Place, ROWS, Samples, Values, compare, place, plan, repair, sample};
+use pgrunbook_steps::secret::Reference;
+use pgrunbook_steps::workplace::Workplace;
+
+use crate::app::App;
+use crate::args::{Output, ParityArgs};
+use crate::console::put;
+use crate::exit;
+use crate::failure::Failure;
+
+/// Exit 1 where they differ.
+pub async fn parity(app: &App, args: &ParityArgs) -> Result<u8, Failure> {
+    let workplace = app.workplace()?;
+    let a = side(app, &workplace, &args.a, &args.schema_a)?;
+    let b = side(app, &workplace, &args.b, &args.schema_b)?;
+    if args.repair {
+        app.refuse_if_protected("parity --repair", "`parity = \"...\"` with `repair = true`")?;
+    }
+    let cancel = app.stop_on_ctrl_c();
+    let human = app.global.format == Output::Human && std::io::stderr().is_terminal();
+    let ask = Ask {
+        tables: &args.tables,
+        exclude: &args.exclude,
+        jobs: args.jobs.into(),
+        shown: if args.repair { ROWS } else { args.show },
+        application_name: "pgrunbook:parity",
+        cancel: &cancel,
+        tell: &|done, total| {
+            if human && total > 1 {
+                eprint!("\r  {done} of {total} tables{}", if done == total { "\n" } else { "" });
+            }
+        },
+    };
+    let json = app.global.format == Output::Json;
+    let mut found = compare([&a, &b], &ask).await?;
+    let print = |found: &pgrunbook_steps::parity::Parity| {
+        if json {
+            put(&found.json(&Values::All).to_string());
+        } else {
+            put(found.terminal().trim_end());
+        }
+    };
+    print(&found);
+    if args.repair && found.differences() > 0 {
+        let planned = plan(&found)?;
+        for one in &planned {
+            app.tell(&format!("repair {one}"));
+        }
+        if !args.yes {
+            return Err(Failure::unusable("not-confirmed", "B would be changed as said above; nothing was changed")
+                .help("call it again with --yes"));
+        }
+        let repaired = repair([&a, &b], &found, &ask).await?;
+        if !repaired.as_replica {
+            app.aside("triggers of B fired: this role may not set session_replication_role");
+        }
+        found = compare([&a, &b], &Ask { shown: args.show, ..ask }).await?;
+        print(&found);
+    }
+    let mut holds = found.holds();
+    if let (Some(count), Some(role)) = (args.samples, &args.role) {
+        let how =
+            Samples { count, role, tables: &args.tables, exclude: &args.exclude, application_name: "pgrunbook:parity" };
+        let sampled = sample(&a, &b, &how).await?;
+        if json {
+            put(&sampled.json(&Values::All).to_string());
+        } else {
+            put(sampled.terminal().trim_end());
+        }
+        holds &= sampled.holds();
+    }
+    Ok(if holds { exit::DONE } else { exit::FAILED })
+}
+
+/// A target's name, a reference to a URL, a URL, or a SQLite file.
+fn side(app: &App, workplace: &Workplace, text: &str, schema: &str) -> Result<Place, Failure> {
+    if workplace.places().contains_key(text) {
+        return Ok(place(workplace, text, schema)?);
+    }
+    let path = app.surroundings.cwd.join(Path::new(text));
+    if path.is_file() {
+        return Ok(Place::Sqlite { path });
+    }
+    let reference = Reference::parse(text);
+    if !reference.is_secret() && !text.contains("://") && !text.contains('=') {
+        // The project says which targets there are.
+        return Ok(place(workplace, text, schema)?);
+    }
+    let value = workplace.secret(&reference)?;
+    let spec = ConnectSpec::Given { text: value, origin: reference_shown(&reference) };
+    let options = connect_options(&spec, &app.surroundings)?;
+    Ok(Place::Postgres { options: Box::new(options), schema: schema.to_owned() })
+}
+
+/// A URL may hold a password.
+fn reference_shown(reference: &Reference) -> String {
+    if reference.is_secret() { reference.shown() } else { "the command line".to_owned() }
+}

@@ -1,0 +1,131 @@
+//! What can go wrong while two sides are compared. Nothing is changed by a comparison.
+
+use pgrunbook_engine::StepError;
+use pgrunbook_postgres::PgError;
+use pgrunbook_postgres::copy::CopyError;
+
+/// Why two sides cannot be compared, or rows not be repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum ParityError {
+    /// A server said no, or is not there.
+    #[error("{side}: {error}")]
+    Server { side: String, error: PgError },
+    /// A server sent what binary COPY never is.
+    #[error("{side}: what came of table {table} is not what COPY writes: {error}")]
+    Copy { side: String, table: String, error: CopyError },
+    /// A file cannot be read.
+    #[error("{side}: {error}")]
+    Sqlite { side: String, error: rusqlite::Error },
+    /// A value of a file that has no place in the column's type on the other side.
+    #[error("{side}: {table}.{column} holds {found} in the row {key}, which is no {wanted}")]
+    Value { side: String, table: String, column: String, key: String, found: String, wanted: String },
+    /// A type that the values of a file cannot be compared with.
+    #[error("{table}.{column} is {type_name}: values of a SQLite file cannot be compared with it")]
+    Type { table: String, column: String, type_name: String },
+    /// A table was named that neither side has.
+    #[error("there is no table {0} on either side")]
+    NoTable(String),
+    /// Nothing was there to compare: that proves nothing.
+    #[error("there is no table that both sides have")]
+    Nothing,
+    /// A table without a column that both sides have.
+    #[error("table {0} has no column that both sides have")]
+    NoColumn(String),
+    /// What was read again is not what was read first.
+    #[error("{side}: table {table} was read twice in one snapshot, and the rows were not the same")]
+    Unsteady { side: String, table: String },
+    /// A key in a form that cannot be compared with what COPY gives.
+    #[error(
+        "table {table}: the stream gives the key column {column} as text, and {type_name} is compared in its binary form"
+    )]
+    KeyText { table: String, column: String, type_name: String },
+    /// A change of a table that is not compared, or that has no key.
+    #[error("table {table} has no key that tells its rows apart, so changes of it cannot be followed row by row")]
+    NoKey { table: String },
+    /// The file that dirty keys are spilled to.
+    #[error("dirty keys cannot be kept in {path}: {error}")]
+    Spill { path: String, error: std::io::Error },
+    /// Where the two sides meet could not be found.
+    #[error("{0}")]
+    Aligned(String),
+    /// A repair would do what it cannot, or did what it should not have done.
+    #[error("{0}. Nothing was changed.")]
+    Repair(String),
+    #[error("stopped before the comparison was done")]
+    Interrupted,
+    /// A task of this program ended early.
+    #[error("{0}")]
+    Task(String),
+}
+
+impl ParityError {
+    /// Stable name of what went wrong.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Server { .. } => "server",
+            Self::Copy { .. } => "parity-copy",
+            Self::Sqlite { .. } => "parity-sqlite",
+            Self::Value { .. } => "parity-value",
+            Self::Type { .. } => "parity-type",
+            Self::NoTable(_) => "no-table",
+            Self::Nothing => "nothing-examined",
+            Self::NoColumn(_) => "parity-columns",
+            Self::Unsteady { .. } => "parity-unsteady",
+            Self::KeyText { .. } => "parity-key",
+            Self::NoKey { .. } => "parity-no-key",
+            Self::Spill { .. } => "parity-spill",
+            Self::Aligned(_) => "parity-aligned",
+            Self::Repair(_) => "parity-repair",
+            Self::Interrupted => "interrupted",
+            Self::Task(_) => "parity-task",
+        }
+    }
+
+    /// What to do next.
+    fn help(&self) -> &'static str {
+        match self {
+            Self::Server { .. } => {
+                "read the server's answer; the comparison needs SELECT on all tables, and sees all rows or fails"
+            }
+            Self::Copy { .. } | Self::Task(_) => "run it again; if it happens again, report it as a fault of pgrunbook",
+            Self::Sqlite { .. } => "look whether the file is whole (`PRAGMA quick_check`) and not locked",
+            Self::Value { .. } => "correct the value, or the mapping of its column",
+            Self::Type { .. } => "leave the table out with `exclude`, or map the column to another type",
+            Self::NoTable(_) | Self::Nothing => "look at the schemas' names and the filters `tables` and `exclude`",
+            Self::NoColumn(_) => "look whether the two are the same table",
+            Self::Unsteady { .. } => {
+                "run it again; a server of the other byte order cannot be looked into by key hashes"
+            }
+            Self::KeyText { .. } => "read the stream with the option binary 'true'",
+            Self::NoKey { .. } => "give the table a primary key, or compare it whole while its writers are fenced",
+            Self::Spill { .. } => "look at free space and rights of the folder",
+            Self::Aligned(_) => "look at the state of the transfer, then run it again",
+            Self::Repair(_) => "compare again and look at the rows; they may have changed in between",
+            Self::Interrupted => "run it again",
+        }
+    }
+
+    pub(super) fn server(side: &str) -> impl Fn(PgError) -> Self + Copy + '_ {
+        move |error| Self::Server { side: side.to_owned(), error }
+    }
+
+    pub(super) fn sqlite(side: &str) -> impl Fn(rusqlite::Error) -> Self + Copy + '_ {
+        move |error| Self::Sqlite { side: side.to_owned(), error }
+    }
+}
+
+impl From<ParityError> for StepError {
+    fn from(error: ParityError) -> Self {
+        let text =
+            format!("{error}{}", if error.to_string().ends_with("changed.") { "" } else { ". Nothing was changed." });
+        let help = error.help();
+        match error {
+            ParityError::Interrupted => Self::interrupted(text),
+            ParityError::Server { error: server, side } => {
+                let step = server.into_step_error();
+                Self { message: format!("{side}: {}", step.message), ..step }
+            }
+            other => Self::failed(other.code(), text).help(help).source(other),
+        }
+    }
+}

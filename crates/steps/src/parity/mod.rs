@@ -1,0 +1,30 @@
+//! parity
+mod base;
+mod bucket;
+mod compare;
+mod dirty;
+mod error;
+mod keys;
+mod lookup3;
+mod pair;
+mod postgres;
+mod repair;
+mod report;
+mod rows;
+mod sample;
+mod side;
+mod sqlite;
+mod step;
+mod visible;
+
+pub use base::{Aligned, Pass, Prover, Reader};
+pub use compare::{Ask, Cell, Difference, Parity, Place, Seen, TableParity, Totals, What, compare};
+pub use dirty::{Dirty, Touched};
+pub use error::ParityError;
+pub use keys::Keys;
+pub use pair::{Finding, Pair, Which};
+pub use repair::{Planned, ROWS, Repaired, plan, repair};
+pub use report::{VERSION, Values, evidence};
+pub use sample::{Sampled, Samples, Wrong, sample};
+pub use step::{KIND, gate, place};
+pub use visible::Visible;

@@ -1,0 +1,232 @@
+//! The block: `parity = "same-rows"`, `target = "main"`, `from = "legacy"`.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
+use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::compare::{Ask, Parity, Place, compare};
+use super::repair::{self, ROWS};
+use super::report::{Values, evidence};
+use super::sample::{Sampled, Samples, sample};
+use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::workplace::{self, Workplace};
+
+/// The kind `parity`.
+pub const KIND: Kind = Kind {
+    spec: KindSpec {
+        name: "parity",
+        language: Language::Toml,
+        summary: "Compares every row of two sides, and is a gate: they must be the same.",
+        fields: &[
+            FieldSpec {
+                name: "from",
+                about: "The target that is side A: PostgreSQL or SQLite. Side B is `target`.",
+                required: true,
+            },
+            FieldSpec { name: "schema", about: "The schema of side B; else `public`.", required: false },
+            FieldSpec { name: "from_schema", about: "The schema of side A; else `public`.", required: false },
+            FieldSpec { name: "tables", about: "Only these tables, by name.", required: false },
+            FieldSpec { name: "exclude", about: "Not these tables.", required: false },
+            FieldSpec {
+                name: "mode",
+                about: "`full`: every row is read on both sides. Nobody may write between the two snapshots.",
+                required: false,
+            },
+            FieldSpec { name: "jobs", about: "Connections on each side, in one snapshot; else 1.", required: false },
+            FieldSpec {
+                name: "samples",
+                about: "So many rows of each table are also read as the role `as`.",
+                required: false,
+            },
+            FieldSpec {
+                name: "as",
+                about: "The application's role: tables by their bare names, through its `search_path`.",
+                required: false,
+            },
+            FieldSpec {
+                name: "show_values",
+                about: "Columns whose values may stand in the evidence; else it holds hashes of keys.",
+                required: false,
+            },
+            FieldSpec {
+                name: "repair",
+                about: "`true`: rows that differ are made in B what they are in A, in one transaction, and compared again.",
+                required: false,
+            },
+        ],
+        needs_target: true,
+        changes: false,
+        undo_words: &[],
+        check: |block| fields::<Fields>(block).map(drop),
+    },
+    build,
+    undo_by: None,
+};
+
+/// Differences of each table that are kept in the evidence.
+const SHOWN: usize = 20;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    #[default]
+    Full,
+}
+
+/// Proves that two sides hold the same rows.
+///
+/// Effect: idempotent, since it only reads; a repair makes again what it made. Undo: not needed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    #[expect(dead_code, reason = "read by the parser as the step's id")]
+    parity: String,
+    from: String,
+    #[serde(default = "public")]
+    schema: String,
+    #[serde(default = "public")]
+    from_schema: String,
+    #[serde(default)]
+    tables: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    mode: Mode,
+    jobs: Option<u8>,
+    samples: Option<u32>,
+    r#as: Option<String>,
+    #[serde(default)]
+    show_values: BTreeSet<String>,
+    #[serde(default)]
+    repair: bool,
+}
+
+fn public() -> String {
+    "public".to_owned()
+}
+
+struct Parities {
+    target: String,
+    fields: Fields,
+    workplace: Workplace,
+}
+
+fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
+    let fields: Fields = bound_fields(block)?;
+    if fields.samples.is_some() != fields.r#as.is_some() {
+        return Err(StepError::unusable(
+            "bad-value",
+            format!("step `{}`: `samples` and `as` belong together", block.id),
+        ));
+    }
+    Ok(Box::new(Parities { target: required_target(block)?, fields, workplace: workplace.clone() }))
+}
+
+/// What a target's name stands for as a side.
+///
+/// # Errors
+/// If there is no such target, or it holds no rows.
+pub fn place(workplace: &Workplace, target: &str, schema: &str) -> Result<Place, StepError> {
+    match workplace.place(target)? {
+        workplace::Place::Postgres(options) => {
+            Ok(Place::Postgres { options: Box::new(options.clone()), schema: schema.to_owned() })
+        }
+        workplace::Place::Sqlite { path } => Ok(Place::Sqlite { path: path.clone() }),
+        _ => Err(StepError::unusable("no-target", format!("target `{target}` holds no tables"))),
+    }
+}
+
+#[async_trait]
+impl Step for Parities {
+    fn effect(&self) -> Effect {
+        Effect::Idempotent
+    }
+
+    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        let Fields { from, from_schema, schema, repair, .. } = &self.fields;
+        place(&self.workplace, from, from_schema)?;
+        place(&self.workplace, &self.target, schema)?;
+        let mut change = Change {
+            summary: format!("compare every row of {from} ({from_schema}) and {} ({schema})", self.target),
+            ..Change::default()
+        };
+        if *repair {
+            change.warnings.push(format!("rows of {schema} that differ are overwritten, and not kept"));
+        }
+        Ok(change)
+    }
+
+    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        let fields = &self.fields;
+        let a = place(&self.workplace, &fields.from, &fields.from_schema)?;
+        let b = place(&self.workplace, &self.target, &fields.schema)?;
+        let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
+        let ask = Ask {
+            tables: &fields.tables,
+            exclude: &fields.exclude,
+            jobs: fields.jobs.unwrap_or(1).into(),
+            shown: if fields.repair { ROWS } else { SHOWN },
+            application_name: &name,
+            cancel: cx.cancel,
+            tell: &|done, total| cx.amount(done, Some(total), "tables"),
+        };
+        let values =
+            if fields.show_values.is_empty() { Values::Hidden } else { Values::Of(fields.show_values.clone()) };
+        let mut parity = match fields.mode {
+            Mode::Full => compare([&a, &b], &ask).await?,
+        };
+        let mut repaired = None;
+        if fields.repair && parity.differences() > 0 {
+            for planned in repair::plan(&parity)? {
+                cx.say(format!("repair {planned}"));
+            }
+            let done = repair::repair([&a, &b], &parity, &ask).await?;
+            repaired = Some(done.planned.iter().map(ToString::to_string).collect::<Vec<_>>());
+            // The whole, not only what was written.
+            parity = compare([&a, &b], &Ask { shown: SHOWN, ..ask }).await?;
+        }
+        let sampled = match (&fields.r#as, fields.samples) {
+            (Some(role), Some(count)) => {
+                let how =
+                    Samples { count, role, tables: &fields.tables, exclude: &fields.exclude, application_name: &name };
+                Some(sample(&a, &b, &how).await?)
+            }
+            _ => None,
+        };
+        let evidence = gate(&parity, sampled.as_ref(), &values)?;
+        Ok(match repaired {
+            Some(planned) => evidence.fact("repaired", json!(planned)),
+            None => evidence,
+        })
+    }
+}
+
+/// Passes where both sides hold the same, and the role reads it.
+///
+/// # Errors
+/// With the first of what is not, and all of it as evidence.
+pub fn gate(parity: &Parity, sampled: Option<&Sampled>, values: &Values) -> Result<Evidence, StepError> {
+    let evidence = evidence(parity, sampled, values);
+    if parity.holds() && sampled.is_none_or(Sampled::holds) {
+        return Ok(evidence);
+    }
+    let structural = parity.findings.iter().find(|finding| finding.is_difference()).map(ToString::to_string);
+    let table = parity.tables.iter().find(|table| !table.holds()).map(|table| {
+        let totals = table.totals;
+        format!(
+            "table {}: {} rows missing in A, {} missing in B, {} differ",
+            table.name, totals.missing_in_a, totals.missing_in_b, totals.differ
+        )
+    });
+    let wrong = sampled.and_then(|sampled| {
+        sampled.wrong.first().map(|one| format!("as {}, table {}: {}", sampled.role, one.table, one.what))
+    });
+    let first = structural.or(table).or(wrong).unwrap_or_default();
+    Err(StepError::failed("parity", format!("{}; {first}. Nothing was changed", evidence.summary))
+        .help("`pgrunbook parity` lists the rows with both values; `repair = true` makes B's what A's are")
+        .evidence(evidence))
+}
