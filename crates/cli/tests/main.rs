@@ -4,6 +4,7 @@
 mod audit;
 mod breach;
 mod crash;
+mod parity;
 mod place;
 mod proof;
 mod review;

@@ -13,6 +13,8 @@ use crate::{
     approve, audit, backup, fence, http, isolation, migrate, notify, provision, restore, sh, source, sql, switch,
     topology,
     approve, audit, backup, http, isolation, migrate, notify, parity, provision, restore, sh, source, sql, topology,
+    approve, audit, backup, fence, http, isolation, migrate, notify, parity, provision, restore, sh, source, sql,
+    switch, topology,
 };
 
 /// One kind of step.

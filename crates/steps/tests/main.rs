@@ -11,6 +11,8 @@ mod fence;
 mod isolation;
 mod lost;
 mod migrate;
+mod parity;
+mod parity_live;
 mod preflight;
 mod parity;
 mod source;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use pgrunbook_engine::Cancel;
-use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_postgres::sandbox::shared_of;
+use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::parity::{
     Ask, Finding, Parity, ParityError, Place, Samples, TableParity, What, Which, compare, repair, sample,
 };
@@ -55,7 +55,8 @@ struct Two {
 impl Two {
     async fn new() -> Self {
         let cluster = cluster().await;
-        Self::on(cluster.fresh_database("parity_a").await.unwrap(), cluster.fresh_database("parity_b").await.unwrap()).await
+        Self::on(cluster.fresh_database("parity_a").await.unwrap(), cluster.fresh_database("parity_b").await.unwrap())
+            .await
     }
 
     async fn on(a: ConnectOptions, b: ConnectOptions) -> Self {
@@ -63,7 +64,8 @@ impl Two {
         let right = Session::connect(&b, "test").await.unwrap();
         for (session, schema) in [(&left, "public"), (&right, "health")] {
             // Other OIDs on one side.
-            let before = if schema == "health" { "CREATE SCHEMA health; CREATE TYPE health.before AS ENUM ('x');" } else { "" };
+            let before =
+                if schema == "health" { "CREATE SCHEMA health; CREATE TYPE health.before AS ENUM ('x');" } else { "" };
             let parts = if schema == "health" {
                 "CREATE TABLE health.cut_all PARTITION OF health.cut DEFAULT;"
             } else {
@@ -112,9 +114,9 @@ fn lines(table: &TableParity) -> Vec<String> {
                 What::MissingInA => "missing in A".to_owned(),
                 What::MissingInB => "missing in B".to_owned(),
                 What::Differs(cells) => {
-                    let cells = cells.iter().map(|cell| {
-                        format!("{} {} / {}", cell.column, value(&cell.values[0]), value(&cell.values[1]))
-                    });
+                    let cells = cells
+                        .iter()
+                        .map(|cell| format!("{} {} / {}", cell.column, value(&cell.values[0]), value(&cell.values[1])));
                     cells.collect::<Vec<_>>().join("; ")
                 }
             };
@@ -195,7 +197,8 @@ async fn values_exchanged_between_rows_are_found() {
         two.right.value(&sum.replace("{s}", "health")).await.unwrap(),
     ];
     assert_eq!(sums[0], sums[1], "the server's sum saw it");
-    let fold = "SELECT pg_catalog.hash_record_extended(ROW(0::int8), 1) = pg_catalog.hash_record_extended(ROW(4294967297), 1)";
+    let fold =
+        "SELECT pg_catalog.hash_record_extended(ROW(0::int8), 1) = pg_catalog.hash_record_extended(ROW(4294967297), 1)";
     assert_eq!(two.left.value(fold).await.unwrap(), "t");
 
     let parity = two.compare(1).await;
@@ -259,7 +262,9 @@ async fn tables_and_columns_that_one_side_lacks_are_named() {
     assert!(!parity.holds());
     let without = run(&two.a, &two.b, &[], &["heap", "empty", "only_a"], 1).await.unwrap();
     assert!(without.holds(), "{}", without.terminal());
-    assert!(matches!(run(&two.a, &two.b, &["nowhere"], &[], 1).await, Err(ParityError::NoTable(name)) if name == "nowhere"));
+    assert!(
+        matches!(run(&two.a, &two.b, &["nowhere"], &[], 1).await, Err(ParityError::NoTable(name)) if name == "nowhere")
+    );
 }
 
 #[tokio::test]
@@ -312,10 +317,16 @@ async fn repair_writes_just_the_rows_that_differ() {
 #[tokio::test]
 async fn repair_that_would_write_another_number_of_rows_writes_none() {
     let two = Two::new().await;
-    two.right.execute("DELETE FROM health.words WHERE said = 5; UPDATE health.things SET t = 'x' WHERE id = 1").await.unwrap();
+    two.right
+        .execute("DELETE FROM health.words WHERE said = 5; UPDATE health.things SET t = 'x' WHERE id = 1")
+        .await
+        .unwrap();
     let found = two.compare(1).await;
     // Somebody else repairs one of them in between.
-    two.right.execute("INSERT INTO health.words SELECT pg_catalog.md5('5'), 5; DELETE FROM health.things WHERE id = 1").await.unwrap();
+    two.right
+        .execute("INSERT INTO health.words SELECT pg_catalog.md5('5'), 5; DELETE FROM health.things WHERE id = 1")
+        .await
+        .unwrap();
     let cancel = Cancel::default();
     let error = repair([&two.a, &two.b], &found, &ask(&[], &[], 1, &cancel)).await.unwrap_err();
     assert!(error.to_string().contains("0 rows of table things would have been updated, and not 1"), "{error}");
@@ -432,7 +443,10 @@ pub async fn holds_between(major: u32, other: u32) {
     let two = Two::on(one, two).await;
     let parity = two.compare(2).await;
     assert!(parity.holds(), "{}", parity.terminal());
-    two.right.execute("UPDATE health.words SET said = 0 WHERE said = 9; DELETE FROM health.moods WHERE day = '2024-03-03'").await.unwrap();
+    two.right
+        .execute("UPDATE health.words SET said = 0 WHERE said = 9; DELETE FROM health.moods WHERE day = '2024-03-03'")
+        .await
+        .unwrap();
     let parity = two.compare(1).await;
     assert_eq!((of(&parity, "words").totals.differ, of(&parity, "moods").totals.missing_in_b), (1, 2));
     assert_eq!(parity.differences(), 3, "{}", parity.terminal());

@@ -147,8 +147,7 @@ impl Prover {
         match found {
             Ok(tables) => {
                 for table in &tables {
-                    let rows = table.sums[1].rows + table.skipped[1];
-                    self.rows.insert(table.name.clone(), i64::try_from(rows).unwrap_or(i64::MAX));
+                    self.rows.insert(table.name.clone(), table.rows_of_b());
                     if !table.holds() {
                         // Not all of its rows are listed: only the whole can say that it was put right.
                         dirty.mark_whole(&table.name);
@@ -176,6 +175,9 @@ impl Prover {
         let found = self.dirty_keys(&taken, Some(&unseen)).await;
         match found {
             Ok((tables, left)) => {
+                for table in tables.iter().filter(|table| taken.is_whole(&table.name)) {
+                    self.rows.insert(table.name.clone(), table.rows_of_b());
+                }
                 dirty.add_keys(&left)?;
                 dirty.add_keys(&unseen)?;
                 Ok(Pass { tables, ..look })

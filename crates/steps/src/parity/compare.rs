@@ -73,6 +73,11 @@ pub struct TableParity {
 }
 
 impl TableParity {
+    /// All rows of B, with those that were left out.
+    pub(super) fn rows_of_b(&self) -> i64 {
+        i64::try_from(self.sums[1].rows + self.skipped[1]).unwrap_or(i64::MAX)
+    }
+
     /// Takes what was found in other rows of the table.
     pub(super) fn merge(&mut self, other: Self, shown: usize) {
         for (sum, more) in self.sums.iter_mut().zip(other.sums) {

@@ -1,4 +1,14 @@
-//! parity
+//! Whether two sides hold the same rows: schemas of PostgreSQL databases, or SQLite files.
+//!
+//! Two rows are the same if the bytes are that binary COPY gives of them, and of nothing else: `-0` is not `0`, `1.0` is not
+//! `1.00`. One pass over each side, both at once, sums hashes of rows in parts that are cut by the key; only parts whose sums
+//! differ are read again, by key, and merged row by row. So equality costs about one COPY, and memory does not grow with rows.
+//! Why the rows are hashed here and not by the servers is measured in `docs/decisions/0009-row-hashes.md`.
+//!
+//! [`compare`] looks at two snapshots of two moments: a proof where nobody writes. [`Prover`] is for a transfer whose source is
+//! written all the while: its looks are aligned at a position of the stream, and in the freeze only keys that were changed last
+//! are compared. The argument why that proves equality stands in `base.rs`.
+
 mod base;
 mod bucket;
 mod compare;
