@@ -216,6 +216,14 @@ pub enum Command {
         #[command(subcommand)]
         action: SourceAction,
     },
+    /// Which schemas refuse writes, and letting writers go on: the way out when no run can.
+    #[command(
+        after_help = "Example:\n  pgrunbook fence status --target legacy\n  pgrunbook fence drop ID --target legacy --yes"
+    )]
+    Fence {
+        #[command(subcommand)]
+        action: FenceAction,
+    },
     /// Copy a database into a file, and prove that it can be restored.
     Backup {
         /// The target of pgrunbook.toml; else `main`.
@@ -422,6 +430,35 @@ pub enum SourceAction {
         source_id: String,
         #[arg(long, default_value = "main")]
         target: String,
+    },
+}
+
+/// `pgrunbook fence ...`
+#[derive(Debug, Subcommand)]
+pub enum FenceAction {
+    /// The fences that stand: schema, tables, since when, by whom, and what is wrong with them.
+    Status {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// Exit 1 if one of them has a hole.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Lift a fence, whole or half: writers go on where they were.
+    Drop {
+        #[arg(value_name = "ID")]
+        id: String,
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// A target that leads through a PgBouncer, to be resumed too; may be given again.
+        #[arg(long = "pooler", value_name = "TARGET")]
+        poolers: Vec<String>,
+        /// Needed, since writers go on.
+        #[arg(long)]
+        yes: bool,
+        /// The exact text, in a protected environment.
+        #[arg(long, value_name = "TEXT")]
+        confirm: Option<String>,
     },
 }
 

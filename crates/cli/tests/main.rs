@@ -5,6 +5,7 @@ mod audit;
 mod breach;
 mod crash;
 mod parity;
+mod fence;
 mod place;
 mod proof;
 mod review;

@@ -19,5 +19,6 @@ mod source;
 mod source_back;
 mod sql;
 mod structure;
+mod switch;
 mod topology;
 mod versions;

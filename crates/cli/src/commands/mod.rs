@@ -3,6 +3,7 @@
 mod adopt;
 mod audit;
 mod backup;
+mod fence;
 mod init;
 mod lint;
 mod migrate;
@@ -55,6 +56,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
             probe::probe(app, &target, all_objects, roles, schemas, allow_inconclusive).await
         }
         Command::Source { action } => source::source(app, action).await,
+        Command::Fence { action } => fence::fence(app, action).await,
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
         Command::Audit { target, level } => audit::audit(app, &target, level).await,
