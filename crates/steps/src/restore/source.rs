@@ -95,10 +95,17 @@ pub(super) async fn put_back(
     let made = [format!("--file={}", scripts.body.display()), file.display().to_string()];
     call(&find("pg_restore", major)?, &made, None, None, audience).await?;
     audience.say(format!("restoring {}", snapshot.schema));
-    let mut arguments: Vec<String> =
-        ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--no-password", "--output=/dev/null"]
-            .map(str::to_owned)
-            .into();
+    let mut arguments: Vec<String> = [
+        "--no-psqlrc",
+        "--quiet",
+        "--set=ON_ERROR_STOP=1",
+        // One line, which is the one that is shown.
+        "--set=VERBOSITY=terse",
+        "--no-password",
+        "--output=/dev/null",
+    ]
+    .map(str::to_owned)
+    .into();
     arguments.push("--single-transaction".to_owned());
     arguments.extend([&scripts.head, &scripts.body, &scripts.tail].map(|path| format!("--file={}", path.display())));
     fault::pass(Point::BeforeEffect);
@@ -107,7 +114,11 @@ pub(super) async fn put_back(
     done.map_err(|error| match error.code.as_ref() {
         "program" => StepError::failed(
             "restore",
-            format!("the source {id:?} was not put back: {}. It is as it was before.", error.message),
+            // Before it stands the place in a script that is gone.
+            format!(
+                "the source {id:?} was not put back: {}. It is as it was before.",
+                error.message.split_once("ERROR:").map_or(error.message.as_str(), |(_, said)| said.trim())
+            ),
         ),
         _ => error,
     })?;
