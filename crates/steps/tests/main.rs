@@ -5,6 +5,7 @@ mod acts;
 mod audit;
 mod backup;
 mod bench;
+mod build;
 mod contract;
 mod copy;
 mod fence;

@@ -5,12 +5,12 @@ use pgrunbook_postgres::{ConnectOptions, Lsn, PgError, Session, quote};
 use super::record::text;
 
 /// So that values mean the same whatever the role or the database is set to; and rows that a policy hides are an error.
-const SOURCE: &str = "SET row_security = off; SET statement_timeout = 0; SET lock_timeout = 0;
+const PINNED: &str = "SET row_security = off; SET statement_timeout = 0; SET lock_timeout = 0;
 SET idle_in_transaction_session_timeout = 0; SET jit = off; SET synchronize_seqscans = off;
 SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 3;
 SET bytea_output = 'hex'; SET xmlbinary = 'base64'; SET lc_monetary = 'C'";
 
-/// Beside these: triggers and foreign keys that are not for replicas do not fire; a lost commit is found by its missing
+/// For the target beside them: triggers and foreign keys that are not for replicas do not fire; a lost commit is found by its missing
 /// record, so none needs to wait for the disk.
 const TARGET: &str = "SET session_replication_role = replica; SET synchronous_commit = off";
 
@@ -37,7 +37,7 @@ impl Holder {
     /// Opens it, and keeps the tables (in SQL) from being truncated, rewritten or altered until it is dropped, as `pg_dump` does.
     pub async fn open(source: &ConnectOptions, under: Under<'_>, tables: &[String]) -> Result<Self, PgError> {
         let session = Session::connect(source, "pgrunbook:copy:snapshot").await?;
-        session.execute(SOURCE).await?;
+        session.execute(PINNED).await?;
         session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         if let Under::Imported(snapshot) = under {
             session.execute(&format!("SET TRANSACTION SNAPSHOT {}", text(snapshot))).await?;
@@ -57,7 +57,7 @@ impl Holder {
 /// A source's session under the snapshot, in whose schema names are looked up.
 pub(super) async fn reader(source: &ConnectOptions, exported: &str) -> Result<Session, PgError> {
     let session = Session::connect(source, "pgrunbook:copy").await?;
-    session.execute(SOURCE).await?;
+    session.execute(PINNED).await?;
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     session.execute(&format!("SET TRANSACTION SNAPSHOT {}", text(exported))).await?;
     Ok(session)
@@ -66,7 +66,7 @@ pub(super) async fn reader(source: &ConnectOptions, exported: &str) -> Result<Se
 /// A target's session that writes rows as a replica does.
 pub(super) async fn writer(target: &ConnectOptions) -> Result<Session, PgError> {
     let session = Session::connect(target, "pgrunbook:copy").await?;
-    session.execute(SOURCE).await?;
+    session.execute(PINNED).await?;
     session.execute(TARGET).await?;
     Ok(session)
 }
