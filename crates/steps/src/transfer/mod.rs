@@ -4,6 +4,8 @@
 //! [`preflight`] says everything that stands in the way, before anything is changed. [`structure`] makes the schema, `copy`
 //! brings the rows under the snapshot of a slot, `follow` applies what the slot brings since, and `crossing` moves the right
 //! to write. What is recorded of a transfer (`state`) is in the database it leads to.
+//! [`preflight`] says everything that stands in the way, before anything is changed. [`structure`] makes the schema.
+//! [`sqlite`] is all of it for a SQLite file as the source.
 
 mod accept;
 mod complete;
@@ -24,6 +26,7 @@ mod step;
 mod load;
 mod state;
 mod streams;
+pub mod sqlite;
 pub mod structure;
 
 pub use accept::{Offer, accept as accept_stop, offer};

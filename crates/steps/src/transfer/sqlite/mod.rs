@@ -1,0 +1,41 @@
+//! A SQLite file as the source of a transfer.
+//!
+//! [`preflight()`] profiles the file without changing it, decides what each column becomes, and says every value that
+//! would not fit; [`image`] takes a private copy of the file, and [`load()`] makes the tables and fills them from it. One
+//! value's way there and back stands in [`Kind`] alone.
+
+mod calendar;
+mod catalog;
+mod choice;
+mod decimal;
+mod declaration;
+mod default;
+mod error;
+mod expression;
+pub mod image;
+mod jobs;
+mod kind;
+mod lex;
+mod load;
+mod map;
+mod open;
+mod piece;
+mod preflight;
+mod profile;
+mod prove;
+mod structure;
+pub mod translate;
+
+pub use calendar::{Fraction, Spelling, Zone};
+pub use catalog::{Catalog, Collation, Column, ForeignKey, Index, Origin, Table, Term, TermOf, Trigger, VirtualTable};
+pub use choice::{Choice, Choices};
+pub use error::SqliteError;
+pub use kind::{Clock, Digits, Kind, Misfit, Truth, Width, class_of, excerpt};
+pub use load::{How, Loaded, LoadedTable, Plan, discard, image_folder, load};
+pub use map::{ColumnMap, Mapping, TableMap};
+pub use open::open_live;
+pub use piece::{Piece, cut, work};
+pub use preflight::{Preflight, preflight};
+pub use profile::{ColumnStats, Profile, TableStats, profile};
+pub use prove::{Misfits, Proof, Proofs, prove};
+pub use structure::{Object, ObjectKind, Structure, structure};

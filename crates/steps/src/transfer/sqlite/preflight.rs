@@ -1,0 +1,137 @@
+//! Everything that is known of a file before anything is changed: its profile, the mapping, and all findings at once.
+
+use std::path::Path;
+
+use super::catalog::Origin;
+use super::choice::{Choice, Choices};
+use super::error::SqliteError;
+use super::load::Plan;
+use super::map::{Mapping, propose};
+use super::profile::{Profile, profile};
+use super::prove::{Proofs, prove};
+use super::structure::{Structure, structure};
+use crate::transfer::finding::{Finding, Severity};
+
+/// A file that was looked at.
+#[derive(Debug, Clone)]
+pub struct Preflight {
+    pub profile: Profile,
+    pub mapping: Mapping,
+    pub structure: Structure,
+    pub proofs: Proofs,
+    pub findings: Vec<Finding>,
+}
+
+impl Preflight {
+    /// What the load needs of it.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            catalog: self.profile.catalog.clone(),
+            mapping: self.mapping.clone(),
+            structure: self.structure.clone(),
+            bytes: self.mapping.tables.iter().map(|map| self.profile.tables[map.source].bytes()).collect(),
+        }
+    }
+}
+
+/// Reads the file twice at most, in several threads, and changes nothing. Blocking.
+///
+/// # Errors
+/// If the file cannot be read as it is, or the choices name what is not in it.
+pub fn preflight(path: &Path, choices: &Choices, schema: &str, readers: usize) -> Result<Preflight, SqliteError> {
+    let is_date =
+        |table: &str, column: &str| matches!(choices.column(table, column), Some(Choice::Moment { .. } | Choice::Date));
+    let profile = profile(path, readers, &is_date)?;
+    let mut mapping = propose(&profile, choices)?;
+    let proofs = prove(&profile, &mapping, readers)?;
+    let mut findings = skipped(&profile, choices);
+    findings.extend(misfits(&mapping, &proofs));
+    findings.extend(respelled_keys(&profile, &mapping, &proofs));
+    let (structure, more) = structure(&profile, &mut mapping, schema);
+    findings.extend(more);
+    Ok(Preflight { profile, mapping, structure, proofs, findings })
+}
+
+/// What the step leaves out: said again, so that it is seen where people look.
+fn skipped(profile: &Profile, choices: &Choices) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (table, stats) in profile.catalog.tables.iter().zip(&profile.tables) {
+        if choices.skips_table(&table.name) {
+            let what = format!("is skipped with its {} rows, as [map] says", stats.rows);
+            findings.push(
+                Finding::new(Severity::Consent("skip"), "skipped", format!("table {}", table.name), what)
+                    .remedy("accept `skip`"),
+            );
+            continue;
+        }
+        for (column, stats) in table.columns.iter().zip(&stats.columns) {
+            if choices.column(&table.name, &column.name) == Some(Choice::Skip) {
+                let object = format!("column {}.{}", table.name, column.name);
+                let what = format!("is skipped with its {} values, as [map] says", stats.values());
+                findings.push(Finding::new(Severity::Consent("skip"), "skipped", object, what).remedy("accept `skip`"));
+            }
+        }
+    }
+    findings
+}
+
+fn misfits(mapping: &Mapping, proofs: &Proofs) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for ((table, column), proof) in proofs {
+        let map = &mapping.tables[*table];
+        let column = &map.columns[*column];
+        let object = format!("column {}.{}", map.name, column.name);
+        for (code, misfits) in &proof.misfits {
+            let what = format!(
+                "becomes {}, and {} of {} values do not fit: what {} ({})",
+                column.kind.sql_type(),
+                misfits.count,
+                proof.values,
+                misfits.why,
+                misfits.examples.join("; ")
+            );
+            let key = format!("{}.{}", map.name, column.name);
+            let remedy =
+                format!("correct the rows, or give it another type in [map]: \"{key}\" = \"text\", or \"skip\"");
+            findings.push(Finding::new(Severity::Refuse, code, object.clone(), what).remedy(remedy));
+        }
+        if proof.respelled > 0 {
+            let what = format!(
+                "{} of {} values keep their value and would be spelled otherwise if they were written back",
+                proof.respelled, proof.values
+            );
+            findings.push(
+                Finding::new(Severity::Warn, "respelled", object, what)
+                    .remedy("rows that nobody changes stay as they are"),
+            );
+        }
+    }
+    findings
+}
+
+/// Values that come back as they were cannot have become equal; of the others in a unique key nobody knows yet.
+fn respelled_keys(profile: &Profile, mapping: &Mapping, proofs: &Proofs) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for ((table, column), proof) in proofs.iter().filter(|(_, proof)| proof.respelled > 0) {
+        let map = &mapping.tables[*table];
+        let column = &map.columns[*column];
+        let source = &profile.catalog.tables[map.source];
+        let in_unique = source.indexes.iter().any(|index| {
+            (index.is_unique || index.origin == Origin::PrimaryKey)
+                && index.terms.iter().any(|term| term.what == super::catalog::TermOf::Column(column.source))
+        });
+        if in_unique || source.key.contains(&column.source) {
+            let what = format!(
+                "is part of a unique key, and {} values have several spellings: two of them may be one value as {}",
+                proof.respelled,
+                column.kind.sql_type()
+            );
+            let key = format!("{}.{}", map.name, column.name);
+            findings.push(
+                Finding::new(Severity::Refuse, "key-respelled", format!("column {key}"), what)
+                    .remedy(format!("\"{key}\" = \"text\" in [map]")),
+            );
+        }
+    }
+    findings
+}
