@@ -21,5 +21,6 @@ mod source_back;
 mod sql;
 mod structure;
 mod switch;
+mod sqlite;
 mod topology;
 mod versions;

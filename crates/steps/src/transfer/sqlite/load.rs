@@ -248,11 +248,11 @@ impl Copier<'_> {
         }
         self.work(&Jobs::all(last), &mut loaded).await?;
         // This commit waits for the disk, and with it all before it in the log.
-        admin
-            .execute(
-                "SET synchronous_commit = on; SELECT pg_catalog.pg_logical_emit_message(true, 'pgrunbook', 'loaded')",
-            )
-            .await?;
+        if let Some(map) = self.plan.mapping.tables.first() {
+            let place = format!("{}.{}", ident(self.schema), ident(&map.name));
+            let mark = literal(&self.how.mark);
+            admin.execute(&format!("SET synchronous_commit = on; COMMENT ON TABLE {place} IS {mark}")).await?;
+        }
         loaded.took = self.begun.elapsed();
         Ok(loaded)
     }

@@ -1,7 +1,6 @@
 //! Every value there and back: which do not fit, and whose spelling would change.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use rusqlite::types::{Value, ValueRef};
 
