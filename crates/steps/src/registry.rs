@@ -10,11 +10,8 @@ use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
 use crate::{
-    approve, audit, backup, fence, http, isolation, migrate, notify, provision, restore, sh, source, sql, switch,
-    topology,
-    approve, audit, backup, http, isolation, migrate, notify, parity, provision, restore, sh, source, sql, topology,
-    approve, audit, backup, fence, http, isolation, migrate, notify, parity, provision, restore, sh, source, sql,
-    switch, topology,
+    approve, audit, backup, fence, http, isolation, migrate, notify, parity, provision, restore, sh, source, sql, switch,
+    topology, transfer,
 };
 
 /// One kind of step.
@@ -46,12 +43,17 @@ pub const KINDS: &[Kind] = &[
     isolation::KIND,
     source::KIND,
     source::CHECK,
+    transfer::PREFLIGHT,
+    transfer::TRANSFER,
+    transfer::FOLLOW,
     parity::KIND,
-    backup::KIND,
-    restore::KIND,
+    transfer::CUTOVER,
     fence::FENCE,
     fence::UNFENCE,
     switch::KIND,
+    transfer::COMPLETE,
+    backup::KIND,
+    restore::KIND,
     approve::KIND,
     http::KIND,
     sh::KIND,

@@ -201,6 +201,11 @@ impl Prover {
         Ok(Pass { tables, source: self.sides[0].seen().lsn, applied: None })
     }
 
+    /// Has everything compared by the next [`Prover::settle`].
+    pub fn mark_all(&self, dirty: &Dirty) {
+        self.pairs.iter().for_each(|pair| dirty.mark_whole(&pair.name));
+    }
+
     /// Compares the rows of these keys, in both sides' present snapshots; `renew` first where they must be new.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub async fn offer(workplace: &Workplace, target: &str, schema: &str) -> Result<
 ///
 /// # Errors
 /// If a statement fails; then nothing was changed.
-pub async fn accept(
+pub async fn go_on(
     workplace: &Workplace,
     target: &str,
     schema: &str,

@@ -100,6 +100,15 @@ pub async fn run(session: &Session, objects: &[Object], schema: &str, safe: &'st
     Ok(())
 }
 
+/// Whether the schema is marked for this transfer.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn is_marked(target: &Session, schema: &str, transfer: &str) -> Result<bool, TransferError> {
+    install(target).await?;
+    Ok(mark(target, schema).await?.is_some_and(|mark| mark.transfer == transfer))
+}
+
 struct Mark {
     transfer: String,
     oid: String,

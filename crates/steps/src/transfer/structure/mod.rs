@@ -27,7 +27,7 @@ use crate::backup::programs::Audience;
 use catalogue::Catalogue;
 use scratch::Scratch;
 
-pub use create::{create_before, drop_marked, install, run};
+pub use create::{create_before, drop_marked, install, is_marked, run};
 pub use existing::{Definition, Existing};
 
 /// Under what objects are made: nothing is found by luck, and bodies are checked when all is there.
