@@ -298,9 +298,12 @@ async fn a_publication_of_all_tables_is_named_on_either_side() {
     assert_eq!(objects, [of(&from), of(&to)]);
 }
 
+/// SQL at the source, SQL at the target; code, severity and object; codes beside it.
+type BothSides = (&'static str, &'static str, &'static str, Severity, &'static str, &'static [&'static str]);
+
 #[tokio::test]
 async fn what_both_sides_must_share_is_named() {
-    let cases: &[(&str, &str, &str, Severity, &str, &[&str])] = &[
+    let cases: &[BothSides] = &[
         (
             "CREATE EXTENSION citext; CREATE TABLE t (a citext PRIMARY KEY)",
             "",

@@ -293,6 +293,26 @@ async fn only_what_is_marked_is_dropped() {
 }
 
 #[tokio::test]
+async fn it_belongs_to_the_owner_that_is_named() {
+    let cluster = cluster().await;
+    let (from, to) = databases(&cluster, &cluster, SMALL, "").await;
+    let owner = format!("owner_{}", to.database);
+    let mut session = connect(&to).await;
+    session.execute(&format!("CREATE ROLE {owner} NOLOGIN")).await.unwrap();
+    let mut structure = derived(&from, &to, &Wanted::new("tenant"), &[]).await.unwrap();
+    structure.owner = Some(owner.clone());
+    create_before(&mut session, &structure, "tenant", "t1").await.unwrap();
+    let owners = "SELECT string_agg(DISTINCT o::regrole::text, ',') FROM (
+        SELECT relowner AS o FROM pg_class WHERE relnamespace = 'tenant'::regnamespace
+        UNION ALL SELECT nspowner FROM pg_namespace WHERE nspname = 'tenant'
+        UNION ALL SELECT proowner FROM pg_proc WHERE pronamespace = 'tenant'::regnamespace) AS all_of";
+    assert_eq!(session.value(owners).await.unwrap(), owner);
+    assert_eq!(session.value("SELECT current_user").await.unwrap(), "postgres");
+    assert!(drop_marked(&mut session, "tenant", "t1").await.unwrap());
+    session.execute(&format!("DROP ROLE {owner}")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_schema_made_anew_by_somebody_is_a_stranger() {
     let cluster = cluster().await;
     let (from, to) = databases(&cluster, &cluster, SMALL, "").await;

@@ -23,7 +23,7 @@ pub enum TransferError {
         /// What is certainly as it was.
         safe: &'static str,
         #[source]
-        error: PgError,
+        error: Box<PgError>,
     },
     #[error("the schema that was made is not the source's: {}", differences.join("; "))]
     Differs { differences: Vec<String> },

@@ -106,6 +106,10 @@ pub async fn preflight(source: &Session, target: &Session, wanted: &Wanted) -> R
     if wanted.structure == Origin::Existing {
         findings.extend(existing::check(source, target, wanted).await?.findings);
     }
+    if !wanted.fence {
+        // They are writers that a fence does not hold; without one nobody is held.
+        findings.retain(|one| !matches!(one.code, "subscription" | "cron-job"));
+    }
     server::wal_rate(source, &from, begun, wanted, &mut findings).await?;
     accept(&mut findings, &[]);
     findings.dedup();

@@ -68,28 +68,31 @@ WHERE n.nspname = $1 AND t.typtype IN ('e', 'd', 'r', 'c', 'b') AND (c.oid IS NU
 ORDER BY t.typname";
 
 /// Foreign keys, triggers, columns and views that rest on an object of another schema, which does not move.
-const OTHER_SCHEMA: &str = "SELECT DISTINCT CASE WHEN c.relkind IN ('r', 'p') THEN c.relname::text END,
-    pg_catalog.format('%I.%I', n.nspname, c.relname),
+const OTHER_SCHEMA: &str = "WITH mine AS (
+    SELECT c.oid, c.relname, c.relkind, n.nspname FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1),
+parts AS (
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS class, m.oid AS part, m.oid FROM mine AS m
+    UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, m.oid
+    FROM pg_catalog.pg_constraint AS k JOIN mine AS m ON m.oid = k.conrelid
+    UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, g.oid, m.oid
+    FROM pg_catalog.pg_trigger AS g JOIN mine AS m ON m.oid = g.tgrelid
+    UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, f.oid, m.oid
+    FROM pg_catalog.pg_attrdef AS f JOIN mine AS m ON m.oid = f.adrelid
+    UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid, m.oid
+    FROM pg_catalog.pg_rewrite AS r JOIN mine AS m ON m.oid = r.ev_class)
+SELECT DISTINCT CASE WHEN m.relkind IN ('r', 'p') THEN m.relname::text END,
+    pg_catalog.format('%I.%I', m.nspname, m.relname),
     pg_catalog.format('%s rests on %s, which does not move.', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid),
         pg_catalog.pg_describe_object(d.refclassid, d.refobjid, 0)),
-    pg_catalog.format('move it into %I, or take it off', n.nspname)
-FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_depend AS d ON
-    (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid)
- OR (d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
-     AND d.objid IN (SELECT k.oid FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = c.oid))
- OR (d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass
-     AND d.objid IN (SELECT g.oid FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.oid))
- OR (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
-     AND d.objid IN (SELECT f.oid FROM pg_catalog.pg_attrdef AS f WHERE f.adrelid = c.oid))
- OR (d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-     AND d.objid IN (SELECT r.oid FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid))
+    pg_catalog.format('move it into %I, or take it off', m.nspname)
+FROM parts AS p JOIN mine AS m ON m.oid = p.oid
+JOIN pg_catalog.pg_depend AS d ON d.classid = p.class AND d.objid = p.part
 LEFT JOIN pg_catalog.pg_class AS rc ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND rc.oid = d.refobjid
 LEFT JOIN pg_catalog.pg_proc AS rp ON d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND rp.oid = d.refobjid
 LEFT JOIN pg_catalog.pg_type AS rt ON d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND rt.oid = d.refobjid
 JOIN pg_catalog.pg_namespace AS rn ON rn.oid = coalesce(rc.relnamespace, rp.pronamespace, rt.typnamespace)
-WHERE n.nspname = $1 AND rn.nspname NOT IN ($1, 'pg_catalog', 'information_schema', 'pg_toast')
-  AND rn.nspname NOT LIKE 'pg\\_temp%'
+WHERE rn.nspname NOT IN ($1, 'pg_catalog', 'information_schema', 'pg_toast') AND rn.nspname NOT LIKE 'pg\\_temp%'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e WHERE e.classid = d.refclassid AND e.objid = d.refobjid
                   AND e.deptype = 'e')
 ORDER BY 2, 3";

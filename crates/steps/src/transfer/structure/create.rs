@@ -32,8 +32,8 @@ pub async fn install(session: &Session) -> Result<(), PgError> {
 /// Makes what must be there before rows are copied, in one transaction: all of it or nothing.
 ///
 /// A schema that is there already, made by the topology or by `provision`, is used and stays when the transfer is undone; what
-/// else is in it stays, too. Objects belong to the role of the session: `SET ROLE` to the topology's owner before, if they
-/// shall be its; grants are the topology's, applied after.
+/// else is in it stays, too. Objects belong to [`Structure::owner`], of which the session's role must be a member; grants are the
+/// topology's, applied after.
 ///
 /// # Errors
 /// [`TransferError::Stranger`] where another transfer has marked the schema; [`TransferError::Object`] for the first
@@ -62,13 +62,19 @@ async fn create(target: &Session, structure: &Structure, schema: &str, transfer:
         return Err(stranger(schema, format!("it is marked for the transfer {}", mark.transfer)));
     }
     let there = target.value(&format!("SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {literal}")).await?;
+    let owner = structure.owner.as_deref().map(ident).transpose()?;
     if there.is_empty() {
+        let whose = owner.as_ref().map_or_else(String::new, |owner| format!(" AUTHORIZATION {owner}"));
         let comment = self::literal(&format!("{MARK}{transfer}"))?;
-        target.execute(&format!("CREATE SCHEMA {name}; COMMENT ON SCHEMA {name} IS {comment}")).await?;
+        target.execute(&format!("CREATE SCHEMA {name}{whose}; COMMENT ON SCHEMA {name} IS {comment}")).await?;
     }
     let before = members(target, schema).await?;
     target.execute(&PREAMBLE.replace("SET ", "SET LOCAL ")).await?;
+    if let Some(owner) = &owner {
+        target.execute(&format!("SET LOCAL ROLE {owner}")).await?;
+    }
     run(target, &structure.before, schema, "Nothing was changed.").await?;
+    target.execute("SET LOCAL ROLE NONE").await?;
     let objects: Vec<String> = members(target, schema).await?.into_iter().filter(|one| !before.contains(one)).collect();
     target
         .client()
@@ -94,7 +100,7 @@ pub async fn run(session: &Session, objects: &[Object], schema: &str, safe: &'st
             name: object.name.clone(),
             place: format!("the schema {schema}"),
             safe,
-            error,
+            error: Box::new(error),
         })?;
     }
     Ok(())

@@ -73,6 +73,8 @@ pub struct Structure {
     pub refused: Vec<Finding>,
     /// What a person should know.
     pub notes: Vec<Finding>,
+    /// As whom [`create_before`] makes it: the topology's owner. The session's own role, if none is set.
+    pub owner: Option<String>,
     schema: String,
     shared: Vec<String>,
     scratch_major: u32,

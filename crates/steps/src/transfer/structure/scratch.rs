@@ -56,7 +56,11 @@ impl Scratch {
         // Two at once have two backends.
         let name = format!("{PREFIX}{seconds}_{}", maintenance.backend_pid());
         let quoted = quote::ident(&name).unwrap_or_default();
-        maintenance.execute(&format!("CREATE DATABASE {quoted} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'")).await?;
+        maintenance
+            .execute(&format!(
+                "CREATE DATABASE {quoted} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+            ))
+            .await?;
         let database = target.options().with_database(&name);
         Ok(Self { database, major, alone: false, maintenance: Some(maintenance), _sandbox: None })
     }
