@@ -1,6 +1,6 @@
 //! Hands objects to sessions, as their tables and each other allow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,8 +20,8 @@ const RULE: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', greates
         (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'max_parallel_workers') / $jobs
     )::text, false)";
 
-/// Beside it. Nothing of this is for users: a lost commit is found when the build is begun again.
-const SETTINGS: &str = "SET synchronous_commit = off; SET statement_timeout = 0; SET client_min_messages = warning;
+/// Beside it. Commits wait for the disk: they are few, and the last of them makes all that came before it last, too.
+const SETTINGS: &str = "SET statement_timeout = 0; SET client_min_messages = warning;
 SET idle_in_transaction_session_timeout = 0; SET jit = off";
 
 /// A part of the work that one session does at a time.
@@ -65,12 +65,29 @@ pub async fn build(target: &ConnectOptions, objects: &[Object], how: Building<'_
     let mut one = idle.drain(..1).collect();
     round(&mut one, of(&[Kind::ForeignKey], Does::Make), &mut ready, &how).await?;
     idle.append(&mut one);
-    round(&mut idle, of(&[Kind::ForeignKey], Does::Validate), &mut ready, &how).await?;
+    let mut checks = of(&[Kind::ForeignKey], Does::Validate);
+    if let Some(session) = idle.first() {
+        // A table's are checked one after another: the longest row of them begins first.
+        let sizes = sizes(session, how.schema).await?;
+        let size = |part: &Part| part.object.table.as_ref().and_then(|table| sizes.get(table)).copied().unwrap_or(0);
+        checks.sort_by_key(|part| std::cmp::Reverse(size(part)));
+    }
+    round(&mut idle, checks, &mut ready, &how).await?;
     let mut one: Vec<Session> = idle.drain(..1).collect();
     for kind in [Kind::Trigger, Kind::Policy, Kind::MaterializedView, Kind::Other] {
         round(&mut one, of(&[kind], Does::Make), &mut ready, &how).await?;
     }
     Ok(())
+}
+
+/// Bytes of the schema's tables.
+const SIZES: &str = "SELECT c.relname::text, pg_catalog.pg_relation_size(c.oid)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind = 'r'";
+
+async fn sizes(session: &Session, schema: &str) -> Result<HashMap<String, i64>, PgError> {
+    let rows = session.client().query(SIZES, &[&schema]).await.map_err(|error| session.error(&error))?;
+    Ok(rows.into_iter().map(|row| (row.get(0), row.get::<_, Option<i64>>(1).unwrap_or(0))).collect())
 }
 
 async fn session(target: &ConnectOptions, jobs: usize) -> Result<Session, PgError> {

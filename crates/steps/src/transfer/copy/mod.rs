@@ -338,8 +338,13 @@ FROM pgrunbook.transfer_table AS t
 LEFT JOIN pgrunbook.transfer_range AS r ON r.schema = t.schema AND r.relation = t.relation
 WHERE t.schema = $1 GROUP BY t.schema, t.relation";
 
-/// What the records say when all is done.
+/// The workers' commits did not wait for the disk. This one does, and everything before it with it.
+const FLUSH: &str = "BEGIN; SET LOCAL synchronous_commit = on;
+UPDATE pgrunbook.transfer_table SET settled = settled WHERE schema = $schema; COMMIT";
+
+/// What the records say when all is done, and lasts.
 async fn result(control: &Session, pairs: &[&Pair], schema: &str) -> Result<Copied, BaseCopyError> {
+    control.execute(&FLUSH.replace("$schema", &record::text(schema))).await?;
     let rows = control.client().query(SUMS, &[&schema]).await.map_err(|error| control.error(&error))?;
     let mut copied = Copied { tables: Vec::new(), rules: Vec::new() };
     for pair in pairs {
