@@ -100,18 +100,16 @@ async fn switch_ends_the_freeze_and_one_that_fails_thaws_it() {
     bench.write("app.env", "URL=old\n");
     let fence =
         toml("fence = \"stop\"\ntarget = \"main\"\nschema = \"frozen_here\"\nmessage = \"moved\"\nbudget = \"60s\"");
-    let switch = |key: &str| {
-        toml(&format!(
-            "switch = \"lead\"\nfile = \"app.env\"\nset = {{ \"{key}\" = \"new\" }}\nschema = \"frozen_here\""
-        ))
+    let switch = |file: &str| {
+        toml(&format!("switch = \"lead\"\nfile = \"{file}\"\nset = {{ URL = \"new\" }}\nschema = \"frozen_here\""))
     };
     let fenced = "SELECT count(*) FROM pgrunbook.fence WHERE state = 'fenced'";
-    let (_, code, message) = failure(&bench.run(&runbook(&(fence.clone() + &switch("no name")))).await.1);
-    assert!(code == "switch-content" && message.contains("writers go on where they were"), "{code}: {message}");
+    let (_, code, message) = failure(&bench.run(&runbook(&(fence.clone() + &switch("missing.env")))).await.1);
+    assert!(code == "switch-file" && message.contains("writers go on where they were"), "{code}: {message}");
     assert_eq!(bench.value(fenced).await, "0");
     bench.execute("INSERT INTO frozen_here.notes VALUES (1)").await;
 
-    let (run, end) = bench.run(&runbook(&(fence + &switch("URL")))).await;
+    let (run, end) = bench.run(&runbook(&(fence + &switch("app.env")))).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     let (stop, lead) = (bench.evidence(&run, "stop").await, bench.evidence(&run, "lead").await);
     assert!(lead.facts.contains_key("freeze_ms") && lead.summary.contains("the freeze took"), "{lead:?}");
