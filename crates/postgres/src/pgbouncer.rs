@@ -334,7 +334,8 @@ async fn resumed_once(door: &Door) -> Result<bool, PgError> {
 /// [`PoolerError::Stuck`] with those that could not be resumed.
 pub async fn resume_all(doors: &[Door], budget: Duration) -> Result<(), PoolerError> {
     let mut tasks = tokio::task::JoinSet::new();
-    for door in doors.iter().cloned() {
+    for door in doors {
+        let door = door.clone();
         tasks.spawn(async move { resume(&door, budget).await });
     }
     let mut stuck: Vec<Stuck> = tasks.join_all().await.into_iter().filter_map(Result::err).collect();
