@@ -9,7 +9,7 @@
 pub mod preflight;
 pub mod structure;
 pub mod copy;
-mod build;
+pub mod build;
 mod streams;
 mod follow;
 mod ddl;
