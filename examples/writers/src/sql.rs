@@ -369,7 +369,7 @@ impl History {
             match wanted_rows.remove(&id) {
                 None => verdict.strange.push(format!("row {id}")),
                 Some(wanted) if wanted != (seq, value) => {
-                    verdict.altered.push(format!("row {id}: of write {seq} instead of {}", wanted.0))
+                    verdict.altered.push(format!("row {id}: of write {seq} instead of {}", wanted.0));
                 }
                 Some(_) => {}
             }
