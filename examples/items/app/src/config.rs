@@ -113,7 +113,6 @@ fn variables(text: &str) -> Result<Vec<(String, String)>, usize> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -312,7 +312,6 @@ fn text(fields: &Map<String, Value>, name: &str) -> Result<String, Failure> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

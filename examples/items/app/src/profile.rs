@@ -117,7 +117,6 @@ pub fn schema_of(id: &str) -> Result<String, Failure> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

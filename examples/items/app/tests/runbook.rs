@@ -80,7 +80,11 @@ async fn a_source_is_bootstrapped_saved_and_put_back_by_the_runbook() {
         assert!(output.status.success(), "{args:?}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
         text
     };
-    done(&["run", "PART.md", "--answers", "answers.toml"]);
+    // The lines of the parts that are left out have no answer here.
+    let answers = std::fs::read_to_string(path("answers.toml")).unwrap();
+    let first: String = answers.lines().filter(|line| line.contains("maintenance window")).collect();
+    std::fs::write(path("part.toml"), first).unwrap();
+    done(&["run", "PART.md", "--answers", "part.toml"]);
     done(&["source", "list", "--check"]);
     let session = Session::connect(&database, "test").await.unwrap();
     session
