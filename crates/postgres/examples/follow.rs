@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use pgrunbook_postgres::apply::{Applier, Options, Rename};
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver};
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
+use pgrunbook_postgres::slots::slot_state;
 use pgrunbook_postgres::spool::{Follow, Source, Spool};
-use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Lsn, Surroundings};
+use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Lsn, Session, Surroundings};
 
 #[tokio::main]
 async fn main() {
@@ -38,7 +39,14 @@ async fn main() {
     let major = connection.major();
     drop(connection);
     let identity = Source { system: system.identifier, timeline: system.timeline };
-    let (spool, writer) = Spool::open(Path::new(folder), identity, Lsn(0)).await.unwrap();
+    let session = Session::connect(&source, "follow").await.unwrap();
+    let start = slot_state(&session, slot).await.unwrap().unwrap().confirmed.unwrap_or_default();
+    drop(session);
+    if applier.position().lsn == Lsn(0) {
+        applier.reached(start);
+        applier.settle().await.unwrap();
+    }
+    let (spool, writer) = Spool::open(Path::new(folder), identity, start).await.unwrap();
     let what = Receive {
         connect: source,
         application_name: "follow".to_owned(),
@@ -46,12 +54,15 @@ async fn main() {
         stream: StreamOptions::best(major, vec![publication.clone()]),
         limits: Limits { spool_soft: u64::MAX, spool_hard: u64::MAX, disk_free_min: 0 },
     };
-    let receiver = Receiver::start(spool.clone(), writer, what);
+    let mut receiver = Receiver::start(spool.clone(), writer, what);
     let mut follow = Follow::start(&spool, applier.position().lsn).unwrap();
     let (mut waited, mut applied) = (Duration::ZERO, Duration::ZERO);
     while applier.position().marker.as_deref() != Some(fence) {
         let before = Instant::now();
-        let batch = follow.next().await.unwrap().unwrap();
+        let batch = match follow.next().await {
+            Ok(batch) => batch.unwrap(),
+            Err(error) => panic!("{error}; {:?}", receiver.ended().await),
+        };
         waited += before.elapsed();
         let before = Instant::now();
         for event in batch.events {

@@ -95,7 +95,7 @@ pub(super) fn difference(before: &Relation, after: &Relation) -> String {
                 told.push(format!(
                     "column `{}` has another type (OID {}, modifier {}; before: {}, {})",
                     column.name, column.type_oid, column.type_modifier, old.type_oid, old.type_modifier
-                ))
+                ));
             }
             Some(old) if old.is_key != column.is_key => {
                 let what = if column.is_key { "entered" } else { "left" };

@@ -67,6 +67,9 @@ struct Stage {
     used_in: u64,
 }
 
+/// Updates of one set of columns, in a temporary table: its name and layout, the rows, the columns.
+type StagedUpdate<'a> = ((String, Layout), &'a [Item<'a>], Vec<usize>);
+
 /// One row on its way: what finds it, and what it becomes.
 #[derive(Clone, Copy)]
 struct Item<'a> {
@@ -241,7 +244,7 @@ impl Writer {
     async fn update_staged(
         &self,
         destination: &Destination,
-        staged: &[((String, Layout), &[Item<'_>], Vec<usize>)],
+        staged: &[StagedUpdate<'_>],
         tolerant: bool,
     ) -> Result<(), ApplyError> {
         for ((name, layout), items, _) in staged {
@@ -257,12 +260,7 @@ impl Writer {
 
     /// Updates as a deletion of all rows and an insertion of what they become. A savepoint `pgrunbook_step` is set; it is
     /// released.
-    async fn rewrite(
-        &mut self,
-        table: &Table,
-        staged: &[((String, Layout), &[Item<'_>], Vec<usize>)],
-        tolerant: bool,
-    ) -> Result<(), ApplyError> {
+    async fn rewrite(&mut self, table: &Table, staged: &[StagedUpdate<'_>], tolerant: bool) -> Result<(), ApplyError> {
         let destination = &*table.destination;
         let whole = self.whole(destination).await?;
         for ((name, layout), items, set) in staged {

@@ -426,10 +426,7 @@ async fn changed_table_stops_the_stream_before_its_transaction() {
             .await
             .unwrap();
         let events = pair.events().await;
-        let error = match apply(&mut applier, &events).await {
-            Err(error) => error,
-            Ok(()) => panic!("{change} was not noticed"),
-        };
+        let Err(error) = apply(&mut applier, &events).await else { panic!("{change} was not noticed") };
         let ApplyError::RelationChanged { before: Some(before), after, difference, lsn, .. } = &error else {
             panic!("{error}")
         };
