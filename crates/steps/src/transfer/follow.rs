@@ -552,6 +552,11 @@ impl Work {
             return Err(self.receiver_ended(&why, &slot, position.lsn).await);
         }
 
+        // A stream that never applied anything begins where its slot does.
+        if position.transactions == 0 && position.lsn < spool.begins() {
+            applier.reached(spool.begins());
+        }
+        let position = applier.position();
         let from = self.proven.unwrap_or(position.lsn).min(position.lsn);
         let mut follow = match Follow::start(&spool, from) {
             Ok(follow) => follow,
