@@ -553,17 +553,15 @@ impl Work {
         }
 
         // A stream that never applied anything begins where its slot does.
-        if position.transactions == 0 && position.lsn < spool.begins() {
-            applier.reached(spool.begins());
-        }
-        let position = applier.position();
-        let from = self.proven.unwrap_or(position.lsn).min(position.lsn);
+        let start = if position.transactions == 0 { position.lsn.max(spool.begins()) } else { position.lsn };
+        applier.reached(start);
+        let from = self.proven.unwrap_or(start).min(start);
         let mut follow = match Follow::start(&spool, from) {
             Ok(follow) => follow,
             // The keys that changed since the last proof are no longer to be had: the next proof is a whole one.
-            Err(SpoolError::Pruned { .. }) if from < position.lsn => {
+            Err(SpoolError::Pruned { .. }) if from < start => {
                 self.forget();
-                Follow::start(&spool, position.lsn).map_err(|error| self.stop("spool", error, position.lsn))?
+                Follow::start(&spool, start).map_err(|error| self.stop("spool", error, position.lsn))?
             }
             Err(error) => return Err(self.stop("spool", error, position.lsn)),
         };
