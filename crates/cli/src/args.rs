@@ -216,6 +216,15 @@ pub enum Command {
         #[command(subcommand)]
         action: SourceAction,
     },
+    /// Live data of a legacy source into a schema: look, copy, follow, status, end.
+    #[command(
+        after_help = "Examples:\n  pgrunbook transfer preflight --from legacy --schema health\n  pgrunbook transfer status\n  \
+                      pgrunbook transfer follow"
+    )]
+    Transfer {
+        #[command(subcommand)]
+        action: TransferAction,
+    },
     /// Which schemas refuse writes, and letting writers go on: the way out when no run can.
     #[command(
         after_help = "Example:\n  pgrunbook fence status --target legacy\n  pgrunbook fence drop ID --target legacy --yes"
@@ -431,6 +440,108 @@ pub enum SourceAction {
         #[arg(long, default_value = "main")]
         target: String,
     },
+}
+
+/// `pgrunbook transfer ...`
+#[derive(Debug, Subcommand)]
+pub enum TransferAction {
+    /// Everything that stands in the way of a transfer, at once; changes nothing. Exit 1 if something does.
+    Preflight {
+        #[command(flatten)]
+        wish: TransferWish,
+        #[arg(long, default_value = "main")]
+        target: String,
+    },
+    /// Copy the rows under one snapshot, and follow until it has caught up. Run again, it goes on.
+    Start {
+        #[command(flatten)]
+        wish: TransferWish,
+        #[arg(long, default_value = "main")]
+        target: String,
+    },
+    /// Apply what is changed, both ways, until stopped: as a service, between two runs.
+    Follow {
+        #[arg(long, default_value = "main")]
+        target: String,
+        /// Only this transfer.
+        #[arg(long)]
+        schema: Option<String>,
+    },
+    /// How far each transfer is, and whether going back would lose a write.
+    Status {
+        #[arg(long, default_value = "main")]
+        target: String,
+        #[arg(long)]
+        schema: Option<String>,
+        /// Exit 1 if a stream stands still, or a rollback would lose writes.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make the change that stopped a stream on the other side too, and let it go on.
+    Accept {
+        schema: String,
+        #[arg(long, default_value = "main")]
+        target: String,
+        #[arg(long)]
+        yes: bool,
+        /// Another statement than those that are offered; may be given again.
+        #[arg(long, value_name = "SQL")]
+        instead: Vec<String>,
+    },
+    /// End a transfer that is switched: nothing flows back any more.
+    Complete {
+        schema: String,
+        #[arg(long, default_value = "main")]
+        target: String,
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Give up a transfer that is not switched: nothing of it stays on either side.
+    Abandon {
+        schema: String,
+        #[arg(long, default_value = "main")]
+        target: String,
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// The transfer that is wanted.
+#[derive(Debug, clap::Args)]
+pub struct TransferWish {
+    /// The source, as pgrunbook.toml calls it.
+    #[arg(long)]
+    pub from: String,
+    /// The schema of the target that it becomes.
+    #[arg(long)]
+    pub schema: String,
+    /// PostgreSQL: the schema that moves.
+    #[arg(long, default_value = "public")]
+    pub source_schema: String,
+    /// The tables are there, made by migrations: they are checked.
+    #[arg(long)]
+    pub existing: bool,
+    /// A table that stays behind.
+    #[arg(long, value_name = "TABLE")]
+    pub exclude: Vec<String>,
+    /// A finding that is consented to.
+    #[arg(long, value_name = "NAME")]
+    pub accept: Vec<String>,
+    /// SQLite: what a column becomes, as TABLE.COLUMN=KIND.
+    #[arg(long, value_name = "COLUMN=KIND")]
+    pub map: Vec<String>,
+    /// SQLite: triggers on the source note which rows change.
+    #[arg(long)]
+    pub dirty_keys: bool,
+    /// Writes after the switch do not flow back.
+    #[arg(long)]
+    pub no_reverse: bool,
+    /// Bytes of local disk that a stream may take.
+    #[arg(long, value_name = "BYTES")]
+    pub spool_limit: Option<u64>,
+    /// Connections at a time on each side.
+    #[arg(long, default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub jobs: usize,
 }
 
 /// `pgrunbook fence ...`

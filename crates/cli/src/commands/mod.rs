@@ -17,6 +17,7 @@ mod sandbox;
 mod source;
 mod status;
 mod topology;
+mod transfer;
 
 use crate::app::App;
 use crate::args::{Command, ReviewAction};
@@ -56,6 +57,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
             probe::probe(app, &target, all_objects, roles, schemas, allow_inconclusive).await
         }
         Command::Source { action } => source::source(app, action).await,
+        Command::Transfer { action } => transfer::transfer(app, action).await,
         Command::Fence { action } => fence::fence(app, action).await,
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,

@@ -25,6 +25,7 @@ use super::copy;
 use super::ddl;
 use super::ends::Ends;
 use super::state::{self, Stopped, Transfer};
+use super::step::{recorded, records};
 use super::streams::{Names, other};
 use super::proof::{self, Proof};
 use crate::parity::{Dirty, Prover, Reader};
@@ -361,6 +362,22 @@ impl Followers {
             follower.end().await;
         }
     }
+}
+
+/// Sees to it that a recorded transfer is followed by this process, if there is anything to follow.
+///
+/// # Errors
+/// Why a stream of it stands still.
+pub async fn keep_following(workplace: &Workplace, target: &str, schema: &str) -> Result<(), StepError> {
+    let records = records(workplace, target, "pgrunbook:follow").await?;
+    let transfer = recorded(&records, schema).await?;
+    if let Some(stopped) = &transfer.stopped {
+        return Err(stopped_error(stopped));
+    }
+    if transfer.phase.follows() {
+        workplace.followers().follow(workplace, target, &transfer).await?;
+    }
+    Ok(())
 }
 
 /// The ways that have a slot.

@@ -169,6 +169,14 @@ async fn position(session: &Session, stream: &str) -> Result<(Option<Lsn>, u64, 
 }
 
 impl Status {
+    /// The way that the application's writes flow now.
+    fn live(&self) -> Way {
+        match self.phase {
+            Phase::Switched | Phase::Back => Way::Reverse,
+            _ => Way::Forward,
+        }
+    }
+
     /// As a format: `pgrunbook transfer status --format json`.
     pub fn to_json(&self) -> Value {
         let streams: Vec<Value> = self
@@ -219,6 +227,59 @@ impl Copied {
     pub fn eta(&self) -> Option<u64> {
         let left = self.ranges.saturating_sub(self.ranges_done);
         (self.ranges_done > 0).then(|| self.seconds * left / self.ranges_done)
+    }
+}
+
+/// For a terminal: a line each, and below it what a person must know.
+pub fn table(all: &[Status]) -> String {
+    let mut rows = vec![["SCHEMA", "FROM", "PHASE", "ROWS", "BYTES", "ROWS/S", "ETA", "LAG"].map(str::to_owned)];
+    for one in all {
+        let is_copying = one.copied.ranges > one.copied.ranges_done;
+        let live = one.streams.iter().find(|stream| stream.way == one.live());
+        rows.push([
+            one.schema.clone(),
+            one.from.clone(),
+            one.phase.word().to_owned(),
+            one.copied.rows.to_string(),
+            size(one.copied.bytes),
+            one.copied.rate().to_string(),
+            match one.copied.eta() {
+                Some(eta) if is_copying => format!("{eta} s"),
+                _ => "-".to_owned(),
+            },
+            live.map_or_else(|| "-".to_owned(), |stream| size(stream.lag_bytes)),
+        ]);
+    }
+    let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or_default();
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (at, row) in rows.iter().enumerate() {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+        let Some(one) = at.checked_sub(1).and_then(|at| all.get(at)) else { continue };
+        if let Some(stopped) = &one.stopped {
+            text.push_str(&format!("  ! {} stands still since {}: {}\n", stopped.stream, stopped.lsn, stopped.why));
+        }
+        for stream in one.streams.iter().filter(|stream| !stream.is_followed && one.phase.follows()) {
+            text.push_str(&format!(
+                "  ! nobody follows the {} stream; its server keeps {} for it: pgrunbook transfer follow\n",
+                stream.way,
+                size(stream.retained_bytes)
+            ));
+        }
+        text.push_str(&format!("  {}\n", one.rollback.line()));
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1_000),
+        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{} GB", bytes / 1_000_000_000),
     }
 }
 
