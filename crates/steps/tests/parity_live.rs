@@ -92,14 +92,14 @@ impl Applier {
     /// Reads the slot and applies, until it is told to stop and nothing more comes.
     async fn run(self: Arc<Self>, source: Session, target: Session, slot: String) {
         let read = "SELECT xid::text, data FROM pg_catalog.pg_logical_slot_get_binary_changes($1, NULL, NULL,
-            'proto_version', '1', 'publication_names', $1, 'binary', 'true')";
+            'proto_version', '1', 'publication_names', $2, 'binary', 'true')";
         let mut relations: HashMap<u32, Arc<Relation>> = HashMap::new();
         let mut pause = self.want_pause.subscribe();
         loop {
             let stopping = self.stop.load(Ordering::SeqCst);
             let flushed: Lsn =
                 source.value("SELECT pg_catalog.pg_current_wal_flush_lsn()").await.unwrap().parse().unwrap();
-            let rows = source.client().query(read, &[&slot]).await.unwrap();
+            let rows = source.client().query(read, &[&slot, &slot]).await.unwrap();
             let mut open: Option<Applied> = None;
             for row in &rows {
                 let data = bytes::Bytes::copy_from_slice(row.get(1));
@@ -292,6 +292,7 @@ async fn planted_differences_are_found_under_writers_and_no_others() {
         // The writers are at work: wait until the applier has seen some of it.
         let before = applier.spool.lock().unwrap().len();
         while applier.spool.lock().unwrap().len() < before + 20 {
+            assert!(!running.is_finished(), "the applier ended");
             tokio::task::yield_now().await;
         }
         let pass = prover.base_pass(&*applier, &dirty).await.unwrap();
@@ -313,6 +314,7 @@ async fn planted_differences_are_found_under_writers_and_no_others() {
         let loses = seed % 2 == 0;
         applier.lose.store(loses, Ordering::SeqCst);
         while loses && applier.lost.lock().unwrap().is_none() {
+            assert!(!running.is_finished(), "the applier ended");
             tokio::task::yield_now().await;
         }
         stop.store(true, Ordering::SeqCst);
