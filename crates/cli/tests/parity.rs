@@ -45,7 +45,7 @@ async fn exit_code_says_whether_two_sides_are_the_same_and_repair_makes_them_so(
     assert_eq!(call(&[]).code, Some(0));
 
     let said = call(&["--table", "nowhere"]);
-    assert!(said.code != Some(0) && said.err.contains("there is no table nowhere"), "{:?}", said);
+    assert!(said.code != Some(0) && said.err.contains("there is no table nowhere"), "{said:?}");
     let said = place.call(&["parity", "main", "elsewhere"]);
     assert_eq!(said.code, Some(2), "{}", said.err);
 }

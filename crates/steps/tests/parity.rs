@@ -426,7 +426,9 @@ async fn sqlite_file_is_compared_with_its_table() {
     file.execute_batch("UPDATE items SET score = 'much' WHERE id = 12").unwrap();
     let error = run(&a, &b, &["items"], &[], 1).await.unwrap_err();
     assert!(
-        error.to_string().contains("items.score holds a value of the storage class text in the row id = 12"),
+        error.to_string().contains(
+            "items.score holds a value of the storage class text that is no double precision in the row id = 12"
+        ),
         "{error}"
     );
     let virtual_table = "CREATE VIRTUAL TABLE search USING fts5(name)";

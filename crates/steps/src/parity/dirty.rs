@@ -260,7 +260,7 @@ impl Spill {
                 self.connection.prepare_cached("INSERT OR IGNORE INTO dirty (name, key) VALUES (?1, ?2)")?;
             for (name, table) in tables {
                 for key in table.keys.drain() {
-                    insert.execute((&*name, key))?;
+                    insert.execute((name.as_str(), key))?;
                 }
                 table.keys.shrink_to_fit();
             }

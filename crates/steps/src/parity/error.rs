@@ -17,8 +17,8 @@ pub enum ParityError {
     #[error("{side}: {error}")]
     Sqlite { side: String, error: rusqlite::Error },
     /// A value of a file that has no place in the column's type on the other side.
-    #[error("{side}: {table}.{column} holds {found} in the row {key}, which is no {wanted}")]
-    Value { side: String, table: String, column: String, key: String, found: String, wanted: String },
+    #[error("{side}: {column} holds {found} in the row {key}")]
+    Value { side: String, column: String, key: String, found: String },
     /// A type that the values of a file cannot be compared with.
     #[error("{table}.{column} is {type_name}: values of a SQLite file cannot be compared with it")]
     Type { table: String, column: String, type_name: String },

@@ -235,11 +235,9 @@ fn rows(
                         });
                     ParityError::Value {
                         side: label.to_owned(),
-                        table: pair.name.clone(),
-                        column: column.name.clone(),
+                        column: format!("{}.{}", pair.name, column.name),
                         key: key.collect::<Vec<_>>().join(", "),
-                        found: format!("a value of the storage class {}", class(value)),
-                        wanted: column.type_name.clone(),
+                        found: format!("a value of the storage class {} that is no {}", class(value), column.type_name),
                     }
                 }
             })?;
