@@ -63,14 +63,18 @@ pub trait Aligned: Send + Sync {
 pub struct Reader(Arc<Vec<Arc<Pair>>>);
 
 impl Reader {
-    /// Notes what a change touched. To be called for each change that is applied, before it is committed at the target.
+    /// Notes what a change touched. To be called for each change that is applied, before it is committed at the target. A
+    /// table whose compared key the stream does not tell is compared whole.
     ///
     /// # Errors
-    /// If the stream does not tell the compared key, or the set cannot be kept.
+    /// If the set cannot be kept.
     pub fn note(&self, dirty: &Dirty, change: &Change) -> Result<(), ParityError> {
         for pair in self.0.iter() {
-            if let Some(touched) = touched(pair, change)? {
-                dirty.note(&pair.name, touched)?;
+            match touched(pair, change) {
+                Ok(Some(touched)) => dirty.note(&pair.name, touched)?,
+                Ok(None) => {}
+                Err(ParityError::KeyText { .. } | ParityError::NoKey { .. }) => dirty.mark_whole(&pair.name),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrunbook_engine::{Cancel, StepError};
-use pgrunbook_postgres::apply::{Applier, ApplyError, MergeRule, Options, Rename};
+use pgrunbook_postgres::apply::{Applier, ApplyError, MergeRule, Options, Rename, text_only_columns};
 use pgrunbook_postgres::pgoutput::Event;
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver, Stopped as ReceiverStopped};
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
@@ -540,6 +540,10 @@ impl Work {
         let system = connection.identify_system().await?;
         drop(connection);
         let source = Source { system: system.identifier, timeline: system.timeline };
+        // The option is for a whole stream.
+        let session = Session::connect(&origin.options, "pgrunbook:types").await?;
+        let binary = text_only_columns(&session, &origin.schema).await?.is_empty();
+        drop(session);
         let slot = what.names.slot(way);
         let begin = self.begin(&slot, position.lsn).await?;
         let folder = what.spools.join(&slot);
@@ -554,10 +558,7 @@ impl Work {
             connect: origin.options.clone(),
             application_name: format!("pgrunbook:{stream}"),
             slot: slot.clone(),
-            stream: StreamOptions {
-                binary: false,
-                ..StreamOptions::best(major, vec![slot.clone()])
-            },
+            stream: StreamOptions { binary: major >= 14 && binary, ..StreamOptions::best(major, vec![slot.clone()]) },
             limits: what.limits,
         };
         let mut receiver = Receiver::start(spool.clone(), writer, receive);
