@@ -56,7 +56,15 @@ impl Bench {
         self.folder.path().join(path)
     }
 
+    pub async fn workplace(&self) -> pgrunbook_steps::Workplace {
+        self.opened().await.workplace
+    }
+
     pub async fn engine(&self) -> Engine {
+        self.opened().await.engine
+    }
+
+    async fn opened(&self) -> pgrunbook_steps::Opened {
         let project = Project::read(self.folder.path(), &self.config, None).unwrap();
         let surroundings = Surroundings {
             env: std::iter::once(("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()))
@@ -68,7 +76,7 @@ impl Bench {
             cwd: self.folder.path().to_owned(),
             home: None,
         };
-        open(project, &surroundings, None).await.unwrap().engine
+        open(project, &surroundings, None).await.unwrap()
     }
 
     pub fn parse(&self, text: &str) -> Runbook {

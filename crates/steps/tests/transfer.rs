@@ -124,3 +124,64 @@ async fn undo_leaves_nothing_on_either_side() {
     assert_eq!(this.bench.value(left).await, "0");
     assert_eq!(this.legacy_value("SELECT count(*) FROM pg_publication").await, "0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_table_stops_the_stream_and_is_accepted() {
+    let this = Move::new().await;
+    let (_, end) = this.bench.run(MOVE).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.at_legacy("INSERT INTO visit (what) VALUES ('before'); ALTER TABLE visit ADD COLUMN place text").await;
+    this.at_legacy("INSERT INTO visit (what, place) VALUES ('with a place', 'home')").await;
+
+    let text = "# Follow\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n## Go\n\n\
+        ```toml step\nfollow = \"on\"\ntarget = \"main\"\nschema = \"health\"\n```\n";
+    let (run, end) = this.bench.run(text).await;
+    let (step, code, message) = failure(&end);
+    assert_eq!((step.as_str(), code.as_str()), ("on", "stream-ddl"), "{message}");
+    assert!(message.contains("place"), "{message}");
+    // What came before is there, and nothing of what came after.
+    assert_eq!(this.bench.value("SELECT count(*) FROM health.visit WHERE what = 'before'").await, "1");
+    assert_eq!(this.bench.value("SELECT count(*) FROM health.visit WHERE what = 'with a place'").await, "0");
+
+    let workplace = this.bench.workplace().await;
+    let offer = pgrunbook_steps::transfer::go_on(&workplace, "main", "health", None).await.unwrap();
+    assert_eq!(offer.statements, ["ALTER TABLE health.visit ADD COLUMN place text"]);
+    assert!(matches!(this.bench.resume(&run).await, RunEnd::Completed));
+    assert_eq!(this.bench.value("SELECT place FROM health.visit WHERE what = 'with a place'").await, "home");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trespasser_makes_the_cutover_fail_and_writers_go_on() {
+    let this = Move::new().await;
+    let (_, end) = this.bench.run(MOVE).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    // Past the fence, as only who means it can.
+    this.bench.execute("SET session_replication_role = replica; UPDATE health.visit SET what = 'forged' WHERE id = 5").await;
+    let text = format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{GO}");
+    let (_, end) = this.bench.run(&text).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "parity", "{message}");
+    assert!(message.contains("visit"), "{message}");
+    this.at_legacy("UPDATE visit SET what = 'still here' WHERE id = 9").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn complete_says_that_rollback_is_gone() {
+    let this = Move::new().await;
+    let (_, end) = this.bench.run(&format!("{MOVE}{GO}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let workplace = this.bench.workplace().await;
+    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    assert_eq!(all[0].rollback.line(), "rollback is lossless: yes");
+    this.bench.execute("INSERT INTO health.visit (what) VALUES ('last')").await;
+    let cancel = pgrunbook_engine::Cancel::default();
+    pgrunbook_steps::transfer::complete(&workplace, "main", "health", "test", &cancel).await.unwrap();
+    assert_eq!(this.legacy_value("SELECT count(*) FROM visit WHERE what = 'last'").await, "1");
+    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    assert_eq!(all[0].rollback.line(), "rollback is gone: the transfer is complete");
+    let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!((this.legacy_value(left).await, this.bench.value(left).await), ("0".to_owned(), "0".to_owned()));
+    let back = GO.replace("budget", "to = \"source\"\nbudget");
+    let (_, end) = this.bench.run(&format!("# Back\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{back}")).await;
+    assert_eq!(failure(&end).1, "phase");
+}

@@ -13,6 +13,7 @@ use super::repair::{self, ROWS};
 use super::report::{Values, evidence};
 use super::sample::{Sampled, Samples, sample};
 use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::transfer;
 use crate::workplace::{self, Workplace};
 
 /// The kind `parity`.
@@ -33,7 +34,7 @@ pub const KIND: Kind = Kind {
             FieldSpec { name: "exclude", about: "Not these tables.", required: false },
             FieldSpec {
                 name: "mode",
-                about: "`full`: every row is read on both sides. Nobody may write between the two snapshots.",
+                about: "`full`: every row, in two snapshots between which nobody may write. `live`: of a transfer, at one exact position, under writers.",
                 required: false,
             },
             FieldSpec { name: "jobs", about: "Connections on each side, in one snapshot; else 1.", required: false },
@@ -75,6 +76,8 @@ const SHOWN: usize = 20;
 enum Mode {
     #[default]
     Full,
+    /// Of a transfer that is followed.
+    Live,
 }
 
 /// Proves that two sides hold the same rows.
@@ -123,6 +126,12 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
             format!("step `{}`: `samples` and `as` belong together", block.id),
         ));
     }
+    if fields.mode == Mode::Live && (fields.repair || fields.samples.is_some()) {
+        return Err(StepError::unusable(
+            "bad-value",
+            format!("step `{}`: `live` compares a transfer's rows; `samples` and `repair` are of `full`", block.id),
+        ));
+    }
     Ok(Box::new(Parities { target: required_target(block)?, fields, workplace: workplace.clone() }))
 }
 
@@ -162,6 +171,9 @@ impl Step for Parities {
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         let fields = &self.fields;
+        if fields.mode == Mode::Live {
+            return transfer::compare_live(&self.workplace, &self.target, &fields.schema, cx.cancel).await;
+        }
         let a = place(&self.workplace, &fields.from, &fields.from_schema)?;
         let b = place(&self.workplace, &self.target, &fields.schema)?;
         let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
@@ -176,9 +188,7 @@ impl Step for Parities {
         };
         let values =
             if fields.show_values.is_empty() { Values::Hidden } else { Values::Of(fields.show_values.clone()) };
-        let mut parity = match fields.mode {
-            Mode::Full => compare([&a, &b], &ask).await?,
-        };
+        let mut parity = compare([&a, &b], &ask).await?;
         let mut repaired = None;
         if fields.repair && parity.differences() > 0 {
             for planned in repair::plan(&parity)? {

@@ -36,6 +36,7 @@ pub use error::TransferError;
 pub use finding::{Finding, Severity, accept, blocking, to_json, to_table};
 pub use follow::{Follower, Followers, Standing, keep_following};
 pub use load::{Loader, abandon};
+pub use proof::compare_live;
 pub use spec::{Making, Side, Spec, Sync};
 pub use status::{Rollback, Status, Stream, status, table};
 pub use step::{COMPLETE, CUTOVER, FOLLOW, PREFLIGHT, TRANSFER};

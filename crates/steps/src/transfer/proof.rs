@@ -16,7 +16,9 @@ use tokio::sync::Mutex;
 
 use super::ends::{End, Ends};
 use super::follow::{Follower, Hold};
-use super::state::Transfer;
+use super::state::{Phase, Transfer};
+use super::step::{recorded, records};
+use crate::workplace::Workplace;
 use crate::parity::{Aligned, Ask, Dirty, ParityError, Pass, Place, Prover, Reader, Visible};
 
 /// Dirty keys that a freeze compares without being felt; more are looked at before it.
@@ -77,6 +79,35 @@ pub async fn prepare(
         }
     }
     look(follower, way, cancel).await
+}
+
+/// Compares every row of a transfer's two sides at one exact position, while writers are at work.
+///
+/// # Errors
+/// With the differences; or if the transfer follows nothing now.
+pub async fn compare_live(
+    workplace: &Workplace,
+    target: &str,
+    schema: &str,
+    cancel: &Cancel,
+) -> Result<Evidence, StepError> {
+    let records = records(workplace, target, "pgrunbook:parity").await?;
+    let transfer = recorded(&records, schema).await?;
+    let way = match transfer.phase {
+        Phase::Following => Way::Forward,
+        Phase::Switched => Way::Reverse,
+        phase => {
+            return Err(StepError::unusable(
+                "phase",
+                format!("the transfer into {schema} is {} and follows nothing now", phase.word()),
+            ));
+        }
+    };
+    let ends = Ends::of(workplace, target, &transfer)?;
+    let follower = workplace.followers().follow(workplace, target, &transfer).await?;
+    follower.proof(way).await?.holds = false;
+    let looked = prepare(&ends, &transfer, &follower, way, cancel).await?;
+    Ok(Evidence::of(format!("{schema}: both sides hold the same rows, at one position")).fact("compared", looked))
 }
 
 /// One look at both sides under writers: at everything the first time, and then at what changed since.
