@@ -145,7 +145,7 @@ pub const LONGEST: usize = 1_000_000_000;
 /// Microseconds from 1970-01-01 to 2000-01-01.
 const EPOCH_MICROS: i64 = calendar::EPOCH_DAYS * calendar::DAY;
 /// The Julian day of 2000-01-01 00:00, in milliseconds.
-const JULIAN_EPOCH_MILLIS: i64 = 211_813_488_000_000;
+const JULIAN_EPOCH_MILLIS: i64 = 211_813_444_800_000;
 
 impl Kind {
     /// The type's name in SQL.
