@@ -224,10 +224,7 @@ async fn what_fails_leaves_nothing_and_touches_nothing_else() {
     file.open().execute_batch("INSERT INTO b VALUES ('late')").unwrap();
     let session = database().await;
     let error = file.load(&session, &looked).await.unwrap_err();
-    assert!(
-        matches!(&error, SqliteError::Misfit { table, excerpt, .. } if table == "b" && excerpt == "'late'"),
-        "{error}"
-    );
+    assert!(matches!(&error, SqliteError::Misfit(bad) if bad.table == "b" && bad.excerpt == "'late'"), "{error}");
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'tenant'";
     assert_eq!(rows(&session, schemas).await, ["0"]);
     session

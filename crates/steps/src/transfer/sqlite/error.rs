@@ -8,6 +8,27 @@ use rusqlite::ErrorCode;
 
 use crate::transfer::finding::{Finding, to_table};
 
+/// A value that does not fit its column, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadValue {
+    pub table: String,
+    pub column: String,
+    /// `id = 5`
+    pub key: String,
+    /// Its storage class.
+    pub class: &'static str,
+    /// Its beginning.
+    pub excerpt: String,
+    pub why: String,
+}
+
+impl std::fmt::Display for BadValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { table, column, key, class, excerpt, why } = self;
+        write!(f, "table {table}, column {column}, {key}: {class} {excerpt} {why}")
+    }
+}
+
 /// An error of reading the file, or of carrying it over.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
@@ -27,8 +48,8 @@ pub enum SqliteError {
     #[error("`{key} = \"{value}\"` in [map]: {why}")]
     Choice { key: String, value: String, why: String },
     /// The file changed after it was profiled: a value no longer fits.
-    #[error("table {table}, column {column}, {key}: {class} {excerpt} {why}")]
-    Misfit { table: String, column: String, key: String, class: &'static str, excerpt: String, why: String },
+    #[error("{0}")]
+    Misfit(Box<BadValue>),
     #[error("{} things stand in the way\n{}", .0.len(), to_table(.0))]
     Refused(Vec<Finding>),
     #[error("{folder} has {free_bytes} bytes free, and the base image needs {need_bytes}")]
@@ -90,7 +111,7 @@ impl SqliteError {
             Self::Missing { .. } => StepError::unusable("sqlite-missing", text)
                 .help("skip that object by consent, or let the application drop it first"),
             Self::Choice { .. } => StepError::unusable("map", text),
-            Self::Misfit { .. } => StepError::failed("value", text).help(
+            Self::Misfit(_) => StepError::failed("value", text).help(
                 "run the preflight again: it lists every such value; then map the column otherwise or correct it",
             ),
             Self::Refused(_) => StepError::unusable("preflight", text).help("see the preflight for all of them"),

@@ -67,8 +67,8 @@ pub fn tokens(sql: &str) -> Vec<Token> {
             at += rest.find('\n').map_or(rest.len(), |end| end + 1);
             continue;
         }
-        if rest.starts_with("/*") {
-            at += rest[2..].find("*/").map_or(rest.len(), |end| end + 4);
+        if let Some(comment) = rest.strip_prefix("/*") {
+            at += comment.find("*/").map_or(rest.len(), |end| end + 4);
             continue;
         }
         let (what, length) = token(rest, first);

@@ -19,7 +19,7 @@ use rusqlite::types::ValueRef;
 use tokio::sync::mpsc;
 
 use super::catalog::{Catalog, Table};
-use super::error::SqliteError;
+use super::error::{BadValue, SqliteError};
 use super::jobs::{Job, Jobs};
 use super::kind::{class_of, excerpt};
 use super::map::{ColumnMap, Mapping, TableMap};
@@ -479,22 +479,23 @@ fn read(
     let map = &plan.mapping.tables[piece.table];
     let table = &plan.catalog.tables[map.source];
     let columns: Vec<&ColumnMap> = map.copied().collect();
-    let failed = || SqliteError::of(image, format!("read table {}", table.name));
+    // Built only when there is an error: it is asked for every field.
+    let failed = |error| SqliteError::of(image, format!("read table {}", table.name))(error);
     let connection = open_image(image)?;
     let mut statement =
-        connection.prepare(&piece.select(table, columns.iter().map(|column| column.source))).map_err(failed())?;
-    let mut rows = statement.query([]).map_err(failed())?;
+        connection.prepare(&piece.select(table, columns.iter().map(|column| column.source))).map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
     let count = u16::try_from(columns.len()).unwrap_or(u16::MAX).to_be_bytes();
     let utf16 = plan.catalog.encoding != "UTF-8";
     let mut respelled = vec![0_u64; columns.len()];
     let mut sum = RowSum::default();
     let mut buffer = Vec::with_capacity(CHUNK + (CHUNK >> 2));
     buffer.extend_from_slice(HEADER);
-    while let Some(row) = rows.next().map_err(failed())? {
+    while let Some(row) = rows.next().map_err(failed)? {
         buffer.extend_from_slice(&count);
         let start = buffer.len();
         for (at, column) in columns.iter().enumerate() {
-            let value = row.get_ref(at).map_err(failed())?;
+            let value = row.get_ref(at).map_err(failed)?;
             let field = buffer.len();
             let checked = if utf16 { no_replacement(value) } else { Ok(()) };
             let written = checked.and_then(|()| column.kind.forward(value, &mut buffer)).and_then(|()| {
@@ -506,14 +507,14 @@ fn read(
             match written {
                 Ok(same) => respelled[at] += u64::from(!same),
                 Err(misfit) => {
-                    return Err(SqliteError::Misfit {
+                    return Err(SqliteError::Misfit(Box::new(BadValue {
                         table: table.name.clone(),
                         column: column.name.clone(),
                         key: key_of(table, &columns, row),
                         class: class_of(value),
                         excerpt: excerpt(value),
                         why: misfit.to_string(),
-                    });
+                    })));
                 }
             }
         }

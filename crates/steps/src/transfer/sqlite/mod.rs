@@ -30,7 +30,7 @@ pub mod translate;
 pub use calendar::{Fraction, Spelling, Zone};
 pub use catalog::{Catalog, Collation, Column, ForeignKey, Index, Origin, Table, Term, TermOf, Trigger, VirtualTable};
 pub use choice::{Choice, Choices};
-pub use error::SqliteError;
+pub use error::{BadValue, SqliteError};
 pub use existing::check_existing;
 pub use kind::{Clock, Digits, Kind, Misfit, Truth, Width, class_of, excerpt};
 pub use load::{How, Loaded, LoadedTable, Plan, discard, image_folder, load};

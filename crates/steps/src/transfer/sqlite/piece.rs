@@ -105,7 +105,7 @@ pub fn work<T: Send>(
         Ok(done)
     };
     std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(&one)).collect();
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         let mut all = Vec::new();
         for handle in handles {
             all.extend(handle.join().expect("nothing in a reader panics")?);

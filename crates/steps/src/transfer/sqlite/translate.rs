@@ -533,7 +533,10 @@ fn call(name: &str, arguments: &[Typed]) -> Result<Typed, Untranslated> {
             let is = one_type(&[&arguments[1], &arguments[2]])?;
             plain(format!("(CASE WHEN {} THEN {} ELSE {} END)", truth(&arguments[0])?, sql(1), sql(2)), is)
         }
-        ("hex", [Type::Blob]) => plain(format!("pg_catalog.upper(pg_catalog.encode({}, 'hex'))", sql(0)), Type::Text),
+        // Of NULL it is the empty text.
+        ("hex", [Type::Blob]) => {
+            plain(format!("coalesce(pg_catalog.upper(pg_catalog.encode({}, 'hex')), '')", sql(0)), Type::Text)
+        }
         ("typeof", [is]) if arguments[0].is_column => {
             let class = match is {
                 Type::Integer | Type::Bool => "integer",
