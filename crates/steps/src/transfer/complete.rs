@@ -7,6 +7,7 @@ use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::{PgError, Session};
 
 use super::ends::Ends;
+use super::follow::Turn;
 use super::state::{self, Phase};
 use super::streams::{self, Names};
 use crate::workplace::Workplace;
@@ -49,7 +50,7 @@ pub async fn complete(
     let names = Names::of(schema, &transfer.target);
     let mut evidence = Evidence::of(format!("the transfer into {schema} is complete: there is no way back any more"));
     if transfer.spec.reverse && transfer.lossy.is_none() {
-        let follower = workplace.followers().follow(workplace, target, &transfer).await?;
+        let follower = workplace.followers().follow(workplace, target, &transfer, Turn::Take).await?;
         let last = follower.caught_up(Way::Reverse, LAST, cancel).await?;
         evidence = evidence.fact("source_has_everything_up_to", last.to_string());
     }

@@ -4,6 +4,8 @@
 //! columns that came, went, or are of another type. A column that was renamed looks like one that went and one that came,
 //! which would lose its values: that is said, and nothing is offered for it.
 
+use std::collections::BTreeSet;
+
 use pgrunbook_engine::StepError;
 use pgrunbook_postgres::relation::{Column, Filter, Generated, Table, describe};
 use pgrunbook_postgres::slots::Direction as Way;
@@ -21,6 +23,34 @@ pub async fn derive(ends: &Ends, way: Way) -> Result<Vec<String>, StepError> {
     let there = origin.session("pgrunbook:ddl").await?;
     let here = destination.session("pgrunbook:ddl").await?;
     compare(&there, &origin.schema, &here, &destination.schema).await.map_err(PgError::into_step_error)
+}
+
+/// Refuses a way whose origin was altered since: what no change of a row has told yet, and tables that came.
+///
+/// # Errors
+/// With what is different.
+pub async fn refuse_altered(ends: &Ends, exclude: &BTreeSet<String>, way: Way) -> Result<(), StepError> {
+    let (origin, destination) = (ends.origin(way), ends.destination(way));
+    let there = origin.session("pgrunbook:ddl").await?;
+    let here = destination.session("pgrunbook:ddl").await?;
+    let mut altered = compare(&there, &origin.schema, &here, &destination.schema)
+        .await
+        .map_err(PgError::into_step_error)?;
+    let tables = |tables: Vec<Table>| tables.into_iter().filter(Table::holds_rows).map(|table| table.name);
+    let known: BTreeSet<String> =
+        tables(describe(&here, &destination.schema, Filter::All).await.map_err(PgError::into_step_error)?).collect();
+    let now = describe(&there, &origin.schema, Filter::All).await.map_err(PgError::into_step_error)?;
+    for table in tables(now).filter(|table| !known.contains(table) && !exclude.contains(table)) {
+        altered.push(format!("-- table {}.{} came, and does not take part", ident(&origin.schema), ident(&table)));
+    }
+    if altered.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::failed(
+        "altered",
+        format!("the tables of {} are no longer those of {}: {}. Nothing was changed.", origin.name, destination.name, altered.join("; ")),
+    )
+    .help("make the same change on the other side, or drop what came; then run again"))
 }
 
 async fn compare(there: &Session, from: &str, here: &Session, to: &str) -> Result<Vec<String>, PgError> {

@@ -34,6 +34,9 @@ use crate::workplace::Workplace;
 /// How often what nobody needs any more is removed from the spool.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// How long whoever applies now may go on before its turn is taken: the backend of a killed process needs a moment.
+const TURN: Duration = Duration::from_secs(2);
+
 /// A first pause after an error that may pass, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -108,6 +111,7 @@ pub struct What {
     pub proven: Vec<(Way, Lsn, Prover)>,
     /// Whether to apply, or to receive alone: while rows are being copied.
     pub applies: bool,
+    pub turn: Turn,
 }
 
 impl Follower {
@@ -319,6 +323,15 @@ impl Lane {
     }
 }
 
+/// Who follows, if another process does already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// This one, now: a step has to order the lanes about. The other one waits until it is its turn again.
+    Take,
+    /// The other one, until it ends.
+    Wait,
+}
+
 /// The transfers that are followed in this process, by target and schema.
 #[derive(Default)]
 pub struct Followers(tokio::sync::Mutex<BTreeMap<(String, String), Arc<Follower>>>);
@@ -333,6 +346,7 @@ impl Followers {
         workplace: &Workplace,
         target: &str,
         transfer: &Transfer,
+        turn: Turn,
     ) -> Result<Arc<Follower>, StepError> {
         let mut followers = self.0.lock().await;
         let key = (target.to_owned(), transfer.schema.clone());
@@ -349,7 +363,7 @@ impl Followers {
         if let Some(before) = followers.remove(&key) {
             before.end().await;
         }
-        let what = what(workplace, target, transfer, ends, names, &ways).await?;
+        let what = What { turn, ..what(workplace, target, transfer, ends, names, &ways).await? };
         let follower = Arc::new(Follower::start(what, &ways));
         followers.insert(key, follower.clone());
         Ok(follower)
@@ -375,7 +389,7 @@ pub async fn keep_following(workplace: &Workplace, target: &str, schema: &str) -
         return Err(stopped_error(stopped));
     }
     if transfer.phase.follows() {
-        workplace.followers().follow(workplace, target, &transfer).await?;
+        workplace.followers().follow(workplace, target, &transfer, Turn::Wait).await?;
     }
     Ok(())
 }
@@ -414,6 +428,7 @@ async fn what(
             .map_err(PgError::into_step_error)?,
         proven,
         applies: transfer.phase.follows(),
+        turn: Turn::Take,
         ends,
         names,
     };
@@ -523,7 +538,7 @@ impl Work {
     /// One try: until something fails.
     async fn follow(&mut self) -> Result<(), End> {
         let (what, way) = (self.what.clone(), self.way);
-        let (origin, destination) = (what.ends.origin(way), what.ends.destination(way));
+        let origin = what.ends.origin(way);
         let stream = what.names.stream(way);
         let mut applier = self.applier(&stream).await?;
         let position = applier.position();
@@ -607,7 +622,7 @@ impl Work {
                         let _ = tell.send(());
                     }
                     Some(Order::Hold(tell, released)) => {
-                        self.flush(&mut applier, destination.schema.as_str()).await?;
+                        self.flush(&mut applier).await?;
                         let at = self.publish.borrow().reached;
                         if tell.send((at, spool.clone())).is_ok() {
                             let _ = released.await;
@@ -635,7 +650,7 @@ impl Work {
                         }
                     }
                     if batch.caught_up {
-                        self.flush(&mut applier, destination.schema.as_str()).await?;
+                        self.flush(&mut applier).await?;
                         self.publish.send_modify(|standing| standing.reached = standing.reached.max(batch.position));
                     } else {
                         self.tell(&applier.position());
@@ -672,11 +687,20 @@ impl Work {
         let (origin, destination) = (what.ends.origin(way), what.ends.destination(way));
         let mut options = Options::new(stream, Rename::one(&origin.schema, &destination.schema));
         options.skip_applied_by = Some(what.names.stream(other(way)));
+        if what.turn == Turn::Take {
+            options.patience = TURN;
+        }
         if way == Way::Forward {
             options.merge = what.merge.clone();
         }
         match Applier::open(&destination.options, options).await {
             Ok(applier) => Ok(applier),
+            Err(ApplyError::Busy { pid, .. }) if what.turn == Turn::Take => {
+                // Whoever has it loses its connection, and then waits for us as we would for it.
+                let session = Session::connect(&destination.options, "pgrunbook:turn").await?;
+                session.execute(&format!("SELECT pg_catalog.pg_terminate_backend({})", state::text(&pid))).await?;
+                Err(End::Again(format!("pid {pid} has it")))
+            }
             Err(error @ ApplyError::Busy { .. }) => Err(End::Again(error.to_string())),
             Err(error) if error.is_lost() => Err(End::Again(error.to_string())),
             Err(error) => Err(self.stop("apply", error, Lsn::default())),
@@ -692,7 +716,7 @@ impl Work {
         }
     }
 
-    async fn flush(&self, applier: &mut Applier, _schema: &str) -> Result<(), End> {
+    async fn flush(&self, applier: &mut Applier) -> Result<(), End> {
         match applier.flush().await {
             Ok(position) => {
                 self.tell(&position);

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::copy::{self, BaseCopyError, Copied, How, Told, pair};
 use super::ends::Ends;
-use super::follow::stopped_error;
+use super::follow::{Turn, stopped_error};
 use super::preflight::{Origin, Wanted, preflight};
 use super::spec::{Making, Spec};
 use super::state::{self, Phase, Transfer};
@@ -135,7 +135,7 @@ impl Loader<'_> {
             return Err(stopped_error(stopped));
         }
         if transfer.phase == Phase::Following {
-            let follower = self.workplace.followers().follow(self.workplace, self.target, &transfer).await?;
+            let follower = self.workplace.followers().follow(self.workplace, self.target, &transfer, Turn::Take).await?;
             let at = follower.caught_up(Way::Forward, CATCH_UP, self.cancel).await?;
             evidence = evidence.fact("caught_up_to", at.to_string());
         }
@@ -270,7 +270,7 @@ impl Loader<'_> {
             finished: Some(finished),
         };
         if transfer.phase == Phase::Copying {
-            self.workplace.followers().follow(self.workplace, self.target, transfer).await?;
+            self.workplace.followers().follow(self.workplace, self.target, transfer, Turn::Take).await?;
             match copy::resume(&ends.source.options, &ends.target.options, &pairs, &how).await {
                 Ok(copied) => return Ok(copied),
                 // It ended before the first range was planned, and with it the snapshot: from the slot on again.
@@ -289,7 +289,7 @@ impl Loader<'_> {
         };
         let snapshot = slot.snapshot.clone().unwrap_or_default();
         self.phase(records, transfer, Phase::Copying).await?;
-        self.workplace.followers().follow(self.workplace, self.target, transfer).await?;
+        self.workplace.followers().follow(self.workplace, self.target, transfer, Turn::Take).await?;
         let copied = copy::copy(&ends.source.options, &snapshot, &ends.target.options, &pairs, &how).await;
         // The snapshot lives as long as this connection is idle.
         drop(connection);

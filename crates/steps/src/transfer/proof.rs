@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::ends::{End, Ends};
-use super::follow::{Follower, Hold};
+use super::follow::{Follower, Hold, Turn};
 use super::state::{Phase, Transfer};
 use super::step::{recorded, records};
 use crate::workplace::Workplace;
@@ -104,7 +104,7 @@ pub async fn compare_live(
         }
     };
     let ends = Ends::of(workplace, target, &transfer)?;
-    let follower = workplace.followers().follow(workplace, target, &transfer).await?;
+    let follower = workplace.followers().follow(workplace, target, &transfer, Turn::Take).await?;
     follower.proof(way).await?.holds = false;
     let looked = prepare(&ends, &transfer, &follower, way, cancel).await?;
     Ok(Evidence::of(format!("{schema}: both sides hold the same rows, at one position")).fact("compared", looked))

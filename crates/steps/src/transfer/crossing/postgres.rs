@@ -9,13 +9,15 @@ use pgrunbook_postgres::{PgError, Session, ledger};
 
 use super::How;
 use crate::fence::{self, Fence, Lift};
+use crate::transfer::ddl;
 use crate::transfer::ends::{End, Ends};
-use crate::transfer::follow::Follower;
+use crate::transfer::follow::{Follower, Turn};
 use crate::transfer::proof;
 use crate::transfer::sequences::{positions, set_positions};
 use crate::transfer::spec::Side;
 use crate::transfer::state::{self, Phase, Transfer};
 use crate::transfer::streams::{self, Names, other};
+use crate::topology::ident;
 use crate::workplace::Workplace;
 
 /// A PostgreSQL transfer that crosses.
@@ -80,11 +82,12 @@ impl PostgresLeg {
 
     pub async fn prepare(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
         let name = format!("pgrunbook:{}:crossing", how.run);
+        ddl::refuse_altered(&self.ends, &self.transfer.spec.exclude, self.way()).await?;
         if self.to == Side::Target && self.transfer.spec.reverse {
             let names = Names::of(&self.transfer.schema, &self.transfer.target);
             streams::make(&self.ends, &self.transfer, &names, Way::Reverse, false, cancel).await?;
         }
-        let follower = self.workplace.followers().follow(&self.workplace, &self.target, &self.transfer).await?;
+        let follower = self.workplace.followers().follow(&self.workplace, &self.target, &self.transfer, Turn::Take).await?;
         follower.caught_up(self.way(), how.asked.catch_up, cancel).await?;
         let ready = Ready {
             from: self.from().session(&name).await?,
@@ -93,6 +96,9 @@ impl PostgresLeg {
             follower,
         };
         let compared = proof::prepare(&self.ends, &self.transfer, &ready.follower, self.way(), cancel).await?;
+        if self.to == Side::Target {
+            refresh(&ready.onto, &self.onto().schema).await?;
+        }
         fence::install(&ready.from).await?;
         fence::install(&ready.onto).await?;
         // What came in while both sides were compared.
@@ -246,6 +252,23 @@ pub async fn recover(
         before
     };
     execute(records, &state::phase_sql(&transfer.schema, phase, None)).await
+}
+
+/// Materialized views show what they showed when they were made. Before the freeze, since it takes as long as there is data.
+async fn refresh(session: &Session, schema: &str) -> Result<(), StepError> {
+    let views = session
+        .simple(&format!(
+            "SELECT m.matviewname FROM pg_catalog.pg_matviews AS m
+             WHERE m.ispopulated AND m.schemaname = {} ORDER BY m.matviewname",
+            state::text(schema)
+        ))
+        .await
+        .map_err(PgError::into_step_error)?;
+    let rows = views.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default();
+    for name in rows.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
+        execute(session, &format!("REFRESH MATERIALIZED VIEW {}.{}", ident(schema), ident(&name))).await?;
+    }
+    Ok(())
 }
 
 async fn execute(session: &Session, sql: &str) -> Result<(), StepError> {

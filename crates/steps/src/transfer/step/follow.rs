@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::{duration, recorded, records, session_name};
 use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::transfer::follow::Turn;
 use crate::transfer::state::Phase;
 use crate::workplace::Workplace;
 
@@ -88,7 +89,7 @@ impl Step for Follow {
                 ));
             }
         };
-        let follower = self.workplace.followers().follow(&self.workplace, &self.target, &transfer).await?;
+        let follower = self.workplace.followers().follow(&self.workplace, &self.target, &transfer, Turn::Take).await?;
         let at = follower.caught_up(way, self.patience, cx.cancel).await?;
         let standing = follower.standing(way).unwrap_or_default();
         Ok(Evidence::of(format!("{}: everything up to {at} is applied", self.schema))
