@@ -3,8 +3,8 @@
 .PHONY: help demo test lint deny bench fuzz clean
 
 help:
-	@echo "make demo    the ledger runbook on a throwaway PostgreSQL: forward, killed and resumed, back, evidence verified"
-	@echo "             (examples/butlers/demo and examples/promotion/demo are two more)"
+	@echo "make demo    five live databases into one, on throwaway servers, under writers, and back: freeze, parity, no write lost"
+	@echo "             (examples/ledger/demo, examples/items/demo and examples/promotion/demo are more)"
 	@echo "make test    every test, on real servers"
 	@echo "make bench   side by side with peers; prints ratios"
 	@echo "make fuzz    each fuzz target for a minute"
@@ -12,8 +12,8 @@ help:
 	@echo "make deny    licences, refused crates, sources"
 
 demo:
-	@scripts/need rust cc postgresql pgbouncer ssh-keygen
-	@examples/ledger/demo
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen age
+	@examples/butlers/demo
 
 test:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age
