@@ -7,7 +7,7 @@ help:
 	@echo "             (examples/ledger/demo, examples/items/demo and examples/promotion/demo are more)"
 	@echo "make test    every test, on real servers"
 	@echo "make bench   side by side with peers; prints ratios"
-	@echo "make fuzz    each fuzz target for a minute"
+	@echo "make fuzz    each fuzz target for half a minute"
 	@echo "make lint    formatting and clippy, as CI runs them"
 	@echo "make deny    licences, refused crates, sources"
 
@@ -36,7 +36,7 @@ bench:
 
 fuzz:
 	@scripts/need rust cc c++
-	fuzz/run 60
+	fuzz/run 30
 
 clean:
 	cargo clean
