@@ -12,7 +12,7 @@ pub enum TransferError {
     NoSchema { schema: String, at: String },
     #[error("the schema {schema} is there and no transfer of pgrunbook made it: {why}. Nothing was changed.")]
     Stranger { schema: String, why: String },
-    #[error("{} things stand in the way. Nothing was changed.\n{}", findings.len(), to_table(findings))]
+    #[error("{} in the way. Nothing was changed.\n{}", counted(findings.len()), to_table(findings))]
     Findings { findings: Vec<Finding> },
     #[error("{kind} {name} of the legacy database cannot be made in {place}: {error}. {safe}")]
     Object {
@@ -86,4 +86,8 @@ impl From<TransferError> for StepError {
             error => Self::unusable(error.code(), error.to_string()).help(error.help()).source(error),
         }
     }
+}
+
+fn counted(findings: usize) -> String {
+    if findings == 1 { "1 finding stands".to_owned() } else { format!("{findings} findings stand") }
 }

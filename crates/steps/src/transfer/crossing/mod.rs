@@ -171,7 +171,7 @@ pub async fn cutover(
         arm(workplace, target, asked, to, &how, within.saturating_sub(crossed.frozen));
     }
     let mut evidence = Evidence::of(format!(
-        "{} take writes on the {side}; writers waited {:.0} ms",
+        "the {side} takes the writes of {}; writers waited {:.0} ms",
         asked.schemas.join(", "),
         crossed.frozen.as_secs_f64() * 1e3
     ))
