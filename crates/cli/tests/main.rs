@@ -4,8 +4,8 @@
 mod audit;
 mod breach;
 mod crash;
-mod parity;
 mod fence;
+mod parity;
 mod place;
 mod proof;
 mod review;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_postgres::apply::{Applier, Options, Rename};
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver};
-use pgrunbook_postgres::replication::{Replication, StreamOptions};
+use pgrunbook_postgres::replication::{Replication, StreamOptions, Streaming};
 use pgrunbook_postgres::slots::slot_state;
 use pgrunbook_postgres::spool::{Follow, Source, Spool};
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Lsn, Session, Surroundings};
@@ -47,11 +47,15 @@ async fn main() {
         applier.settle().await.unwrap();
     }
     let (spool, writer) = Spool::open(Path::new(folder), identity, start).await.unwrap();
+    let mut stream = StreamOptions::best(major, vec![publication.clone()]);
+    if std::env::var_os("WHOLE").is_some() {
+        stream.streaming = Streaming::Off;
+    }
     let what = Receive {
         connect: source,
         application_name: "follow".to_owned(),
         slot: slot.clone(),
-        stream: StreamOptions::best(major, vec![publication.clone()]),
+        stream,
         limits: Limits { spool_soft: u64::MAX, spool_hard: u64::MAX, disk_free_min: 0 },
     };
     let mut receiver = Receiver::start(spool.clone(), writer, what);
@@ -72,12 +76,22 @@ async fn main() {
     }
     let position = applier.position();
     eprintln!(
-        "{} transactions, {} changes in {:?}; waited {waited:?}, applied {applied:?}; {} MB spooled",
+        "{} transactions, {} changes in {:?}; waited {waited:?}, applied {applied:?}; CPU {:?}, destination {:?}; {} MB spooled",
         position.transactions,
         position.changes,
         begun.elapsed(),
+        cpu("self"),
+        cpu(&applier.backend_pid().to_string()),
         spool.bytes() >> 20
     );
     drop(follow);
     receiver.stop().await;
+}
+
+/// What a process of this machine took: `utime` and `stime` of `proc(5)`, in ticks of 10 ms.
+fn cpu(pid: &str) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
 }

@@ -5,8 +5,8 @@
 //! journal in another cluster ([`journal`]), and throwaway clusters ([`sandbox`]). For moving rows: tables as they are
 //! ([`relation`]), the binary format of COPY ([`copy`]), changes ([`pgoutput`]), and sums of hashes ([`rowhash`]).
 
-pub mod copy;
 pub mod apply;
+pub mod copy;
 pub mod error;
 pub mod identity;
 pub mod journal;
@@ -17,13 +17,14 @@ pub mod pgbouncer;
 pub mod pgoutput;
 pub mod pooler;
 pub mod receiver;
-pub mod replication;
 pub mod relation;
+pub mod replication;
 pub mod retry;
 pub mod rowhash;
 pub mod sandbox;
 pub mod session;
 pub mod slots;
+pub mod snapshot;
 pub mod spool;
 pub mod target;
 mod tls;
@@ -35,4 +36,5 @@ pub use options::{ConnectOptions, ConnectSpec, Surroundings};
 /// The one place that builds SQL from names and values.
 pub use pgrunbook_document::sql::quote;
 pub use session::{Answer, Notice, Session};
+pub use snapshot::{NotASnapshot, Snapshot};
 pub use target::PostgresTarget;

@@ -21,6 +21,11 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// So much is gathered before it is handed to the disk, while more is at hand.
 const GATHER: usize = 1 << 20;
 
+/// When less than this came at once, more is let come together before it is read: the server sends each message by itself, and
+/// to be woken for each costs both sides more than the message.
+const LITTLE: usize = 64 << 10;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// How much the spool may take. It is freed by segments of 64 MB: what is below a few of them stops it for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -258,9 +263,13 @@ impl Pump {
                     None => break,
                 }
             }
+            let came = self.writer.buffered();
             self.writer.flush().await?;
             self.report(stream, synced.borrow_and_update().lsn, server_end);
             self.keep_limits().await?;
+            if (1..LITTLE).contains(&came) {
+                tokio::time::sleep(PAUSE).await;
+            }
             tokio::select! {
                 biased;
                 () = asked(&mut stopping) => return Err(End::Stop(Stopped::Asked)),

@@ -5,8 +5,8 @@ mod apply;
 #[path = "../../engine/tests/shared/journal_suite.rs"]
 mod journal_suite;
 mod ledger;
-mod replication;
 mod relation;
+mod replication;
 mod sandbox;
 mod spool;
 mod stream;

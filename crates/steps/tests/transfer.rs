@@ -85,11 +85,14 @@ async fn there_and_back_and_there_again() {
     // The source refuses, the target takes.
     let refused = this.session().await.execute("UPDATE visit SET what = 'late' WHERE id = 1").await.unwrap_err();
     assert_eq!(refused.sqlstate(), Some("25006"), "{refused}");
-    this.bench.execute("INSERT INTO health.visit (what) VALUES ('after'); DELETE FROM health.note WHERE visit = 3").await;
+    this.bench
+        .execute("INSERT INTO health.visit (what) VALUES ('after'); DELETE FROM health.note WHERE visit = 3")
+        .await;
 
     // Back: nothing that was written meanwhile is lost.
     let back = format!("{}\n", GO.replace("\"go\"", "\"back\"").replace("budget", "to = \"source\"\nbudget"));
-    let (_, end) = this.bench.run(&format!("# Back\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{back}")).await;
+    let (_, end) =
+        this.bench.run(&format!("# Back\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{back}")).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     assert_eq!(this.legacy_value("SELECT count(*) FROM visit WHERE what = 'after'").await, "1");
     this.is_equal().await;
@@ -110,7 +113,9 @@ async fn there_and_back_and_there_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn undo_leaves_nothing_on_either_side() {
     let this = Move::new().await;
-    let text = format!("{MOVE}{GO}## Fails\n\n```sql step\n-- check: never    target: main\n-- expect: 0 rows\nSELECT 1;\n```\n");
+    let text = format!(
+        "{MOVE}{GO}## Fails\n\n```sql step\n-- check: never    target: main\n-- expect: 0 rows\nSELECT 1;\n```\n"
+    );
     let (run, end) = this.bench.run(&text).await;
     assert_eq!(failure(&end).0, "never");
     this.bench.execute("UPDATE health.visit SET what = 'new' WHERE id = 7").await;

@@ -1,24 +1,25 @@
 //! The applier: takes events, makes batches, keeps the position.
 
+mod change;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::lsn::Lsn;
 use crate::options::ConnectOptions;
-use crate::pgoutput::{Begin, Cell, Change, Commit, Event, Old, Relation, Row};
+use crate::pgoutput::{Begin, Change, Commit, Event, Old, Relation};
 use crate::session::Session;
 
 use super::destination::{self, Misfit};
 use super::error::ApplyError;
-use super::fold::{Clash, Op, Step};
-use super::known::{self, position, text};
-use super::pending::{Pending, Table, Took, key_of, row_size, shown_key};
+use super::known::{self, text};
+use super::pending::{Pending, Table, row_size};
+use super::server::{Server, Work};
 use super::write::Writer;
-use super::{Options, Position, Touch, Touched};
-
-/// Messages of this prefix are ours.
-const PREFIX: &str = "pgrunbook";
+use super::{Options, PREFIX, Position};
 
 /// What an applier's session must not inherit. The joins: a batch is looked up row by row through the key's index, whatever the
 /// planner thinks of tables it has no statistics of yet.
@@ -35,6 +36,9 @@ const SETTINGS: &str = "
 /// directions for ever where empty transactions are sent (before 15).
 const SKIPPED: u64 = 10_000;
 
+/// Room for so many changes is kept from one transaction to the next.
+const SPARE: usize = 1024;
+
 /// Applies one stream to one database.
 ///
 /// Commits do not wait for the disk (`synchronous_commit = off`). That is safe because the position is in the same
@@ -42,20 +46,25 @@ const SKIPPED: u64 = 10_000;
 /// other, and the stream is read again from what is left. Hence what was read must be kept until [`Position::durable`] has
 /// passed it. A batch that ends with a fence waits for the disk.
 pub struct Applier {
-    writer: Writer,
+    server: Server,
+    backend_pid: i32,
     options: Options,
     tables: HashMap<u32, Table>,
     known: Vec<Relation>,
-    committed: Position,
-    /// With what is folded and not yet committed.
+    committed: watch::Receiver<Position>,
+    /// With what is folded, and what the server is writing.
     ahead: Position,
-    /// Whether there is anything of `ahead` to be written, or only a position that moved.
+    /// Whether there is anything of `ahead` to be given to the server, or only a position that moved.
     changed: bool,
+    /// A fence is among it.
+    fenced: bool,
     skipped: u64,
     rows: usize,
     bytes: usize,
     since: Option<Instant>,
     current: Option<Current>,
+    /// Kept for its room.
+    spare: Vec<Change>,
     stopped: bool,
 }
 
@@ -101,7 +110,7 @@ impl Applier {
         let row = found.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
         let cell = |at: usize| row.get(at).cloned().flatten();
         let lsn = cell(0).and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
-        let committed = Position {
+        let position = Position {
             lsn,
             durable: Lsn::default(),
             marker: cell(1),
@@ -109,34 +118,39 @@ impl Applier {
             changes: cell(3).and_then(|count| count.parse().ok()).unwrap_or_default(),
         };
         let known = known::load(&session, &options.stream).await.map_err(failed)?;
-        let mut applier = Self {
-            writer: Writer::new(session, lsn),
+        let backend_pid = session.backend_pid();
+        let (publish, committed) = watch::channel(position.clone());
+        let mut writer = Writer::new(session, &options.stream, publish);
+        // What the row says was perhaps committed by a process that did not wait for the disk.
+        writer.commit_at(&position, true).await?;
+        Ok(Self {
+            server: Server::Idle(Box::new(writer)),
+            backend_pid,
             options,
             tables: HashMap::new(),
             known,
-            ahead: committed.clone(),
             committed,
+            ahead: position,
             changed: false,
+            fenced: false,
             skipped: 0,
             rows: 0,
             bytes: 0,
             since: None,
             current: None,
+            spare: Vec::new(),
             stopped: false,
-        };
-        // What the row says was perhaps committed by a process that did not wait for the disk.
-        applier.write_position(true).await?;
-        Ok(applier)
+        })
     }
 
-    /// What is committed.
+    /// What is committed. A batch may be on its way; [`Applier::flush`] waits for it.
     pub fn position(&self) -> Position {
-        self.committed.clone()
+        self.committed.borrow().clone()
     }
 
     /// The server process that applies.
     pub fn backend_pid(&self) -> i32 {
-        self.writer.session.backend_pid()
+        self.backend_pid
     }
 
     /// Takes a table as it is now, after a person has looked at [`ApplyError::RelationChanged`] and made the destination fit.
@@ -149,27 +163,48 @@ impl Applier {
         Ok(())
     }
 
-    /// Takes the next event. May commit what came before it.
+    /// Takes the next event. What came before it may be given to the server, which writes it while more is taken; a fence is
+    /// waited for.
     ///
     /// # Errors
-    /// [`ApplyError`]; after one, the applier is at its end.
+    /// [`ApplyError`], of this event or of one before it; after one, the applier is at its end.
     pub async fn push(&mut self, event: Event) -> Result<(), ApplyError> {
         if self.stopped {
             return Err(ApplyError::Stopped);
         }
-        // Cancellation: dropped in the middle, the connection may be anywhere; only a new applier knows where.
+        // Cancellation: dropped in the middle, nobody knows what of the event was taken.
         self.stopped = true;
+        // Whatever waits for the server is boxed: most events need not wait, and would carry the room for it along.
         match event {
             Event::Begin(begin) => self.begin(begin)?,
-            Event::Change(change) => self.change(change).await?,
-            Event::Commit(commit) => self.end(commit).await?,
+            Event::Change(change) => {
+                if let Some(change) = self.hold(change)? {
+                    Box::pin(self.change(change)).await?;
+                }
+            }
+            Event::Commit(commit) => {
+                let mut changes = self.held(&commit)?;
+                for change in changes.drain(..) {
+                    if let Some(rest) = self.fold_here(change)? {
+                        Box::pin(self.fold_there(rest)).await?;
+                    }
+                    if self.bytes > self.options.held_bytes {
+                        Box::pin(self.give(None)).await?;
+                    }
+                }
+                self.spare = changes;
+                self.spare.shrink_to(SPARE);
+                if self.end(&commit) {
+                    Box::pin(self.commit_batch()).await?;
+                }
+            }
         }
         self.stopped = false;
         Ok(())
     }
 
-    /// Commits all transactions of the source whose end has come. Where they changed nothing (they were skipped), only the
-    /// position in memory moves, which [`Applier::settle`] writes.
+    /// Commits all transactions of the source whose end has come, and waits for it. Where they changed nothing (they were
+    /// skipped), only the position in memory moves, which [`Applier::settle`] writes.
     ///
     /// # Errors
     /// As [`Applier::push`].
@@ -177,11 +212,12 @@ impl Applier {
         if self.stopped {
             return Err(ApplyError::Stopped);
         }
-        if !self.current.as_ref().is_some_and(|current| current.large) {
-            self.stopped = true;
+        self.stopped = true;
+        if !self.is_large() {
             self.commit_batch().await?;
-            self.stopped = false;
         }
+        self.server.writer().await?;
+        self.stopped = false;
         Ok(self.position())
     }
 
@@ -190,11 +226,11 @@ impl Applier {
     /// # Errors
     /// As [`Applier::push`].
     pub async fn settle(&mut self) -> Result<Position, ApplyError> {
-        self.flush().await?;
-        let large = self.current.as_ref().is_some_and(|current| current.large);
-        if !large && (self.committed.durable < self.committed.lsn || self.skipped > 0) {
+        let position = self.flush().await?;
+        if !self.is_large() && (position.durable < position.lsn || self.skipped > 0) {
             self.stopped = true;
-            self.write_position(true).await?;
+            self.server.writer().await?.commit_at(&self.ahead, true).await?;
+            self.skipped = 0;
             self.stopped = false;
         }
         Ok(self.position())
@@ -217,7 +253,7 @@ impl Applier {
         let skip = begin.commit_lsn < self.ahead.lsn;
         self.current = Some(Current {
             begin,
-            changes: Vec::new(),
+            changes: std::mem::take(&mut self.spare),
             bytes: 0,
             count: 0,
             marker: None,
@@ -228,15 +264,21 @@ impl Applier {
         Ok(())
     }
 
-    async fn change(&mut self, change: Change) -> Result<(), ApplyError> {
+    fn is_large(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.large)
+    }
+
+    /// Keeps a change until its transaction ends. Gives it back where the server is needed: to look at its table, or because
+    /// the transaction is too large to be kept.
+    fn hold(&mut self, change: Change) -> Result<Option<Change>, ApplyError> {
         let Some(current) = &mut self.current else {
             return Err(senseless(self.ahead.lsn, "a change outside of a transaction"));
         };
         let first = std::mem::replace(&mut current.first, false);
         if current.skip {
-            return Ok(());
+            return Ok(None);
         }
-        let (size, rows) = match &change {
+        let (size, relation) = match &change {
             Change::Message { prefix, content } => {
                 if prefix == PREFIX {
                     let content = String::from_utf8_lossy(content);
@@ -247,19 +289,31 @@ impl Applier {
                         current.marker = Some(id.to_owned());
                     }
                 }
-                return Ok(());
+                return Ok(None);
             }
-            Change::Insert { new, .. } => (row_size(new), 1),
-            Change::Update { old, new, .. } => {
+            Change::Insert { relation, new } => (row_size(new), Some(relation)),
+            Change::Update { relation, old, new } => {
                 let before = old.as_ref().map_or(0, |(Old::Key(row) | Old::Full(row))| row_size(row));
-                (before + row_size(new), 1)
+                (before + row_size(new), Some(relation))
             }
-            Change::Delete { old: Old::Key(row) | Old::Full(row), .. } => (row_size(row), 1),
-            Change::Truncate { relations, .. } => (64 * relations.len(), 1),
+            Change::Delete { relation, old: Old::Key(row) | Old::Full(row) } => (row_size(row), Some(relation)),
+            Change::Truncate { relations, .. } => (64 * relations.len(), None),
         };
         current.bytes += size;
-        current.count += rows;
-        let (large, lsn) = (current.large, current.begin.commit_lsn);
+        current.count += 1;
+        let is_met = relation.is_some_and(|relation| {
+            self.tables.get(&relation.oid).is_some_and(|table| Arc::ptr_eq(&table.relation, relation))
+        });
+        if !is_met || current.large || current.bytes > self.options.held_bytes {
+            return Ok(Some(change));
+        }
+        current.changes.push(change);
+        Ok(None)
+    }
+
+    /// What [`Applier::hold`] gave back.
+    async fn change(&mut self, change: Change) -> Result<(), ApplyError> {
+        let lsn = self.current.as_ref().map_or(self.ahead.lsn, |current| current.begin.commit_lsn);
         match &change {
             Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => {
                 self.meet(relation, lsn).await?;
@@ -271,60 +325,67 @@ impl Applier {
             }
             Change::Message { .. } => {}
         }
-        if large {
-            return self.fold(change).await;
-        }
         let Some(current) = &mut self.current else { return Ok(()) };
         current.changes.push(change);
-        if current.bytes > self.options.held_bytes {
-            current.large = true;
-            let changes = std::mem::take(&mut current.changes);
+        if !current.large && current.bytes <= self.options.held_bytes {
+            return Ok(());
+        }
+        // It is written before its end is known.
+        let changes = std::mem::take(&mut current.changes);
+        if !std::mem::replace(&mut current.large, true) {
             self.commit_batch().await?;
-            for change in changes {
-                self.fold(change).await?;
+        }
+        for change in changes {
+            if let Some(rest) = self.fold_here(change)? {
+                self.fold_there(rest).await?;
             }
+        }
+        if self.rows >= self.options.batch_rows || self.bytes > self.options.held_bytes {
+            self.give(None).await?;
         }
         Ok(())
     }
 
-    async fn end(&mut self, commit: Commit) -> Result<(), ApplyError> {
+    /// The changes of a transaction that ends here, which are still to be folded.
+    fn held(&mut self, commit: &Commit) -> Result<Vec<Change>, ApplyError> {
         let Some(current) = &mut self.current else {
             return Err(senseless(commit.end_lsn, "the end of a transaction that never began"));
         };
         if current.begin.commit_lsn != commit.commit_lsn || commit.end_lsn <= commit.commit_lsn {
             return Err(senseless(commit.end_lsn, "the end of another transaction than began"));
         }
-        let changes = std::mem::take(&mut current.changes);
-        let (skip, large, count) = (current.skip, current.large, current.count);
-        let marker = if skip { None } else { current.marker.take() };
-        for change in changes {
-            if !skip {
-                self.fold(change).await?;
-            }
+        let mut changes = std::mem::take(&mut current.changes);
+        if current.skip {
+            changes.clear();
         }
-        self.current = None;
+        Ok(changes)
+    }
+
+    /// A transaction ended, all of which is folded; whether it is time to commit.
+    fn end(&mut self, commit: &Commit) -> bool {
+        let Some(current) = self.current.take() else { return false };
         if commit.end_lsn <= self.ahead.lsn {
-            return Ok(());
+            return false;
         }
+        let marker = current.marker.filter(|_| !current.skip);
         self.ahead.lsn = commit.end_lsn;
-        if skip || (count == 0 && marker.is_none()) {
+        if current.skip || (current.count == 0 && marker.is_none()) {
             self.skipped += 1;
         } else {
             self.changed = true;
             self.ahead.transactions += 1;
-            self.ahead.changes += count;
+            self.ahead.changes += current.count;
             self.since.get_or_insert_with(Instant::now);
         }
-        let fenced = marker.is_some();
-        if fenced {
+        if marker.is_some() {
+            self.fenced = true;
             self.ahead.marker = marker;
         }
         let full = self.rows >= self.options.batch_rows || self.bytes >= self.options.batch_bytes;
-        let late = self.since.is_some_and(|since| since.elapsed() >= self.options.batch_delay);
-        if fenced || large || full || late || self.skipped >= SKIPPED {
-            self.commit_batch().await?;
-        }
-        Ok(())
+        // While the server is busy there is time to make the batch larger.
+        let late =
+            || self.since.is_some_and(|since| since.elapsed() >= self.options.batch_delay) && !self.server.is_busy();
+        self.fenced || current.large || full || self.skipped >= SKIPPED || late()
     }
 
     /// Makes sure that a relation is what it was, and has a place.
@@ -350,7 +411,7 @@ impl Applier {
                 .await;
         }
         let schema = self.options.rename.schema(&relation.schema).to_owned();
-        let found = destination::find(&self.writer.session, relation, &schema).await;
+        let found = destination::find(&self.server.writer().await?.session, relation, &schema).await;
         let destination = match found {
             Ok(destination) => Arc::new(destination),
             Err(Misfit::Absent(difference)) => {
@@ -375,16 +436,16 @@ impl Applier {
         if before.is_none() {
             self.remember(relation).await?;
         }
-        let rule =
-            self.options.merge.iter().position(|rule| rule.schema == relation.schema && rule.table == relation.name);
-        let table = Table { relation: Arc::clone(relation), destination, rule, pending: Pending::default() };
+        let mut rules = self.options.pass_over.iter();
+        let pass_over = rules.find(|rule| rule.schema == relation.schema && rule.table == relation.name).cloned();
+        let table = Table { relation: Arc::clone(relation), destination, pass_over, pending: Pending::default() };
         self.tables.insert(relation.oid, table);
         Ok(())
     }
 
     async fn remember(&mut self, relation: &Relation) -> Result<(), ApplyError> {
         let sql = known::remember_sql(&self.options.stream, &self.known, relation);
-        self.writer.run("to remember a table", &sql).await?;
+        self.server.writer().await?.run("to remember a table", &sql).await?;
         self.known.retain(|known| !known::same(known, relation));
         self.known.push(relation.clone());
         Ok(())
@@ -392,335 +453,43 @@ impl Applier {
 
     /// Everything before the current transaction is committed, nothing of it, and then the error is given.
     async fn stop_before(&mut self, error: ApplyError) -> Result<(), ApplyError> {
-        if self.current.as_ref().is_some_and(|current| current.large) {
-            self.writer.rollback().await?;
+        if self.is_large() {
+            self.server.writer().await?.rollback().await?;
         } else {
             self.commit_batch().await?;
+            self.server.writer().await?;
         }
         Err(error)
     }
 
-    /// Takes a change into the batch. Its relations were met.
-    async fn fold(&mut self, change: Change) -> Result<(), ApplyError> {
-        let Some(current) = &self.current else { return Ok(()) };
-        let (lsn, xid) = (current.begin.commit_lsn, current.begin.xid);
-        match change {
-            Change::Insert { relation, new } => self.fold_row(&relation, RowChange::Insert(new), lsn, xid).await?,
-            Change::Update { relation, old, new } => {
-                self.fold_row(&relation, RowChange::Update(old, new), lsn, xid).await?;
-            }
-            Change::Delete { relation, old } => self.fold_row(&relation, RowChange::Delete(old), lsn, xid).await?,
-            Change::Truncate { relations, cascade, restart_identity } => {
-                self.truncate(&relations, cascade, restart_identity, xid).await?;
-            }
-            Change::Message { .. } => {}
-        }
-        if self.bytes > self.options.held_bytes {
-            self.drain_all().await?;
-        }
-        Ok(())
-    }
-
-    async fn truncate(
-        &mut self,
-        relations: &[Arc<Relation>],
-        cascade: bool,
-        restart_identity: bool,
-        xid: u32,
-    ) -> Result<(), ApplyError> {
-        // A copy that saw it is of after it.
-        let named: Vec<Arc<Relation>> =
-            relations.iter().filter(|relation| !self.is_seen_by_copy(relation, xid)).cloned().collect();
-        let names: Vec<String> = named
-            .iter()
-            .filter_map(|relation| self.tables.get(&relation.oid).map(|table| table.destination.name.clone()))
-            .collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        // Through CASCADE it may reach any table.
-        self.drain_all().await?;
-        self.begin_target().await?;
-        let sql = format!(
-            "TRUNCATE {} {} {}",
-            names.join(", "),
-            if restart_identity { "RESTART IDENTITY" } else { "CONTINUE IDENTITY" },
-            if cascade { "CASCADE" } else { "RESTRICT" }
-        );
-        self.writer.run(&format!("to truncate {}", names.join(", ")), &sql).await?;
-        if let Some(seen) = &mut self.options.seen {
-            seen(Touched::Truncated(&named));
-        }
-        Ok(())
-    }
-
-    fn is_seen_by_copy(&self, relation: &Relation, xid: u32) -> bool {
-        let rule = self.tables.get(&relation.oid).and_then(|table| self.options.merge.get(table.rule?));
-        rule.is_some_and(|rule| self.ahead.lsn <= rule.until && rule.snapshot.sees(xid))
-    }
-
-    async fn fold_row(
-        &mut self,
-        relation: &Arc<Relation>,
-        mut change: RowChange,
-        lsn: Lsn,
-        xid: u32,
-    ) -> Result<(), ApplyError> {
-        // It is in the rows that were copied, exactly.
-        if self.is_seen_by_copy(relation, xid) {
-            return Ok(());
-        }
-        let tolerant = false;
-        let Some(table) = self.tables.get(&relation.oid) else {
-            return Err(senseless(lsn, "a change of a table that was not described"));
-        };
-        let destination = Arc::clone(&table.destination);
-        if change.rows().any(|row| row.len() != relation.columns.len()) {
-            return Err(senseless(lsn, "a row has another number of columns than its table"));
-        }
-        change.fill(relation);
-        self.make_room(relation, &change, tolerant, lsn).await?;
-        self.rows += 1;
-        self.bytes += change.rows().map(row_size).sum::<usize>();
-        let Some(table) = self.tables.get_mut(&relation.oid) else { return Ok(()) };
-        let pending = &mut table.pending;
-        pending.tolerant = tolerant;
-        if destination.key.is_empty() {
-            // Copied whole, as ranges of it cannot be found again.
-            return if tolerant { Ok(()) } else { change.count_into(pending, lsn) };
-        }
-        let key = |row: &Row| {
-            key_of(&destination, row).ok_or_else(|| senseless(lsn, "a change does not say which row it is of"))
-        };
-        let steps = match change {
-            RowChange::Insert(new) => {
-                if new.contains(&Cell::Unchanged) {
-                    return Err(senseless(lsn, "a new row came in parts"));
-                }
-                [Some((key(&new)?, Step::Insert(new))), None]
-            }
-            RowChange::Delete(Old::Key(old) | Old::Full(old)) => [Some((key(&old)?, Step::Delete(old))), None],
-            RowChange::Update(None, new) => [Some((key(&new)?, Step::Update(new))), None],
-            RowChange::Update(Some(Old::Key(old) | Old::Full(old)), new) => {
-                let (before, after) = (key(&old)?, key(&new)?);
-                if before == after {
-                    [Some((after, Step::Update(new))), None]
-                } else if !new.contains(&Cell::Unchanged) {
-                    // All of the row is known, so it may as well be another row.
-                    [Some((before, Step::Delete(old))), Some((after, Step::Insert(new)))]
-                } else if self.move_row(relation, &old, &new, tolerant, lsn).await? {
-                    return Ok(());
-                } else {
-                    [Some((before, Step::Delete(old))), Some((after, Step::Update(new)))]
-                }
-            }
-        };
-        let Some(table) = self.tables.get_mut(&relation.oid) else { return Ok(()) };
-        table.pending.tolerant = tolerant;
-        for (key, step) in steps.into_iter().flatten() {
-            let key_row = match &step {
-                Step::Insert(row) | Step::Update(row) | Step::Delete(row) => shown_key(&destination, relation, row),
-            };
-            table.pending.change(key, step, lsn).map_err(|clash| ApplyError::Conflict {
-                table: destination.shown.clone(),
-                key: key_row,
-                what: match clash {
-                    Clash::There => "it is inserted a second time",
-                    Clash::Gone => "it is changed after it was deleted",
-                }
-                .to_owned(),
-                lsn,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Writes what waits for a table where the change cannot join it: it is in another form, or under another rule.
-    async fn make_room(
-        &mut self,
-        relation: &Relation,
-        change: &RowChange,
-        tolerant: bool,
-        lsn: Lsn,
-    ) -> Result<(), ApplyError> {
-        let Some(table) = self.tables.get_mut(&relation.oid) else { return Ok(()) };
-        let mut took = change.rows().map(|row| table.pending.takes(row)).max().unwrap_or(Took::AsKnown);
-        if took == Took::Otherwise || (table.pending.tolerant != tolerant && !table.pending.is_empty()) {
-            self.drain_one(relation.oid).await?;
-            let Some(table) = self.tables.get_mut(&relation.oid) else { return Ok(()) };
-            took = change.rows().map(|row| table.pending.takes(row)).max().unwrap_or(Took::AsKnown);
-        }
-        let Some(table) = self.tables.get(&relation.oid) else { return Ok(()) };
-        match took {
-            Took::AsKnown => Ok(()),
-            Took::Learning => match table.unfit() {
-                None => Ok(()),
-                Some(why) => Err(ApplyError::Unfit { table: table.destination.shown.clone(), why, lsn }),
-            },
-            Took::Otherwise => Err(senseless(lsn, "a row has a column both as text and as binary")),
-        }
-    }
-
-    /// Applies an update of the key that did not send everything, alone. Whether it did: else a copy has brought the new row
-    /// already, and the old one only has to go.
-    async fn move_row(
-        &mut self,
-        relation: &Relation,
-        old: &Row,
-        new: &Row,
-        tolerant: bool,
-        lsn: Lsn,
-    ) -> Result<bool, ApplyError> {
-        let forms = self.tables.get(&relation.oid).map(|table| table.pending.forms.clone()).unwrap_or_default();
-        self.drain_one(relation.oid).await?;
-        self.begin_target().await?;
-        let Some(table) = self.tables.get_mut(&relation.oid) else { return Ok(true) };
-        table.pending.forms.clone_from(&forms);
-        if tolerant && self.writer.has(table, &forms, new).await? {
-            return Ok(false);
-        }
-        self.writer.move_row(table, &forms, old, new, tolerant, lsn).await?;
-        if let Some(seen) = &mut self.options.seen {
-            seen(Touched::Row { relation: &table.relation, key: old, change: Touch::Deleted });
-            seen(Touched::Row { relation: &table.relation, key: new, change: Touch::Inserted });
-        }
-        Ok(true)
-    }
-
-    async fn begin_target(&mut self) -> Result<(), ApplyError> {
-        let tag = text(&format!("applied:{}", self.options.stream));
-        self.writer.begin(&format!("SELECT pg_catalog.pg_logical_emit_message(true, '{PREFIX}', {tag})")).await
-    }
-
-    async fn drain_all(&mut self) -> Result<(), ApplyError> {
-        let waiting: Vec<u32> =
-            self.tables.iter().filter(|(_, table)| !table.pending.is_empty()).map(|(oid, _)| *oid).collect();
-        for oid in waiting {
-            self.drain_one(oid).await?;
-        }
+    /// Gives what is folded to the server, to commit at this position or, where there is none, as a part of what comes.
+    async fn give(&mut self, commit: Option<(Position, bool)>) -> Result<(), ApplyError> {
+        let waiting = self.tables.values_mut().filter(|table| !table.pending.is_empty());
+        let tables = waiting.map(|table| (Arc::clone(&table.destination), table.pending.take())).collect();
         self.rows = 0;
         self.bytes = 0;
-        Ok(())
+        self.server.give(Work { tables, commit }).await
     }
 
-    async fn drain_one(&mut self, oid: u32) -> Result<(), ApplyError> {
-        let Some(table) = self.tables.get_mut(&oid) else { return Ok(()) };
-        let pending = std::mem::take(&mut table.pending);
-        if pending.is_empty() {
+    /// Commits what is folded; the end of its last transaction has come. Waits for fences only.
+    async fn commit_batch(&mut self) -> Result<(), ApplyError> {
+        if self.changed {
+            let fenced = std::mem::take(&mut self.fenced);
+            self.give(Some((self.ahead.clone(), fenced))).await?;
+            self.changed = false;
+            self.skipped = 0;
+            self.since = None;
+            if fenced {
+                self.server.writer().await?;
+            }
             return Ok(());
         }
-        self.begin_target().await?;
-        let Some(table) = self.tables.get(&oid) else { return Ok(()) };
-        if let Some(seen) = &mut self.options.seen {
-            for folded in pending.rows.values() {
-                let change = match &folded.op {
-                    Op::Insert(_) => Touch::Inserted,
-                    Op::Update(_) | Op::Replace(_) => Touch::Updated,
-                    Op::Delete(_) => Touch::Deleted,
-                };
-                seen(Touched::Row { relation: &table.relation, key: folded.op.row(), change });
-            }
-            for counted in pending.bag.values() {
-                let change = if counted.more < 0 { Touch::Deleted } else { Touch::Inserted };
-                for _ in 0..counted.more.unsigned_abs() {
-                    seen(Touched::Row { relation: &table.relation, key: &counted.row, change });
-                }
-            }
-        }
-        self.writer.drain(table, pending).await
-    }
-
-    /// Commits what is folded; the end of its last transaction has come.
-    async fn commit_batch(&mut self) -> Result<(), ApplyError> {
-        if !self.changed {
-            let durable = self.committed.durable;
-            self.committed = Position { durable, ..self.ahead.clone() };
-            return if self.skipped >= SKIPPED { self.write_position(false).await } else { Ok(()) };
-        }
-        self.begin_target().await?;
-        self.drain_all().await?;
-        let fenced = self.ahead.marker != self.committed.marker;
-        self.write_position(fenced).await
-    }
-
-    /// Moves the position's row to `ahead` and commits; in the transaction that is open, or in one of its own, which carries
-    /// no tag: there is nothing in it for the other direction.
-    async fn write_position(&mut self, wait_for_disk: bool) -> Result<(), ApplyError> {
-        let wait = if wait_for_disk { "SET LOCAL synchronous_commit = on;" } else { "" };
-        let begin = if self.writer.is_open() { "" } else { "BEGIN;" };
-        let sql = format!(
-            "{begin} {wait} UPDATE pgrunbook.stream AS s SET lsn = {}, marker = {}, transactions = {}, changes = {},
-                 at = pg_catalog.clock_timestamp()
-             WHERE s.name = {} AND s.lsn = {}",
-            position(self.ahead.lsn),
-            self.ahead.marker.as_deref().map_or_else(|| "NULL".to_owned(), text),
-            self.ahead.transactions,
-            self.ahead.changes,
-            text(&self.options.stream),
-            position(self.writer.lsn)
-        );
-        let moved = self.writer.run("to move the position", &sql).await?;
-        if moved.last().is_none_or(|answer| answer.affected != 1) {
-            self.writer.rollback().await?;
-            let (stream, expected) = (self.options.stream.clone(), self.writer.lsn);
-            return Err(ApplyError::Usurped { stream, expected });
-        }
-        self.writer.commit().await?;
-        let durable = if wait_for_disk { self.ahead.lsn } else { self.committed.durable };
-        self.committed = Position { durable, ..self.ahead.clone() };
-        self.ahead.durable = durable;
-        self.writer.lsn = self.ahead.lsn;
-        self.changed = false;
-        self.skipped = 0;
-        self.since = None;
-        Ok(())
-    }
-}
-
-/// A change of one row.
-enum RowChange {
-    Insert(Row),
-    Update(Option<Old>, Row),
-    Delete(Old),
-}
-
-impl RowChange {
-    fn rows(&self) -> impl Iterator<Item = &Row> {
-        let (old, new) = match self {
-            Self::Insert(new) => (None, Some(new)),
-            Self::Update(old, new) => (old.as_ref(), Some(new)),
-            Self::Delete(old) => (Some(old), None),
-        };
-        old.map(|(Old::Key(row) | Old::Full(row))| row).into_iter().chain(new)
-    }
-
-    /// Puts what the old row says into what the new row left out.
-    fn fill(&mut self, relation: &Relation) {
-        let Self::Update(Some(old), new) = self else { return };
-        let full = matches!(old, Old::Full(_));
-        let (Old::Key(old) | Old::Full(old)) = old;
-        for ((cell, old), column) in new.iter_mut().zip(old).zip(&relation.columns) {
-            if *cell == Cell::Unchanged && (full || column.is_key) {
-                cell.clone_from(old);
-            }
-        }
-    }
-
-    /// Of a table without a key: a row less, a row more.
-    fn count_into(self, pending: &mut Pending, lsn: Lsn) -> Result<(), ApplyError> {
-        let (old, new) = match self {
-            Self::Insert(new) => (None, Some(new)),
-            Self::Update(Some(Old::Full(old)), new) => (Some(old), Some(new)),
-            Self::Delete(Old::Full(old)) => (Some(old), None),
-            Self::Update(..) | Self::Delete(_) => {
-                return Err(senseless(lsn, "a change of a table without a key does not say which row it is of"));
-            }
-        };
-        for (row, more) in old.map(|row| (row, -1)).into_iter().chain(new.map(|row| (row, 1))) {
-            if row.contains(&Cell::Unchanged) {
-                return Err(senseless(lsn, "a row of a table without a key came in parts"));
-            }
-            pending.count(row, more, lsn);
+        let writer = self.server.writer().await?;
+        if self.skipped >= SKIPPED {
+            writer.commit_at(&self.ahead, false).await?;
+            self.skipped = 0;
+        } else {
+            writer.reached(&self.ahead);
         }
         Ok(())
     }

@@ -10,9 +10,6 @@
 //!
 //! *Merged*: a cell that the later update did not send keeps what an earlier one set. *Replace* is an update of all columns: the
 //! row was there before the batch and is there after it.
-//!
-//! Tolerant ([`super::MergeRule`]): nothing is known of the row before, so an insertion followed by a deletion stays a deletion, an
-//! insertion after anything is an insertion of what was sent last, and what comes after a deletion, but an insertion, is passed over.
 
 use crate::pgoutput::{Cell, Row};
 
@@ -43,17 +40,17 @@ impl Op {
     }
 }
 
-/// A change that cannot follow what came before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A change that cannot follow what came before it, with its row.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Clash {
     /// Inserted where there is a row.
-    There,
+    There(Row),
     /// Updated or deleted where there is none.
-    Gone,
+    Gone(Row),
 }
 
 /// The next change of a row whose changes so far come to `so_far`; `None` is nothing.
-pub(super) fn next(so_far: Option<Op>, step: Step, tolerant: bool) -> Result<Option<Op>, Clash> {
+pub(super) fn next(so_far: Option<Op>, step: Step) -> Result<Option<Op>, Clash> {
     use Op::{Delete, Insert, Replace, Update};
     let folded = match (so_far, step) {
         (None, Step::Insert(row)) => Insert(row),
@@ -71,13 +68,11 @@ pub(super) fn next(so_far: Option<Op>, step: Step, tolerant: bool) -> Result<Opt
             merge(&mut row, new);
             Replace(row)
         }
-        (Some(Insert(_)), Step::Delete(_)) if !tolerant => return Ok(None),
-        (Some(Insert(_) | Update(_) | Replace(_)), Step::Delete(key)) => Delete(key),
-        (Some(_), Step::Insert(row)) if tolerant => Insert(row),
+        (Some(Insert(_)), Step::Delete(_)) => return Ok(None),
+        (Some(Update(_) | Replace(_)), Step::Delete(key)) => Delete(key),
         (Some(Delete(_)), Step::Insert(row)) => Replace(row),
-        (Some(_), Step::Insert(_)) => return Err(Clash::There),
-        (Some(Delete(key)), Step::Update(_) | Step::Delete(_)) if tolerant => Delete(key),
-        (Some(Delete(_)), Step::Update(_) | Step::Delete(_)) => return Err(Clash::Gone),
+        (Some(_), Step::Insert(row)) => return Err(Clash::There(row)),
+        (Some(Delete(_)), Step::Update(row) | Step::Delete(row)) => return Err(Clash::Gone(row)),
     };
     Ok(Some(folded))
 }
@@ -115,20 +110,19 @@ mod tests {
     }
 
     /// One change at a time, as the source did it.
-    fn one_by_one(table: &mut Table, key: u8, step: Step, tolerant: bool) -> Result<(), Clash> {
+    fn one_by_one(table: &mut Table, key: u8, step: Step) -> Result<(), Clash> {
         match step {
-            Step::Insert(_) if !tolerant && table.contains_key(&key) => return Err(Clash::There),
+            Step::Insert(row) if table.contains_key(&key) => return Err(Clash::There(row)),
             Step::Insert(row) => {
                 table.insert(key, row);
             }
             Step::Update(new) => match table.get_mut(&key) {
                 Some(row) => merge(row, new),
-                None if tolerant => {}
-                None => return Err(Clash::Gone),
+                None => return Err(Clash::Gone(new)),
             },
-            Step::Delete(_) => {
-                if table.remove(&key).is_none() && !tolerant {
-                    return Err(Clash::Gone);
+            Step::Delete(row) => {
+                if table.remove(&key).is_none() {
+                    return Err(Clash::Gone(row));
                 }
             }
         }
@@ -136,21 +130,21 @@ mod tests {
     }
 
     /// The folded changes, deletions first, as the applier does it. Panics where a row is not as it must be.
-    fn at_once(table: &mut Table, batch: BTreeMap<u8, Op>, tolerant: bool) {
+    fn at_once(table: &mut Table, batch: BTreeMap<u8, Op>) {
         for (key, op) in batch {
             let there = table.contains_key(&key);
             match op {
                 Op::Insert(row) => {
-                    assert!(tolerant || !there, "inserted twice");
+                    assert!(!there, "inserted twice");
                     assert!(!row.contains(&Cell::Unchanged));
                     table.insert(key, row);
                 }
                 Op::Update(new) | Op::Replace(new) => match table.get_mut(&key) {
                     Some(row) => merge(row, new),
-                    None => assert!(tolerant, "updated nothing"),
+                    None => panic!("updated nothing"),
                 },
                 Op::Delete(_) => {
-                    assert!(table.remove(&key).is_some() || tolerant, "deleted nothing");
+                    assert!(table.remove(&key).is_some(), "deleted nothing");
                 }
             }
         }
@@ -161,7 +155,6 @@ mod tests {
         fn folded_changes_come_to_the_same(
             there in proptest::collection::btree_set(0u8..4, 0..4),
             steps in proptest::collection::vec((0u8..4, 0u8..3, (0u8..6, 0u8..6)), 0..40),
-            tolerant: bool,
         ) {
             let mut table: Table = there.into_iter().map(|key| (key, keyed(key, (7, 8)))).collect();
             let mut model = table.clone();
@@ -174,13 +167,13 @@ mod tests {
                     _ => Step::Delete(keyed(key, (1, 1))),
                 };
                 // A source sends only what can be.
-                if one_by_one(&mut model, key, step.clone(), tolerant).is_err() {
+                if one_by_one(&mut model, key, step.clone()).is_err() {
                     continue;
                 }
-                let folded = next(batch.remove(&key), step, tolerant).expect("what the source did can follow");
+                let folded = next(batch.remove(&key), step).expect("what the source did can follow");
                 batch.extend(folded.map(|op| (key, op)));
             }
-            at_once(&mut table, batch, tolerant);
+            at_once(&mut table, batch);
             prop_assert_eq!(table, model);
         }
     }
@@ -188,12 +181,12 @@ mod tests {
     #[test]
     fn what_cannot_follow_clashes() {
         let row = || keyed(1, (2, 3));
-        let clash = |so_far, step| next(Some(so_far), step, false).expect_err("it cannot follow");
+        let clash = |so_far, step| next(Some(so_far), step).expect_err("it cannot follow");
         for so_far in [Op::Insert(row()), Op::Update(row()), Op::Replace(row())] {
-            assert_eq!(clash(so_far, Step::Insert(row())), Clash::There);
+            assert_eq!(clash(so_far, Step::Insert(row())), Clash::There(row()));
         }
         for step in [Step::Update(row()), Step::Delete(row())] {
-            assert_eq!(clash(Op::Delete(row()), step), Clash::Gone);
+            assert_eq!(clash(Op::Delete(row()), step), Clash::Gone(row()));
         }
     }
 }

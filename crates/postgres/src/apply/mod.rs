@@ -6,6 +6,8 @@
 //! any crash the row in `pgrunbook.stream` says what is there. Every statement must change as many rows as it was given:
 //! the destination has no other writer, so another count is a bug or a trespasser, and stops the stream with the row named.
 //!
+//! While the server writes one batch ([`server`]), the next one is folded.
+//!
 //! Sessions run with `session_replication_role = replica`: foreign keys and origin-only triggers do not act, the source
 //! has judged already. Triggers that are `ENABLE ALWAYS` or `ENABLE REPLICA` do fire, and where an update had to be made as a
 //! deletion and an insertion (see [`write`]) they see these.
@@ -18,21 +20,22 @@ mod destination;
 mod error;
 mod fold;
 mod known;
-mod merge;
 mod pending;
+mod server;
 mod write;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lsn::Lsn;
-use crate::pgoutput::{Relation, Row};
+use crate::snapshot::Snapshot;
 
 pub use applier::Applier;
 pub use destination::{TextOnly, text_only_columns};
 pub use error::ApplyError;
-pub use merge::{MergeRule, NotASnapshot, Snapshot};
+
+/// Messages of this prefix are ours.
+const PREFIX: &str = "pgrunbook";
 
 /// How a stream is applied.
 pub struct Options {
@@ -52,9 +55,8 @@ pub struct Options {
     pub patience: Duration,
     /// The name of the stream of the other direction: what its applier wrote came from here, and is not sent back.
     pub skip_applied_by: Option<String>,
-    pub merge: Vec<MergeRule>,
-    /// Told of each row that is written, before it is committed.
-    pub seen: Option<Seen>,
+    /// At most one for a table.
+    pub pass_over: Vec<PassOver>,
 }
 
 impl Options {
@@ -69,37 +71,22 @@ impl Options {
             held_bytes: 64 << 20,
             patience: Duration::from_secs(10),
             skip_applied_by: None,
-            merge: Vec::new(),
-            seen: None,
+            pass_over: Vec::new(),
         }
     }
 }
 
-/// Who is told of what is written.
-pub type Seen = Box<dyn FnMut(Touched<'_>) + Send + Sync>;
-
-/// One row that is written, or tables that are emptied.
-///
-/// Several changes of a row in one batch are told once, and not at all where nothing is left of them. A batch that is told
-/// and then fails is told again after the applier was opened again.
-#[derive(Debug, Clone, Copy)]
-pub enum Touched<'a> {
-    Row {
-        relation: &'a Arc<Relation>,
-        /// One cell for each column of the relation. Those of the identity have values (all of them where a table without
-        /// a key is matched by its whole rows).
-        key: &'a Row,
-        change: Touch,
-    },
-    Truncated(&'a [Arc<Relation>]),
-}
-
-/// What becomes of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Touch {
-    Inserted,
-    Updated,
-    Deleted,
+/// A table was copied under a later snapshot than the stream begins at, and is exactly as that snapshot shows it: whatever a
+/// transaction did to it that the snapshot sees is passed over, all else is applied as strictly as ever. How a table gets
+/// there: `docs/decisions/0008-base-copy-resume.md`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassOver {
+    /// The source's names of schema and table.
+    pub schema: String,
+    pub table: String,
+    pub snapshot: Snapshot,
+    /// A position of the source when the snapshot had been taken: it sees nothing that ended behind it.
+    pub until: Lsn,
 }
 
 /// Which schema of the source is which of the destination. Others keep their names.

@@ -1,11 +1,16 @@
 //! What a batch is to do to one table.
 
 use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::lsn::Lsn;
 use crate::pgoutput::{Cell, Relation, Row};
 
+use super::PassOver;
 use super::copy::Format;
 use super::destination::Destination;
 use super::fold::{self, Clash, Op, Step};
@@ -14,8 +19,8 @@ use super::fold::{self, Clash, Op, Step};
 pub(super) struct Table {
     pub relation: Arc<Relation>,
     pub destination: Arc<Destination>,
-    /// An index into the rules of [`super::MergeRule`] that are in force.
-    pub rule: Option<usize>,
+    /// What of it is passed over.
+    pub pass_over: Option<PassOver>,
     pub pending: Pending,
 }
 
@@ -24,11 +29,44 @@ pub(super) struct Table {
 pub(super) struct Pending {
     /// In which form each column comes; unknown while there were only NULLs.
     pub forms: Vec<Option<Format>>,
-    pub tolerant: bool,
     /// By the bytes of the key.
-    pub rows: HashMap<Box<[u8]>, Folded>,
+    pub rows: HashMap<Box<[u8]>, Folded, Hashing>,
     /// Where rows have no key: by the bytes of the whole row, how many more (or fewer) there are to be of it.
-    pub bag: HashMap<Box<[u8]>, Counted>,
+    pub bag: HashMap<Box<[u8]>, Counted, Hashing>,
+}
+
+/// XXH3 with a seed that nobody outside can know: keys are the source's, and each row is hashed.
+#[derive(Clone)]
+pub(super) struct Hashing(u64);
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0))
+    }
+}
+
+impl BuildHasher for Hashing {
+    type Hasher = KeyHasher;
+
+    fn build_hasher(&self) -> KeyHasher {
+        KeyHasher(self.0)
+    }
+}
+
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0 ^= length as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 pub(super) struct Folded {
@@ -50,11 +88,32 @@ impl Pending {
 
     /// Folds a change of the row with this key.
     pub(super) fn change(&mut self, key: Box<[u8]>, step: Step, lsn: Lsn) -> Result<(), Clash> {
-        let before = self.rows.remove(&key).map(|folded| folded.op);
-        if let Some(op) = fold::next(before, step, self.tolerant)? {
-            self.rows.insert(key, Folded { op, lsn });
+        match self.rows.entry(key) {
+            Entry::Vacant(entry) => {
+                if let Some(op) = fold::next(None, step)? {
+                    entry.insert(Folded { op, lsn });
+                }
+            }
+            Entry::Occupied(entry) => {
+                let (key, folded) = entry.remove_entry();
+                if let Some(op) = fold::next(Some(folded.op), step)? {
+                    self.rows.insert(key, Folded { op, lsn });
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Takes what waits, and leaves room for as much again.
+    pub(super) fn take(&mut self) -> Self {
+        let (rows, bag) = (self.rows.len(), self.bag.len());
+        let hashing = self.rows.hasher().clone();
+        let empty = Self {
+            forms: Vec::new(),
+            rows: HashMap::with_capacity_and_hasher(rows, hashing.clone()),
+            bag: HashMap::with_capacity_and_hasher(bag, hashing),
+        };
+        std::mem::replace(self, empty)
     }
 
     /// Counts a row without a key.
@@ -93,6 +152,11 @@ pub(super) enum Took {
 }
 
 impl Table {
+    /// Whether the rows that were copied have what a transaction did: the applier has come to `reached`.
+    pub(super) fn is_passed_over(&self, xid: u32, reached: Lsn) -> bool {
+        self.pass_over.as_ref().is_some_and(|rule| reached <= rule.until && rule.snapshot.sees(xid))
+    }
+
     /// Why the cells cannot be given to the server as they come: a value in the binary form of one type may well be a valid
     /// value of another, and a wrong one.
     pub(super) fn unfit(&self) -> Option<String> {

@@ -10,21 +10,29 @@
 //! no order can refuse; so it is done at once where a column is `GENERATED ALWAYS AS IDENTITY`, which no UPDATE may set.
 //! Deferrable constraints are not checked here at all: their triggers are origin-only.
 
+mod bag;
+mod layout;
+
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
+use tokio::sync::watch;
 
 use crate::error::PgError;
 use crate::lsn::Lsn;
 use crate::pgoutput::{Cell, Row};
 use crate::session::{Answer, Session};
 
+use layout::Layout;
+
 use super::copy::Format;
 use super::destination::Destination;
 use super::error::ApplyError;
 use super::fold::Op;
-use super::pending::{Counted, Folded, Pending, Table};
+use super::known::{position, text};
+use super::pending::{Folded, Pending};
+use super::{PREFIX, Position};
 
 /// So much is sent to the server in one piece.
 const CHUNK: usize = 256 << 10;
@@ -32,34 +40,17 @@ const CHUNK: usize = 256 << 10;
 const UNIQUE_VIOLATION: &str = "23505";
 const EXCLUSION_VIOLATION: &str = "23P01";
 
-/// The destination's session, and the temporary tables that it has.
+/// The destination's session, its temporary tables, and the position's row.
 pub(super) struct Writer {
     pub session: Session,
-    /// The position that is committed; for errors.
-    pub lsn: Lsn,
+    stream: String,
+    /// The position that is committed; also for errors.
+    lsn: Lsn,
+    publish: watch::Sender<Position>,
     stages: HashMap<Layout, Stage>,
     /// Which target transaction this is, so that a stage knows whether it was used in it.
     transaction: u64,
     open: bool,
-}
-
-/// What a temporary table holds. Its first column is `n`, a number for each row.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Layout {
-    table: String,
-    format: Format,
-    columns: Vec<Staged>,
-    /// How many of the columns find the row.
-    key: usize,
-    /// Whether it has all columns of the destination's table, for [`Writer::rewrite`].
-    whole: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Staged {
-    column: usize,
-    /// It comes as text among binary columns, and is cast when it is used.
-    cast: bool,
 }
 
 struct Stage {
@@ -79,12 +70,9 @@ struct Item<'a> {
 }
 
 impl Writer {
-    pub(super) fn new(session: Session, lsn: Lsn) -> Self {
-        Self { session, lsn, stages: HashMap::new(), transaction: 0, open: false }
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.open
+    pub(super) fn new(session: Session, stream: &str, publish: watch::Sender<Position>) -> Self {
+        let lsn = publish.borrow().lsn;
+        Self { session, stream: stream.to_owned(), lsn, publish, stages: HashMap::new(), transaction: 0, open: false }
     }
 
     pub(super) async fn run(&self, doing: &str, sql: &str) -> Result<Vec<Answer>, ApplyError> {
@@ -95,19 +83,52 @@ impl Writer {
         ApplyError::of(doing, self.lsn, error)
     }
 
-    /// Begins the target transaction with a first statement, unless it has begun.
-    pub(super) async fn begin(&mut self, first: &str) -> Result<(), ApplyError> {
+    /// Begins the target transaction with the stream's tag, unless it has begun.
+    pub(super) async fn begin(&mut self) -> Result<(), ApplyError> {
         if !self.open {
-            self.run("to begin a transaction", &format!("BEGIN; {first}")).await?;
+            let tag = text(&format!("applied:{}", self.stream));
+            let sql = format!("BEGIN; SELECT pg_catalog.pg_logical_emit_message(true, '{PREFIX}', {tag})");
+            self.run("to begin a transaction", &sql).await?;
             self.open = true;
             self.transaction += 1;
         }
         Ok(())
     }
 
-    pub(super) async fn commit(&mut self) -> Result<(), ApplyError> {
+    /// Moves the position's row and commits; in the transaction that is open, or in one of its own, which carries no tag:
+    /// there is nothing in it for the other direction.
+    pub(super) async fn commit_at(&mut self, to: &Position, wait_for_disk: bool) -> Result<(), ApplyError> {
+        let wait = if wait_for_disk { "SET LOCAL synchronous_commit = on;" } else { "" };
+        let begin = if self.open { "" } else { "BEGIN;" };
+        let sql = format!(
+            "{begin} {wait} UPDATE pgrunbook.stream AS s SET lsn = {}, marker = {}, transactions = {}, changes = {},
+                 at = pg_catalog.clock_timestamp()
+             WHERE s.name = {} AND s.lsn = {}",
+            position(to.lsn),
+            to.marker.as_deref().map_or_else(|| "NULL".to_owned(), text),
+            to.transactions,
+            to.changes,
+            text(&self.stream),
+            position(self.lsn)
+        );
+        let moved = self.run("to move the position", &sql).await?;
+        if affected(&moved) != 1 {
+            self.rollback().await?;
+            return Err(ApplyError::Usurped { stream: self.stream.clone(), expected: self.lsn });
+        }
         self.open = false;
-        self.run("to commit", "COMMIT").await.map(drop)
+        self.run("to commit", "COMMIT").await?;
+        self.lsn = to.lsn;
+        self.reached(to);
+        if wait_for_disk {
+            self.publish.send_modify(|position| position.durable = to.lsn);
+        }
+        Ok(())
+    }
+
+    /// Says that the stream is applied up to here; the position's row may be behind, where there was nothing to write.
+    pub(super) fn reached(&self, to: &Position) {
+        self.publish.send_modify(|position| *position = Position { durable: position.durable, ..to.clone() });
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), ApplyError> {
@@ -116,12 +137,11 @@ impl Writer {
     }
 
     /// Writes what waits for a table; the transaction is open.
-    pub(super) async fn drain(&mut self, table: &Table, pending: Pending) -> Result<(), ApplyError> {
+    pub(super) async fn drain(&mut self, destination: &Destination, pending: Pending) -> Result<(), ApplyError> {
         if !pending.bag.is_empty() {
-            return self.bag(table, pending).await;
+            return self.bag(destination, pending).await;
         }
-        let destination = &*table.destination;
-        let Pending { forms, tolerant, rows, .. } = pending;
+        let Pending { forms, rows, .. } = pending;
         let mut sorted: Vec<(Box<[u8]>, Folded)> = rows.into_iter().collect();
         sorted.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         let (mut deleted, mut inserted) = (Vec::new(), Vec::new());
@@ -136,17 +156,14 @@ impl Writer {
                 }
             }
         }
-        if tolerant && !inserted.is_empty() {
-            self.delete(table, &forms, &inserted, true).await?;
-        }
         if !deleted.is_empty() {
-            self.delete(table, &forms, &deleted, tolerant).await?;
+            self.delete(destination, &forms, &deleted).await?;
         }
         if !updated.is_empty() {
-            self.update(table, &forms, updated, tolerant).await?;
+            self.update(destination, &forms, updated).await?;
         }
         if !inserted.is_empty() {
-            self.insert(table, &forms, &inserted).await?;
+            self.insert(destination, &forms, &inserted).await?;
         }
         Ok(())
     }
@@ -154,46 +171,33 @@ impl Writer {
     /// An update that changes the key and did not send everything: the row is rewritten from what is there.
     pub(super) async fn move_row(
         &mut self,
-        table: &Table,
+        destination: &Destination,
         forms: &[Option<Format>],
         old: &Row,
         new: &Row,
-        tolerant: bool,
         lsn: Lsn,
     ) -> Result<(), ApplyError> {
-        let destination = &*table.destination;
         let sent: Vec<usize> =
             destination.written.iter().copied().filter(|at| new.get(*at) != Some(&Cell::Unchanged)).collect();
         let items = [Item { found_by: old, row: new, lsn }];
-        let staged = self.stage(table, forms, &sent, destination.key.len(), &items).await?;
+        let staged = self.stage(destination, forms, &sent, destination.key.len(), &items).await?;
         self.run("to set a savepoint", "SAVEPOINT pgrunbook_step").await?;
-        self.rewrite(table, &[(staged, &items, sent)], tolerant).await
-    }
-
-    /// Whether there is a row with the key of this one.
-    pub(super) async fn has(&mut self, table: &Table, forms: &[Option<Format>], row: &Row) -> Result<bool, ApplyError> {
-        let destination = &*table.destination;
-        let items = [Item { found_by: row, row, lsn: self.lsn }];
-        let (name, layout) = self.stage(table, forms, &[], destination.key.len(), &items).await?;
-        let sql = format!("SELECT FROM {} AS t JOIN {name} AS s ON {}", destination.name, layout.found(destination));
-        Ok(affected(&self.run("to look for a row", &sql).await?) > 0)
+        self.rewrite(destination, &[(staged, &items, sent)]).await
     }
 
     async fn delete(
         &mut self,
-        table: &Table,
+        destination: &Destination,
         forms: &[Option<Format>],
         items: &[Item<'_>],
-        tolerant: bool,
     ) -> Result<(), ApplyError> {
-        let destination = &*table.destination;
-        let (name, layout) = self.stage(table, forms, &[], destination.key.len(), items).await?;
+        let (name, layout) = self.stage(destination, forms, &[], destination.key.len(), items).await?;
         let found = layout.found(destination);
         // The savepoint is for the second look: what was deleted is not there any more to be told from what never was.
         let sql =
             format!("SAVEPOINT pgrunbook_step; DELETE FROM {} AS t USING {name} AS s WHERE {found}", destination.name);
         let deleted = affected(&self.run(&format!("to delete rows of {}", destination.shown), &sql).await?);
-        if deleted != items.len() as u64 && !tolerant {
+        if deleted != items.len() as u64 {
             self.run("to look again", "ROLLBACK TO SAVEPOINT pgrunbook_step").await?;
             return Err(self.missing(destination, &name, &layout, items, "to be deleted").await);
         }
@@ -202,20 +206,18 @@ impl Writer {
 
     async fn update(
         &mut self,
-        table: &Table,
+        destination: &Destination,
         forms: &[Option<Format>],
         updated: BTreeMap<Vec<usize>, Vec<Item<'_>>>,
-        tolerant: bool,
     ) -> Result<(), ApplyError> {
-        let destination = &*table.destination;
         let careful = destination.may_collide || destination.always;
         if !careful {
             for (set, items) in updated {
-                let (name, layout) = self.stage(table, forms, &set, destination.key.len(), &items).await?;
+                let (name, layout) = self.stage(destination, forms, &set, destination.key.len(), &items).await?;
                 let done = self
                     .run(&format!("to update rows of {}", destination.shown), &layout.update(destination, &name))
                     .await?;
-                if affected(&done) != items.len() as u64 && !tolerant {
+                if affected(&done) != items.len() as u64 {
                     return Err(self.missing(destination, &name, &layout, &items, "to be updated").await);
                 }
             }
@@ -223,12 +225,12 @@ impl Writer {
         }
         let mut staged = Vec::new();
         for (set, items) in &updated {
-            let stage = self.stage(table, forms, set, destination.key.len(), items).await?;
+            let stage = self.stage(destination, forms, set, destination.key.len(), items).await?;
             staged.push((stage, items.as_slice(), set.clone()));
         }
         self.run("to set a savepoint", "SAVEPOINT pgrunbook_step").await?;
         if !destination.always {
-            match self.update_staged(destination, &staged, tolerant).await {
+            match self.update_staged(destination, &staged).await {
                 Ok(()) => {
                     return self.run("to release a savepoint", "RELEASE SAVEPOINT pgrunbook_step").await.map(drop);
                 }
@@ -238,20 +240,15 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        self.rewrite(table, &staged, tolerant).await
+        self.rewrite(destination, &staged).await
     }
 
-    async fn update_staged(
-        &self,
-        destination: &Destination,
-        staged: &[StagedUpdate<'_>],
-        tolerant: bool,
-    ) -> Result<(), ApplyError> {
+    async fn update_staged(&self, destination: &Destination, staged: &[StagedUpdate<'_>]) -> Result<(), ApplyError> {
         for ((name, layout), items, _) in staged {
             let done = self
                 .run(&format!("to update rows of {}", destination.shown), &layout.update(destination, name))
                 .await?;
-            if affected(&done) != items.len() as u64 && !tolerant {
+            if affected(&done) != items.len() as u64 {
                 return Err(self.missing(destination, name, layout, items, "to be updated").await);
             }
         }
@@ -260,8 +257,7 @@ impl Writer {
 
     /// Updates as a deletion of all rows and an insertion of what they become. A savepoint `pgrunbook_step` is set; it is
     /// released.
-    async fn rewrite(&mut self, table: &Table, staged: &[StagedUpdate<'_>], tolerant: bool) -> Result<(), ApplyError> {
-        let destination = &*table.destination;
+    async fn rewrite(&mut self, destination: &Destination, staged: &[StagedUpdate<'_>]) -> Result<(), ApplyError> {
         let whole = self.whole(destination).await?;
         for ((name, layout), items, set) in staged {
             let becomes: Vec<String> = destination
@@ -281,7 +277,7 @@ impl Writer {
                 becomes.join(", ")
             );
             let done = self.run(&format!("to take rows of {} away", destination.shown), &sql).await?;
-            if affected(&done) != items.len() as u64 && !tolerant {
+            if affected(&done) != items.len() as u64 {
                 self.run("to look again", "ROLLBACK TO SAVEPOINT pgrunbook_step").await?;
                 return Err(self.missing(destination, name, layout, items, "to be updated").await);
             }
@@ -296,13 +292,17 @@ impl Writer {
         })
     }
 
-    async fn insert(&mut self, table: &Table, forms: &[Option<Format>], items: &[Item<'_>]) -> Result<(), ApplyError> {
-        let destination = &*table.destination;
+    async fn insert(
+        &mut self,
+        destination: &Destination,
+        forms: &[Option<Format>],
+        items: &[Item<'_>],
+    ) -> Result<(), ApplyError> {
         let doing = format!("to insert rows into {}", destination.shown);
         let lsn = items.last().map(|item| item.lsn);
         let layout = Layout::new(destination, forms, &destination.written, 0);
         if layout.columns.iter().any(|column| column.cast) {
-            let (name, layout) = self.stage(table, forms, &destination.written, 0, items).await?;
+            let (name, layout) = self.stage(destination, forms, &destination.written, 0, items).await?;
             let values: Vec<String> = (0..layout.columns.len()).map(|at| layout.value(destination, at)).collect();
             let sql = format!(
                 "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {name} AS s",
@@ -320,71 +320,6 @@ impl Writer {
         );
         let rows = items.iter().map(|item| (None, *item));
         self.copy(&doing, &sql, &layout, rows).await.map_err(|error| conflict(destination, error, lsn))
-    }
-
-    /// Rows without a key: as many of each as the batch took away, then as many as it added.
-    async fn bag(&mut self, table: &Table, pending: Pending) -> Result<(), ApplyError> {
-        let destination = &*table.destination;
-        let mut sorted: Vec<(Box<[u8]>, Counted)> =
-            pending.bag.into_iter().filter(|(_, counted)| counted.more != 0).collect();
-        sorted.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        let mut fewer = Vec::new();
-        let mut more = Vec::new();
-        for (_, counted) in &sorted {
-            let item = Item { found_by: &counted.row, row: &counted.row, lsn: counted.lsn };
-            if counted.more < 0 {
-                fewer.push((i32::try_from(-counted.more).unwrap_or(i32::MAX), item));
-            } else {
-                more.extend((0..counted.more).map(|_| item));
-            }
-        }
-        if !fewer.is_empty() {
-            let layout = Layout::new(destination, &pending.forms, &destination.written, destination.written.len());
-            let rows = fewer.iter().map(|(count, item)| (Some(*count), *item));
-            let name = self.staged(destination, &layout, rows).await?;
-            let wanted: u64 = fewer.iter().map(|(count, _)| u64::from(count.unsigned_abs())).sum();
-            let theirs: Vec<String> =
-                destination.written.iter().map(|at| format!("t.{}", destination.columns[*at].name)).collect();
-            let ours: Vec<String> = (0..layout.columns.len()).map(|at| layout.value(destination, at)).collect();
-            // A row's text form: NULLs are equal, and types without an equality (json) have one here; nothing that differs at
-            // all is taken for equal, as 1.0 and 1.00 would be by their type's. And texts can be joined by hash.
-            let as_text =
-                |columns: &[String]| format!("ROW({})::pg_catalog.text COLLATE pg_catalog.\"C\"", columns.join(", "));
-            let picked = format!(
-                "SELECT m.ctid, m.tableoid FROM (SELECT t.ctid, t.tableoid, s.n, \
-                 pg_catalog.row_number() OVER (PARTITION BY s.ctid) AS r FROM {} AS t JOIN {name} AS s ON {} = {}) AS m \
-                 WHERE m.r <= m.n",
-                destination.name,
-                as_text(&theirs),
-                as_text(&ours)
-            );
-            let sql = format!(
-                "SET LOCAL enable_hashjoin = on; \
-                 DELETE FROM {} AS t USING ({picked}) AS p WHERE t.ctid = p.ctid AND t.tableoid = p.tableoid",
-                destination.name
-            );
-            let done = self
-                .run(&format!("to delete rows of {}", destination.shown), &format!("SAVEPOINT pgrunbook_step; {sql}"))
-                .await?;
-            if affected(&done) != wanted {
-                let look = format!(
-                    "ROLLBACK TO SAVEPOINT pgrunbook_step; SELECT {} FROM {name} AS s WHERE s.n > \
-                     (SELECT count(*) FROM {} AS t WHERE {} = {}) LIMIT 1",
-                    as_text(&ours),
-                    destination.name,
-                    as_text(&theirs),
-                    as_text(&ours)
-                );
-                let answers = self.run("to look again", &look).await?;
-                let key = answers.last().and_then(|answer| answer.rows.first()?.first()?.clone()).unwrap_or_default();
-                let lsn = fewer.iter().map(|(_, item)| item.lsn).max().unwrap_or(self.lsn);
-                let what = "it is to be updated or deleted, and is not there (often enough)".to_owned();
-                return Err(ApplyError::Conflict { table: destination.shown.clone(), key, what, lsn });
-            }
-            self.run("to release a savepoint", "RELEASE SAVEPOINT pgrunbook_step; SET LOCAL enable_hashjoin = off")
-                .await?;
-        }
-        if more.is_empty() { Ok(()) } else { self.insert(table, &pending.forms, &more).await }
     }
 
     /// Which of the staged rows the destination does not have.
@@ -431,13 +366,12 @@ impl Writer {
     /// Brings rows into a temporary table: first what finds them, then what is set.
     async fn stage(
         &mut self,
-        table: &Table,
+        destination: &Destination,
         forms: &[Option<Format>],
         set: &[usize],
         key: usize,
         items: &[Item<'_>],
     ) -> Result<(String, Layout), ApplyError> {
-        let destination = &*table.destination;
         let columns: Vec<usize> =
             destination.key.iter().take(key).map(|key| key.column).chain(set.iter().copied()).collect();
         let layout = Layout::new(destination, forms, &columns, key);
@@ -529,71 +463,6 @@ impl Writer {
         layout.format.end(&mut buffer);
         sink.send(buffer.freeze()).await.map_err(failed)?;
         sink.finish().await.map_err(failed).map(drop)
-    }
-}
-
-impl Layout {
-    fn new(destination: &Destination, forms: &[Option<Format>], columns: &[usize], key: usize) -> Self {
-        let form = |column: usize| forms.get(column).copied().flatten();
-        let binary = columns.iter().any(|column| form(*column) == Some(Format::Binary));
-        let format = if binary { Format::Binary } else { Format::Text };
-        let columns = columns
-            .iter()
-            .map(|column| Staged { column: *column, cast: binary && form(*column) == Some(Format::Text) })
-            .collect();
-        Self { table: destination.name.clone(), format, columns, key, whole: false }
-    }
-
-    /// The value of the column at this place, with the destination's type.
-    fn value(&self, destination: &Destination, at: usize) -> String {
-        match self.columns.get(at) {
-            Some(Staged { column, cast: true }) => format!("s.c{at}::{}", destination.columns[*column].type_name),
-            _ => format!("s.c{at}"),
-        }
-    }
-
-    /// That a row `t` is the staged row `s`.
-    fn found(&self, destination: &Destination) -> String {
-        let parts: Vec<String> = destination
-            .key
-            .iter()
-            .enumerate()
-            .map(|(at, key)| {
-                format!("t.{} {} {}", destination.columns[key.column].name, key.equals, self.value(destination, at))
-            })
-            .collect();
-        parts.join(" AND ")
-    }
-
-    fn update(&self, destination: &Destination, name: &str) -> String {
-        let set: Vec<String> = (self.key..self.columns.len())
-            .map(|at| {
-                format!("{} = {}", destination.columns[self.columns[at].column].name, self.value(destination, at))
-            })
-            .collect();
-        let found = self.found(destination);
-        if set.is_empty() {
-            // Nothing but the key, or nothing that was sent: the row must be there all the same.
-            return format!("SELECT FROM {} AS t JOIN {name} AS s ON {found}", destination.name);
-        }
-        format!("UPDATE {} AS t SET {} FROM {name} AS s WHERE {found}", destination.name, set.join(", "))
-    }
-}
-
-impl Destination {
-    /// The columns that an update sets: what was sent and is not the key, which stays.
-    fn sets(&self, row: &Row) -> Vec<usize> {
-        let is_key = |at: usize| self.key.iter().any(|key| key.column == at);
-        self.written.iter().copied().filter(|at| !is_key(*at) && row.get(*at) != Some(&Cell::Unchanged)).collect()
-    }
-
-    fn written_names(&self) -> String {
-        self.written.iter().map(|at| self.columns[*at].name.as_str()).collect::<Vec<_>>().join(", ")
-    }
-
-    fn all_names(&self) -> String {
-        let written = self.written.iter().map(|at| self.columns[*at].name.as_str());
-        written.chain(self.extra.iter().map(String::as_str)).collect::<Vec<_>>().join(", ")
     }
 }
 

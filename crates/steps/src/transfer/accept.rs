@@ -1,8 +1,8 @@
 //! Lets a stream go on that stands still: after a person has looked.
 
 use pgrunbook_engine::StepError;
-use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::PgError;
+use pgrunbook_postgres::slots::Direction as Way;
 
 use super::ddl;
 use super::ends::Ends;
@@ -46,7 +46,10 @@ pub async fn go_on(
     instead: Option<&[String]>,
 ) -> Result<Offer, StepError> {
     let Some(mut offer) = offer(workplace, target, schema).await? else {
-        return Err(StepError::unusable("not-stopped", format!("no stream of {schema} stands still. Nothing was changed.")));
+        return Err(StepError::unusable(
+            "not-stopped",
+            format!("no stream of {schema} stands still. Nothing was changed."),
+        ));
     };
     if let Some(instead) = instead {
         offer.statements = instead.to_vec();

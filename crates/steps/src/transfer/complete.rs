@@ -30,7 +30,10 @@ pub async fn complete(
     let session =
         Session::connect(workplace.postgres(target)?, application_name).await.map_err(PgError::into_step_error)?;
     let transfer = state::find(&session, schema).await.map_err(PgError::into_step_error)?.ok_or_else(|| {
-        StepError::unusable("no-transfer", format!("nothing was transferred into the schema {schema}. Nothing was changed."))
+        StepError::unusable(
+            "no-transfer",
+            format!("nothing was transferred into the schema {schema}. Nothing was changed."),
+        )
     })?;
     match transfer.phase {
         Phase::Complete => return Ok(Evidence::of(format!("the transfer into {schema} was complete already"))),

@@ -67,15 +67,12 @@ async fn compare(there: &Session, from: &str, here: &Session, to: &str) -> Resul
 
 fn of_table(name: &str, wanted: &Table, found: &Table, from: &str, to: &str) -> Vec<String> {
     let column = |table: &'_ Table, name: &str| table.columns.iter().find(|column| column.name == name).cloned();
-    let came: Vec<&Column> =
-        wanted.columns.iter().filter(|one| column(found, &one.name).is_none()).collect();
-    let went: Vec<&Column> =
-        found.columns.iter().filter(|one| column(wanted, &one.name).is_none()).collect();
+    let came: Vec<&Column> = wanted.columns.iter().filter(|one| column(found, &one.name).is_none()).collect();
+    let went: Vec<&Column> = found.columns.iter().filter(|one| column(wanted, &one.name).is_none()).collect();
     let mut statements = Vec::new();
     if !came.is_empty() && !went.is_empty() {
-        let list = |columns: &[&Column]| {
-            columns.iter().map(|column| ident(&column.name)).collect::<Vec<_>>().join(", ")
-        };
+        let list =
+            |columns: &[&Column]| columns.iter().map(|column| ident(&column.name)).collect::<Vec<_>>().join(", ");
         return vec![format!(
             "-- {name}: {} went and {} came: if that was a renaming, write ALTER TABLE {name} RENAME COLUMN yourself",
             list(&went),
@@ -88,7 +85,10 @@ fn of_table(name: &str, wanted: &Table, found: &Table, from: &str, to: &str) -> 
             continue;
         }
         let required = if column.not_null {
-            format!("-- {name}: {} is NOT NULL there: its rows come with the stream, set it afterwards\n", ident(&column.name))
+            format!(
+                "-- {name}: {} is NOT NULL there: its rows come with the stream, set it afterwards\n",
+                ident(&column.name)
+            )
         } else {
             String::new()
         };

@@ -6,8 +6,8 @@ use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use pgrunbook_postgres::slots::Direction as Way;
 
 use super::spec::{Side, Spec};
-use super::streams::other;
 use super::state::Transfer;
+use super::streams::other;
 use crate::workplace::Workplace;
 
 /// One side: where it is, and the schema there.

@@ -24,10 +24,10 @@ use tokio::task::JoinHandle;
 use super::copy;
 use super::ddl;
 use super::ends::Ends;
+use super::proof::{self, Proof};
 use super::state::{self, Stopped, Transfer};
 use super::step::{recorded, records};
 use super::streams::{Names, other};
-use super::proof::{self, Proof};
 use crate::parity::{Dirty, Prover, Reader};
 use crate::workplace::Workplace;
 
@@ -434,9 +434,13 @@ async fn what(
         schema: transfer.schema.clone(),
         spools: workplace.root().join(".pgrunbook/spool").join(target),
         limits: transfer.spec.limits(),
-        merge: copy::rules(&ends.target.session("pgrunbook:rules").await?, &transfer.schema, &transfer.spec.source_schema)
-            .await
-            .map_err(PgError::into_step_error)?,
+        merge: copy::rules(
+            &ends.target.session("pgrunbook:rules").await?,
+            &transfer.schema,
+            &transfer.spec.source_schema,
+        )
+        .await
+        .map_err(PgError::into_step_error)?,
         proven,
         applies: transfer.phase.follows(),
         turn: Turn::Take,
@@ -455,7 +459,10 @@ pub fn stopped_error(stopped: &Stopped) -> StepError {
     };
     StepError::failed(
         format!("stream-{}", stopped.code),
-        format!("stream {} stands still since {}: {}. Everything before is applied.", stopped.stream, stopped.lsn, stopped.why),
+        format!(
+            "stream {} stands still since {}: {}. Everything before is applied.",
+            stopped.stream, stopped.lsn, stopped.why
+        ),
     )
     .help(help)
 }

@@ -25,8 +25,8 @@ use super::state::{self, Phase, Transfer};
 use super::streams::{self, Names};
 use super::structure::{self, Object, Structure};
 use super::{Finding, TransferError, accept, blocking, build};
-use crate::fence::{self, Fence, Lift};
 use crate::backup::programs::Audience;
+use crate::fence::{self, Fence, Lift};
 use crate::workplace::Workplace;
 
 /// About how much of a table's file is one range, in bytes.
@@ -156,7 +156,10 @@ impl Loader<'_> {
             let why = if transfer.source == key { "was asked for differently" } else { "came from another database" };
             return Err(StepError::unusable(
                 "another-transfer",
-                format!("the schema {} is being transferred already, and that transfer {why}. Nothing was changed.", self.schema),
+                format!(
+                    "the schema {} is being transferred already, and that transfer {why}. Nothing was changed.",
+                    self.schema
+                ),
             )
             .help("undo it first (`pgrunbook transfer abandon`), or ask for the same again"));
         }
@@ -325,7 +328,10 @@ impl Loader<'_> {
     /// Nobody writes to the target before it is opened: what was copied must stay what was copied.
     async fn guard(&self, ends: &Ends, records: &Session) -> Result<(), StepError> {
         let session = ends.target.session(&self.name()).await?;
-        if !matches!(fence::state(&session, self.schema).await.map_err(PgError::into_step_error)?, fence::Standing::Unfenced) {
+        if !matches!(
+            fence::state(&session, self.schema).await.map_err(PgError::into_step_error)?,
+            fence::Standing::Unfenced
+        ) {
             return Ok(());
         }
         if self.tables(records, self.schema).await?.is_empty() {
@@ -398,7 +404,10 @@ pub async fn abandon(
     if matches!(transfer.phase, Phase::Forth | Phase::Switched | Phase::Back | Phase::Complete) {
         return Err(StepError::unusable(
             "phase",
-            format!("the transfer into {schema} is {}: the target has the writes. Nothing was changed.", transfer.phase.word()),
+            format!(
+                "the transfer into {schema} is {}: the target has the writes. Nothing was changed.",
+                transfer.phase.word()
+            ),
         )
         .help("go back first: undo the `cutover` step, or `cutover` with to = \"source\""));
     }
@@ -434,7 +443,12 @@ pub async fn abandon(
     copy::forget(&session, schema).await?;
     for way in [Way::Forward, Way::Reverse] {
         let sql = state::forget_stream_sql(&names.stream(way));
-        ends.destination(way).session("pgrunbook:abandon").await?.execute(&sql).await.map_err(PgError::into_step_error)?;
+        ends.destination(way)
+            .session("pgrunbook:abandon")
+            .await?
+            .execute(&sql)
+            .await
+            .map_err(PgError::into_step_error)?;
     }
     session.execute(&state::delete_sql(schema)).await.map_err(PgError::into_step_error)?;
     Ok(Evidence::of(format!("the transfer into {schema} was given up; nothing of it is left")))

@@ -6,20 +6,20 @@
 //! to write. What is recorded of a transfer (`state`) is in the database it leads to.
 //! [`sqlite`] is all of it for a SQLite file as the source.
 
-pub mod preflight;
-pub mod structure;
-pub mod copy;
-pub mod build;
-mod streams;
-mod follow;
-mod ddl;
 mod accept;
+pub mod build;
+mod complete;
+pub mod copy;
+mod crossing;
+mod ddl;
+mod follow;
+mod load;
+pub mod preflight;
 mod proof;
 mod sequences;
-mod crossing;
-mod load;
-mod complete;
 pub mod sqlite;
+mod streams;
+pub mod structure;
 
 mod ends;
 mod spec;

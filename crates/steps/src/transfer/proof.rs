@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use pgrunbook_engine::{Cancel, Evidence, StepError};
+use pgrunbook_postgres::Lsn;
 use pgrunbook_postgres::pgoutput::Event;
 use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::spool::{Follow, Spool};
-use pgrunbook_postgres::Lsn;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -140,7 +140,9 @@ pub async fn look(follower: &Follower, way: Way, cancel: &Cancel) -> Result<Valu
     }
     prover.rest().await?;
     let rows: u64 = looks.iter().flat_map(|pass| &pass.tables).map(|table| table.sums[1].rows).sum();
-    Ok(json!({ "looks": looks.len(), "rows": rows, "ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX) }))
+    Ok(
+        json!({ "looks": looks.len(), "rows": rows, "ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX) }),
+    )
 }
 
 /// In the freeze: compares what is still dirty, while neither side is written.
@@ -217,7 +219,11 @@ struct Lanes<'a> {
 #[async_trait]
 impl Aligned for Lanes<'_> {
     async fn pause_behind(&self, lsn: Lsn) -> Result<Lsn, ParityError> {
-        let hold = self.follower.hold(self.way, lsn, self.cancel).await.map_err(|error| ParityError::Aligned(error.message))?;
+        let hold = self
+            .follower
+            .hold(self.way, lsn, self.cancel)
+            .await
+            .map_err(|error| ParityError::Aligned(error.message))?;
         let at = hold.at;
         *self.held.lock().await = Some(hold);
         Ok(at)

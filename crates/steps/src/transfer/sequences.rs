@@ -36,11 +36,7 @@ pub async fn positions(session: &Session, schema: &str) -> Result<BTreeMap<Strin
     }
     let mut each = Vec::new();
     for name in &names {
-        each.push(format!(
-            "SELECT {} AS name, last_value, is_called FROM {}",
-            text(name),
-            qualified(schema, name)?
-        ));
+        each.push(format!("SELECT {} AS name, last_value, is_called FROM {}", text(name), qualified(schema, name)?));
     }
     let mut found = BTreeMap::new();
     for row in rows(session.simple(&each.join(" UNION ALL ")).await?) {

@@ -52,7 +52,13 @@ pub fn other(way: Way) -> Way {
 ///
 /// # Errors
 /// If the role may not, or no table is there.
-pub async fn publish(session: &Session, ends: &Ends, transfer: &Transfer, names: &Names, way: Way) -> Result<(), StepError> {
+pub async fn publish(
+    session: &Session,
+    ends: &Ends,
+    transfer: &Transfer,
+    names: &Names,
+    way: Way,
+) -> Result<(), StepError> {
     let origin = ends.origin(way);
     let tables = describe(session, &origin.schema, Filter::All).await.map_err(PgError::into_step_error)?;
     let tables: Vec<(String, String)> = tables

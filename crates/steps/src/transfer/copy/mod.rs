@@ -18,8 +18,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pgrunbook_engine::Cancel;
-use pgrunbook_postgres::relation::{Column, Generated, Table};
 use pgrunbook_postgres::apply;
+use pgrunbook_postgres::relation::{Column, Generated, Table};
 use pgrunbook_postgres::rowhash::RowSum;
 use pgrunbook_postgres::{ConnectOptions, Lsn, PgError, Session};
 use tokio::sync::watch;

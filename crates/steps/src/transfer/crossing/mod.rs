@@ -22,8 +22,8 @@ use super::follow::stopped_error;
 use super::spec::Side;
 use super::state::Phase;
 use super::step::{recorded, records};
-use crate::fence::freeze::{Freeze, Undo};
 use crate::fence::Patience;
+use crate::fence::freeze::{Freeze, Undo};
 use crate::workplace::Workplace;
 
 pub use postgres::PostgresLeg;
@@ -160,12 +160,8 @@ pub async fn cutover(
     if legs.is_empty() {
         return Ok(Evidence::of(format!("the {side} takes the writes already")).fact("frozen_us", 0));
     }
-    let how = How {
-        asked: asked.clone(),
-        run: who.run.to_owned(),
-        operator: who.operator.to_owned(),
-        id: who.id.to_owned(),
-    };
+    let how =
+        How { asked: asked.clone(), run: who.run.to_owned(), operator: who.operator.to_owned(), id: who.id.to_owned() };
     let crossed = cross(&mut legs, to, &how, cancel, say).await?;
     if let Some(within) = asked.switch_within {
         arm(workplace, target, asked, to, &how, within.saturating_sub(crossed.frozen));

@@ -202,12 +202,7 @@ impl PostgresLeg {
         let name = format!("pgrunbook:{}:crossing-undo", how.run);
         // The crossing's own sessions may be in the middle of a statement.
         let from = self.from().session(&name).await?;
-        let lift = Lift {
-            schema: &self.from().schema,
-            id: Some(&how.id),
-            by: &how.operator,
-            ..Lift::default()
-        };
+        let lift = Lift { schema: &self.from().schema, id: Some(&how.id), by: &how.operator, ..Lift::default() };
         fence::unfence(&from, &lift, &Cancel::default()).await?;
         let records = self.ends.target.session(&name).await?;
         execute(&records, &state::phase_sql(&self.transfer.schema, before, None)).await
@@ -239,8 +234,10 @@ pub async fn recover(
     let opened = match to {
         Side::Target => false,
         Side::Source => {
-            let fenced_from = is_fenced(&fence::state(&from_session, &from.schema).await.map_err(PgError::into_step_error)?);
-            fenced_from && !is_fenced(&fence::state(&onto_session, &onto.schema).await.map_err(PgError::into_step_error)?)
+            let fenced_from =
+                is_fenced(&fence::state(&from_session, &from.schema).await.map_err(PgError::into_step_error)?);
+            fenced_from
+                && !is_fenced(&fence::state(&onto_session, &onto.schema).await.map_err(PgError::into_step_error)?)
         }
     };
     let phase = if opened {

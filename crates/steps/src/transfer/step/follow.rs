@@ -85,7 +85,11 @@ impl Step for Follow {
             phase => {
                 return Err(StepError::unusable(
                     "phase",
-                    format!("the transfer into {} is {} and follows nothing now. Nothing was changed.", self.schema, phase.word()),
+                    format!(
+                        "the transfer into {} is {} and follows nothing now. Nothing was changed.",
+                        self.schema,
+                        phase.word()
+                    ),
                 ));
             }
         };

@@ -28,7 +28,11 @@ pub(super) const ASKED: &[FieldSpec] = &[
         required: false,
     },
     FieldSpec { name: "exclude", about: "Tables that stay behind.", required: false },
-    FieldSpec { name: "accept", about: "Findings that are consented to, by the names that the preflight gives.", required: false },
+    FieldSpec {
+        name: "accept",
+        about: "Findings that are consented to, by the names that the preflight gives.",
+        required: false,
+    },
     FieldSpec {
         name: "map",
         about: "SQLite: what columns become, where it is not the default: `\"items.score\" = \"numeric\"`.",

@@ -28,8 +28,11 @@ pub(super) async fn records(workplace: &Workplace, target: &str, name: &str) -> 
 /// The transfer into a schema.
 pub(super) async fn recorded(session: &Session, schema: &str) -> Result<Transfer, StepError> {
     state::find(session, schema).await.map_err(PgError::into_step_error)?.ok_or_else(|| {
-        StepError::unusable("no-transfer", format!("nothing was transferred into the schema {schema}. Nothing was changed."))
-            .help("a `transfer` step, or `pgrunbook transfer start`, comes before this one")
+        StepError::unusable(
+            "no-transfer",
+            format!("nothing was transferred into the schema {schema}. Nothing was changed."),
+        )
+        .help("a `transfer` step, or `pgrunbook transfer start`, comes before this one")
     })
 }
 
@@ -42,7 +45,8 @@ fn session_name(cx: &RunCx<'_>) -> String {
 fn duration(text: Option<&str>, default: Duration) -> Result<Duration, StepError> {
     match text {
         None => Ok(default),
-        Some(text) => pgrunbook_document::parse_duration(text)
-            .ok_or_else(|| StepError::unusable("bad-value", format!("{text:?} is no duration: they look like 500ms or 5s"))),
+        Some(text) => pgrunbook_document::parse_duration(text).ok_or_else(|| {
+            StepError::unusable("bad-value", format!("{text:?} is no duration: they look like 500ms or 5s"))
+        }),
     }
 }
