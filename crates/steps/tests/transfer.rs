@@ -161,7 +161,9 @@ async fn a_trespasser_makes_the_cutover_fail_and_writers_go_on() {
     let (_, end) = this.bench.run(MOVE).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     // Past the fence, as only who means it can.
-    this.bench.execute("SET session_replication_role = replica; UPDATE health.visit SET what = 'forged' WHERE id = 5").await;
+    this.bench
+        .execute("SET session_replication_role = replica; UPDATE health.visit SET what = 'forged' WHERE id = 5")
+        .await;
     let text = format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{GO}");
     let (_, end) = this.bench.run(&text).await;
     let (_, code, message) = failure(&end);
@@ -187,6 +189,7 @@ async fn complete_says_that_rollback_is_gone() {
     let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
     assert_eq!((this.legacy_value(left).await, this.bench.value(left).await), ("0".to_owned(), "0".to_owned()));
     let back = GO.replace("budget", "to = \"source\"\nbudget");
-    let (_, end) = this.bench.run(&format!("# Back\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{back}")).await;
+    let (_, end) =
+        this.bench.run(&format!("# Back\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{back}")).await;
     assert_eq!(failure(&end).1, "phase");
 }

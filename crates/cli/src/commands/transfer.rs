@@ -116,7 +116,9 @@ async fn start(app: &App, wish: &TransferWish, target: &str) -> Result<u8, Failu
     };
     let evidence = loader.load().await?;
     match app.global.format {
-        Output::Json => put(&json!({ "type": "transfer", "summary": evidence.summary, "facts": evidence.facts }).to_string()),
+        Output::Json => {
+            put(&json!({ "type": "transfer", "summary": evidence.summary, "facts": evidence.facts }).to_string())
+        }
         _ => {
             put(&format!("{}.", evidence.summary));
             put(&format!("Follow on with: pgrunbook transfer follow --target {target} --schema {}", wish.schema));
@@ -189,7 +191,10 @@ async fn accept(app: &App, schema: &str, target: &str, yes: bool, instead: Optio
     }
     app.refuse_if_protected("transfer accept", "apply")?;
     go_on(&workplace, target, schema, instead).await?;
-    put(&format!("The stream {} may go on: `pgrunbook transfer follow`, or the next step of the run.", found.stopped.stream));
+    put(&format!(
+        "The stream {} may go on: `pgrunbook transfer follow`, or the next step of the run.",
+        found.stopped.stream
+    ));
     Ok(exit::DONE)
 }
 

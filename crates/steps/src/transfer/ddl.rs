@@ -33,9 +33,8 @@ pub async fn refuse_altered(ends: &Ends, exclude: &BTreeSet<String>, way: Way) -
     let (origin, destination) = (ends.origin(way), ends.destination(way));
     let there = origin.session("pgrunbook:ddl").await?;
     let here = destination.session("pgrunbook:ddl").await?;
-    let mut altered = compare(&there, &origin.schema, &here, &destination.schema)
-        .await
-        .map_err(PgError::into_step_error)?;
+    let mut altered =
+        compare(&there, &origin.schema, &here, &destination.schema).await.map_err(PgError::into_step_error)?;
     let tables = |tables: Vec<Table>| tables.into_iter().filter(Table::holds_rows).map(|table| table.name);
     let known: BTreeSet<String> =
         tables(describe(&here, &destination.schema, Filter::All).await.map_err(PgError::into_step_error)?).collect();
@@ -48,7 +47,12 @@ pub async fn refuse_altered(ends: &Ends, exclude: &BTreeSet<String>, way: Way) -
     }
     Err(StepError::failed(
         "altered",
-        format!("the tables of {} are no longer those of {}: {}. Nothing was changed.", origin.name, destination.name, altered.join("; ")),
+        format!(
+            "the tables of {} are no longer those of {}: {}. Nothing was changed.",
+            origin.name,
+            destination.name,
+            altered.join("; ")
+        ),
     )
     .help("make the same change on the other side, or drop what came; then run again"))
 }

@@ -135,7 +135,8 @@ impl Loader<'_> {
             return Err(stopped_error(stopped));
         }
         if transfer.phase == Phase::Following {
-            let follower = self.workplace.followers().follow(self.workplace, self.target, &transfer, Turn::Take).await?;
+            let follower =
+                self.workplace.followers().follow(self.workplace, self.target, &transfer, Turn::Take).await?;
             let at = follower.caught_up(Way::Forward, CATCH_UP, self.cancel).await?;
             evidence = evidence.fact("caught_up_to", at.to_string());
         }

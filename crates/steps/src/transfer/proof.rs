@@ -18,8 +18,8 @@ use super::ends::{End, Ends};
 use super::follow::{Follower, Hold, Turn};
 use super::state::{Phase, Transfer};
 use super::step::{recorded, records};
-use crate::workplace::Workplace;
 use crate::parity::{Aligned, Ask, Dirty, ParityError, Pass, Place, Prover, Reader, Visible};
+use crate::workplace::Workplace;
 
 /// Dirty keys that a freeze compares without being felt; more are looked at before it.
 const FEW: u64 = 5_000;

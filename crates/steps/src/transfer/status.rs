@@ -254,8 +254,7 @@ pub fn table(all: &[Status]) -> String {
     let widths: [usize; 8] = std::array::from_fn(width);
     let mut text = String::new();
     for (at, row) in rows.iter().enumerate() {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
         let Some(one) = at.checked_sub(1).and_then(|at| all.get(at)) else { continue };

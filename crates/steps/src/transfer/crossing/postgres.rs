@@ -9,6 +9,7 @@ use pgrunbook_postgres::{PgError, Session, ledger};
 
 use super::How;
 use crate::fence::{self, Fence, Lift};
+use crate::topology::ident;
 use crate::transfer::ddl;
 use crate::transfer::ends::{End, Ends};
 use crate::transfer::follow::{Follower, Turn};
@@ -17,7 +18,6 @@ use crate::transfer::sequences::{positions, set_positions};
 use crate::transfer::spec::Side;
 use crate::transfer::state::{self, Phase, Transfer};
 use crate::transfer::streams::{self, Names, other};
-use crate::topology::ident;
 use crate::workplace::Workplace;
 
 /// A PostgreSQL transfer that crosses.
@@ -87,7 +87,8 @@ impl PostgresLeg {
             let names = Names::of(&self.transfer.schema, &self.transfer.target);
             streams::make(&self.ends, &self.transfer, &names, Way::Reverse, false, cancel).await?;
         }
-        let follower = self.workplace.followers().follow(&self.workplace, &self.target, &self.transfer, Turn::Take).await?;
+        let follower =
+            self.workplace.followers().follow(&self.workplace, &self.target, &self.transfer, Turn::Take).await?;
         follower.caught_up(self.way(), how.asked.catch_up, cancel).await?;
         let ready = Ready {
             from: self.from().session(&name).await?,
