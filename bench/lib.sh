@@ -3,10 +3,12 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 pairs=${PAIRS:-5}
-pgrunbook=$root/target/release/pgrunbook
+profile=${CARGO_PROFILE:-release}
+pgrunbook=${PGRUNBOOK:-$root/target/$profile/pgrunbook}
 work=$(mktemp -d)
 
-build() { cargo build --quiet --release --package pgrunbook; }
+# CARGO_PROFILE=profiling builds faster; PGRUNBOOK names a program that is built already.
+build() { [ -n "${PGRUNBOOK:-}" ] || cargo build --quiet --profile "$profile" --package pgrunbook; }
 
 # Milliseconds that a command takes, on stdout; the command's own output goes to $work/out.
 ms() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Session, Surroundings};
-use pgrunbook_steps::transfer::sqlite::{Choices, How, image, load, preflight};
+use pgrunbook_steps::transfer::sqlite::{Choices, How, load, preflight_with_image};
 
 /// Seconds in which a writer must have let go of the file.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -99,19 +99,18 @@ fn generate(file: &Path, rows: u64) {
 async fn carry(file: &Path, url: &str, schema: &str) {
     let begun = Instant::now();
     let (path, name) = (file.to_owned(), schema.to_owned());
-    let looked =
-        tokio::task::spawn_blocking(move || preflight(&path, &Choices::default(), &name, 2)).await.unwrap().unwrap();
+    let folder = tempfile::tempdir_in(file.parent().unwrap()).unwrap();
+    let place = folder.path().to_owned();
+    let both = move || preflight_with_image(&path, &Choices::default(), &name, 2, &place, BUDGET);
+    let (looked, image) = tokio::task::spawn_blocking(both).await.unwrap().unwrap();
     let looked_at = begun.elapsed();
     for finding in &looked.findings {
         println!("{} {}: {}", finding.severity.word(), finding.object, finding.what);
     }
-    let folder = tempfile::tempdir_in(file.parent().unwrap()).unwrap();
-    let (source, place) = (file.to_owned(), folder.path().to_owned());
-    let image = tokio::task::spawn_blocking(move || image::take(&source, &place, BUDGET)).await.unwrap().unwrap();
     let plan = Arc::new(looked.plan());
     let loaded = load(&options(url), schema, &image.path, plan, &How::default(), &Cancel::default()).await.unwrap();
     println!(
-        "preflight {:.2} image {:.2} copied {:.2} load {:.2} all {:.2} rss_mb {}",
+        "preflight and image {:.2} image {:.2} copied {:.2} load {:.2} all {:.2} rss_mb {}",
         looked_at.as_secs_f64(),
         image.took.as_secs_f64(),
         loaded.copied.as_secs_f64(),

@@ -19,6 +19,7 @@ mod source;
 mod source_back;
 mod sql;
 mod sqlite;
+mod sqlite_load;
 mod structure;
 mod switch;
 mod topology;

@@ -47,18 +47,28 @@ pub struct Finding {
     pub what: String,
     /// What to do, where something can be done: SQL, a setting, a field of the step.
     pub remedy: String,
+    /// The first few places and the beginnings of their values, for the person who has to correct them: shown in the table,
+    /// and left out of what is kept.
+    pub excerpt: String,
 }
 
 impl Finding {
     /// A finding without a remedy.
     pub fn new(severity: Severity, code: &'static str, object: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { severity, code, object: object.into(), what: what.into(), remedy: String::new() }
+        Self { severity, code, object: object.into(), what: what.into(), remedy: String::new(), excerpt: String::new() }
     }
 
     /// The same, with what to do about it.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = remedy.into();
+        self
+    }
+
+    /// The same, with excerpts of rows.
+    #[must_use]
+    pub fn excerpt(mut self, excerpt: impl Into<String>) -> Self {
+        self.excerpt = excerpt.into();
         self
     }
 }
@@ -85,7 +95,7 @@ pub fn blocking(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
     findings.iter().filter(|one| matches!(one.severity, Severity::Refuse | Severity::Consent(_)))
 }
 
-/// The findings for a terminal: a line each with severity, code and object, then what and the remedy, set in.
+/// The findings for a terminal: a line each with severity, code and object, then what, excerpts and the remedy, set in.
 pub fn to_table(findings: &[Finding]) -> String {
     let word = |one: &Finding| match one.severity.consent() {
         Some(name) => format!("consent {name}"),
@@ -97,6 +107,9 @@ pub fn to_table(findings: &[Finding]) -> String {
     for one in findings {
         let _ = writeln!(text, "{:first$}  {:second$}  {}", word(one), one.code, one_line(&one.object));
         let _ = writeln!(text, "    {}", set_in(&one.what));
+        if !one.excerpt.is_empty() {
+            let _ = writeln!(text, "    {}", set_in(&one.excerpt));
+        }
         if !one.remedy.is_empty() {
             let _ = writeln!(text, "    -> {}", set_in(&one.remedy));
         }
@@ -104,7 +117,8 @@ pub fn to_table(findings: &[Finding]) -> String {
     text
 }
 
-/// The findings as a JSON array of objects with `severity`, `consent` (or null), `code`, `object`, `what`, `remedy`.
+/// The findings as a JSON array of objects with `severity`, `consent` (or null), `code`, `object`, `what`, `remedy`: what
+/// a journal keeps, so without the excerpts.
 pub fn to_json(findings: &[Finding]) -> serde_json::Value {
     findings
         .iter()
@@ -167,6 +181,13 @@ mod tests {
             "consent unlogged  unlogged     table \"a\\nb\"\n    No WAL.\n    -> SET LOGGED\n\
              refuse            no-identity  table t\n    No key.\n"
         );
+    }
+
+    #[test]
+    fn excerpts_are_shown_and_not_kept() {
+        let one = Finding::new(Severity::Refuse, "nul", "column t.a", "1 of 2.").excerpt("id = 5: text 'x'");
+        assert_eq!(to_table(&[one.clone()]), "refuse  nul  column t.a\n    1 of 2.\n    id = 5: text 'x'\n");
+        assert!(!to_json(&[one]).to_string().contains("id = 5"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::kind::Kind;
 use super::preflight::Preflight;
 use crate::transfer::finding::{Finding, Severity};
 
-const COLUMNS: &str = "
+pub(super) const COLUMNS: &str = "
 SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
        a.atthasdef OR a.attidentity <> '' AS has_default, a.attgenerated <> '' AS is_generated
 FROM pg_catalog.pg_attribute AS a
@@ -67,14 +67,18 @@ pub async fn check_existing(session: &Session, schema: &str, looked: &Preflight)
                 find("new-column", format!("column {}.{name}", map.name), what);
             }
         }
-        let place =
-            [schema, &map.name].map(|name| pgrunbook_postgres::quote::ident(name).unwrap_or_default()).join(".");
-        if session.value(&format!("SELECT 1 FROM {place} LIMIT 1")).await? == "1" {
+        if holds_rows(session, schema, &map.name).await? {
             let finding = Finding::new(Severity::Refuse, "not-empty", table, "holds rows already");
             findings.push(finding.remedy("empty it, if nobody needs them"));
         }
     }
     Ok(findings)
+}
+
+/// Whether the table has any row.
+pub(super) async fn holds_rows(session: &Session, schema: &str, table: &str) -> Result<bool, SqliteError> {
+    let place = [schema, table].map(|name| pgrunbook_postgres::quote::ident(name).unwrap_or_default()).join(".");
+    Ok(session.value(&format!("SELECT 1 FROM {place} LIMIT 1")).await? == "1")
 }
 
 /// Whether a column of that type holds the values as they are.

@@ -12,21 +12,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use pgrunbook_engine::Cancel;
-use pgrunbook_postgres::copy::{HEADER, TRAILER};
 use pgrunbook_postgres::rowhash::RowSum;
 use pgrunbook_postgres::{ConnectOptions, Session, quote};
-use rusqlite::types::ValueRef;
 use tokio::sync::mpsc;
 
-use super::catalog::{Catalog, Table};
-use super::error::{BadValue, SqliteError};
+use super::catalog::Catalog;
+use super::error::SqliteError;
+use super::fill;
 use super::jobs::{Job, Jobs};
-use super::kind::{class_of, excerpt};
-use super::map::{ColumnMap, Mapping, TableMap};
-use super::open::{open_image, quoted};
+use super::map::Mapping;
+use super::open::open_image;
 use super::piece::{self, Piece};
-use super::prove::{comes_back, no_replacement};
+use super::rows::{last_number, read};
 use super::structure::{Object, ObjectKind, Structure};
+use crate::transfer::spec::Making;
 
 /// What is loaded. [`super::Preflight::plan`] gives it.
 #[derive(Debug, Clone)]
@@ -49,11 +48,23 @@ pub struct How {
     pub analyze: bool,
     /// The comment that marks each table and a schema that was made: so that a later run knows what it may drop.
     pub mark: String,
+    /// Whether the tables are made, or are there and empty: then their keys, indexes and checks stay as they are, their
+    /// triggers do not fire, and their foreign keys are checked when all rows are in.
+    pub structure: Making,
+    /// Tables of fewer bytes are never cut into ranges.
+    pub whole_bytes: u64,
 }
 
 impl Default for How {
     fn default() -> Self {
-        Self { connections: 2, index_memory: "256MB".to_owned(), analyze: true, mark: "pgrunbook transfer".to_owned() }
+        Self {
+            connections: 2,
+            index_memory: "256MB".to_owned(),
+            analyze: true,
+            mark: "pgrunbook transfer".to_owned(),
+            structure: Making::Create,
+            whole_bytes: 32 << 20,
+        }
     }
 }
 
@@ -75,20 +86,19 @@ pub struct LoadedTable {
     pub respelled: BTreeMap<String, u64>,
 }
 
-/// Bytes that a reader gathers before it hands them over: at most four such chunks wait for each connection.
-const CHUNK: usize = 256 << 10;
+/// Chunks that wait for each connection at most.
 const CHUNKS: usize = 4;
 
-/// Tables smaller than this are never cut.
-const WHOLE_BYTES: u64 = 32 << 20;
 /// Ranges of a table that is cut.
 const RANGES: u32 = 16;
 
-/// Makes the tables in the schema, and the schema if it is missing, fills them, and makes their keys.
+/// Makes the tables in the schema, and the schema if it is missing, fills them, and makes their keys. With
+/// [`Making::Existing`] it fills the tables that are there.
 ///
 /// # Errors
-/// [`SqliteError::Exists`] before anything is made, if a table of that name is there; [`SqliteError::Misfit`] for a value
-/// that does not fit; [`SqliteError::Object`] for a key that cannot be made. Whatever was made is dropped again.
+/// [`SqliteError::Exists`] before anything is made, if a table of that name is there, and [`SqliteError::Refused`] if one
+/// that should be there is not, or not fit, or not empty; [`SqliteError::Misfit`] for a value that does not fit;
+/// [`SqliteError::Object`] for a key that cannot be made. Whatever was made is dropped again, what was filled emptied.
 pub async fn load(
     target: &ConnectOptions,
     schema: &str,
@@ -99,7 +109,10 @@ pub async fn load(
 ) -> Result<Loaded, SqliteError> {
     let begun = Instant::now();
     let admin = connect(target, how).await?;
-    let makes_schema = prepare(&admin, schema, &plan, how).await?;
+    let (plan, makes_schema) = match how.structure {
+        Making::Create => (plan.clone(), prepare(&admin, schema, &plan, how).await?),
+        Making::Existing => (Arc::new(fill::fit(&admin, schema, &plan).await?), false),
+    };
     let copy = Copier { target, schema, image, plan, how, cancel, begun };
     let result = copy.everything(&admin).await;
     if result.is_err() {
@@ -118,7 +131,15 @@ async fn connect(target: &ConnectOptions, how: &How) -> Result<Session, SqliteEr
              SET idle_in_transaction_session_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = {memory}"
         ))
         .await?;
+    if how.structure == Making::Existing {
+        // Rows are carried over as they are: what triggers did to them has been done.
+        session.execute("SET session_replication_role = replica").await?;
+    }
     Ok(session)
+}
+
+fn place(schema: &str, table: &str) -> String {
+    format!("{}.{}", ident(schema), ident(table))
 }
 
 fn ident(name: &str) -> String {
@@ -172,7 +193,11 @@ JOIN pg_catalog.pg_description AS d
   ON d.objoid = c.oid AND d.objsubid = 0 AND d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
 WHERE n.nspname = $1 AND c.relname = ANY ($2) AND c.relkind = 'r' AND d.description = $3";
 
-/// Drops the plan's tables that carry the mark, and with `schema_too` the schema, if nothing else is in it.
+/// Drops the plan's tables that carry the mark, and with `schema_too` the schema, if nothing else is in it: after a load
+/// that failed, or whose process ended in the middle. Returns their names.
+///
+/// With [`Making::Existing`] it empties the plan's tables, which carry no mark: only who knows that a load of this plan had
+/// found them empty and had begun may ask for it.
 ///
 /// # Errors
 /// If the server refuses; then nothing was dropped.
@@ -183,11 +208,14 @@ pub async fn discard(
     how: &How,
     schema_too: bool,
 ) -> Result<Vec<String>, SqliteError> {
+    if how.structure == Making::Existing {
+        return fill::empty(session, schema, plan).await;
+    }
     let names: Vec<&str> = plan.structure.before.iter().map(|object| object.name.as_str()).collect();
     let rows =
         session.client().query(MARKED, &[&schema, &names, &how.mark]).await.map_err(|error| session.error(&error))?;
     let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let places: Vec<String> = names.iter().map(|name| format!("{}.{}", ident(schema), ident(name))).collect();
+    let places: Vec<String> = names.iter().map(|name| place(schema, name)).collect();
     if !places.is_empty() {
         // Together: their foreign keys may refer to one another.
         session.execute(&format!("DROP TABLE {}", places.join(", "))).await?;
@@ -211,18 +239,21 @@ struct Copier<'a> {
 impl Copier<'_> {
     async fn everything(&self, admin: &Session) -> Result<Loaded, SqliteError> {
         let (pieces, cut) = self.pieces().await?;
-        for table in &cut {
+        let makes = self.how.structure == Making::Create;
+        for table in cut.iter().filter(|_| makes) {
             self.make_table(admin, &self.plan.structure.before[*table]).await?;
         }
+        let after: &[Object] = if makes { &self.plan.structure.after } else { &[] };
         let mut indexes: BTreeMap<usize, Vec<Job>> = BTreeMap::new();
-        for (number, object) in self.plan.structure.after.iter().enumerate() {
+        for (number, object) in after.iter().enumerate() {
             if object.kind == ObjectKind::Index {
                 let table = self.plan.mapping.tables.iter().position(|map| map.name == object.table);
                 indexes.entry(table.unwrap_or_default()).or_default().push(Job::Make(number));
             }
         }
-        let copies =
-            pieces.into_iter().map(|piece| (piece.table, Job::Copy { piece, frozen: !cut.contains(&piece.table) }));
+        let copies = pieces
+            .into_iter()
+            .map(|piece| (piece.table, Job::Copy { piece, frozen: makes && !cut.contains(&piece.table) }));
         let jobs = Jobs::new(copies.collect(), indexes);
         let mut loaded = Loaded {
             tables: self
@@ -236,23 +267,26 @@ impl Copier<'_> {
         };
         self.work(&jobs, &mut loaded).await?;
         for kind in [ObjectKind::Constraint, ObjectKind::ForeignKey] {
-            for object in self.plan.structure.after.iter().filter(|object| object.kind == kind) {
+            for object in after.iter().filter(|object| object.kind == kind) {
                 make(admin, object).await?;
             }
         }
+        if !makes {
+            fill::check_foreign_keys(admin, self.schema, &self.plan).await?;
+        }
         self.continue_identities(admin).await?;
-        let is_validation = |number: &usize| self.plan.structure.after[*number].kind == ObjectKind::Validation;
-        let mut last: Vec<Job> = (0..self.plan.structure.after.len()).filter(is_validation).map(Job::Make).collect();
+        let is_validation = |number: &usize| after[*number].kind == ObjectKind::Validation;
+        let mut last: Vec<Job> = (0..after.len()).filter(is_validation).map(Job::Make).collect();
         if self.how.analyze {
             last.extend((0..self.plan.mapping.tables.len()).map(Job::Analyze));
         }
         self.work(&Jobs::all(last), &mut loaded).await?;
         // This commit waits for the disk, and with it all before it in the log.
-        if let Some(map) = self.plan.mapping.tables.first() {
-            let place = format!("{}.{}", ident(self.schema), ident(&map.name));
-            let mark = literal(&self.how.mark);
-            admin.execute(&format!("SET synchronous_commit = on; COMMENT ON TABLE {place} IS {mark}")).await?;
-        }
+        admin
+            .execute(
+                "SET synchronous_commit = on; SELECT pg_catalog.pg_logical_emit_message(true, 'pgrunbook-load', 'end')",
+            )
+            .await?;
         loaded.took = self.begun.elapsed();
         Ok(loaded)
     }
@@ -260,6 +294,7 @@ impl Copier<'_> {
     /// The pieces of all tables, the largest tables first; and the tables that are cut.
     async fn pieces(&self) -> Result<(Vec<Piece>, Vec<usize>), SqliteError> {
         let (image, plan, connections) = (self.image.to_owned(), self.plan.clone(), self.how.connections.max(1));
+        let whole_bytes = self.how.whole_bytes;
         blocking(move || {
             let connection = open_image(&image)?;
             let total: u64 = plan.bytes.iter().sum();
@@ -270,7 +305,7 @@ impl Copier<'_> {
                 let bytes = plan.bytes[number];
                 // A fifth more than its share: then the other connections would wait for it.
                 let is_large = connections > 1
-                    && bytes > WHOLE_BYTES
+                    && bytes > whole_bytes
                     && u128::from(bytes) * connections as u128 * 5 > u128::from(total) * 6;
                 let table = &plan.catalog.tables[plan.mapping.tables[number].source];
                 let parts = piece::cut(&connection, &image, table, number, if is_large { RANGES } else { 1 })?;
@@ -285,7 +320,7 @@ impl Copier<'_> {
     }
 
     async fn make_table(&self, session: &Session, object: &Object) -> Result<(), SqliteError> {
-        let place = format!("{}.{}", ident(self.schema), ident(&object.name));
+        let place = place(self.schema, &object.name);
         let sql = format!("{}; COMMENT ON TABLE {place} IS {}", object.sql, literal(&self.how.mark));
         session.execute(&sql).await.map_err(|source| SqliteError::Object { name: named(object), source })
     }
@@ -353,7 +388,7 @@ impl Copier<'_> {
             Job::Make(number) => make(session, &self.plan.structure.after[number]).await.map(|()| None),
             Job::Analyze(table) => {
                 let name = &self.plan.mapping.tables[table].name;
-                session.execute(&format!("ANALYZE {}.{}", ident(self.schema), ident(name))).await?;
+                session.execute(&format!("ANALYZE {}", place(self.schema, name))).await?;
                 Ok(None)
             }
         }
@@ -368,9 +403,8 @@ impl Copier<'_> {
         }
         let columns: Vec<String> = map.copied().map(|column| ident(&column.name)).collect();
         let sql = format!(
-            "COPY {}.{} ({}) FROM STDIN (FORMAT binary{})",
-            ident(self.schema),
-            ident(&map.name),
+            "COPY {} ({}) FROM STDIN (FORMAT binary{})",
+            place(self.schema, &map.name),
             columns.join(", "),
             if frozen { ", FREEZE" } else { "" }
         );
@@ -415,14 +449,17 @@ impl Copier<'_> {
         .await?;
         for (table, column, last) in highest {
             let Some(next) = last.max(0).checked_add(1) else { continue };
-            admin
-                .execute(&format!(
-                    "ALTER TABLE {}.{} ALTER COLUMN {} RESTART WITH {next}",
-                    ident(self.schema),
-                    ident(&table),
-                    ident(&column)
-                ))
-                .await?;
+            let (place, name) = (place(self.schema, &table), ident(&column));
+            let sql = match self.how.structure {
+                Making::Create => format!("ALTER TABLE {place} ALTER COLUMN {name} RESTART WITH {next}"),
+                // An identity or a serial; nothing where the column has no sequence of its own.
+                Making::Existing => format!(
+                    "SELECT pg_catalog.setval(pg_catalog.pg_get_serial_sequence({}, {}), {next}, false)",
+                    literal(&place),
+                    literal(&column)
+                ),
+            };
+            admin.execute(&sql).await?;
         }
         Ok(())
     }
@@ -440,111 +477,6 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SqliteError> + Send + 'static,
 ) -> Result<T, SqliteError> {
     tokio::task::spawn_blocking(work).await.expect("nothing in here panics, and nobody cancels it")
-}
-
-type Last = Option<(String, String, i64)>;
-
-/// The identity column of a table and the last number that was given: the table's highest, or what AUTOINCREMENT noted.
-fn last_number(
-    connection: &rusqlite::Connection,
-    image: &Path,
-    table: &Table,
-    map: &TableMap,
-) -> Result<Last, SqliteError> {
-    let column = table.rowid_alias.and_then(|at| map.of_source(at));
-    let Some(column) = column.filter(|column| matches!(column.kind, super::kind::Kind::Integer(_))) else {
-        return Ok(None);
-    };
-    let sql = format!("SELECT max({}) FROM main.{}", quoted(&column.name), quoted(&table.name));
-    let highest: Option<i64> =
-        connection.query_row(&sql, [], |row| row.get(0)).map_err(SqliteError::of(image, "read a key"))?;
-    let mut last = highest.unwrap_or(0);
-    if table.autoincrement {
-        let noted: Option<i64> = connection
-            .query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = ?1", [&table.name], |row| row.get(0))
-            .map_err(SqliteError::of(image, "read sqlite_sequence"))?;
-        last = last.max(noted.unwrap_or(0));
-    }
-    Ok(Some((map.name.clone(), column.name.clone(), last)))
-}
-
-/// Reads a piece and hands it over in chunks of binary COPY. Blocking.
-fn read(
-    plan: &Plan,
-    image: &Path,
-    piece: Piece,
-    sender: &mpsc::Sender<Bytes>,
-    cancel: &Cancel,
-) -> Result<LoadedTable, SqliteError> {
-    let map = &plan.mapping.tables[piece.table];
-    let table = &plan.catalog.tables[map.source];
-    let columns: Vec<&ColumnMap> = map.copied().collect();
-    // Built only when there is an error: it is asked for every field.
-    let failed = |error| SqliteError::of(image, format!("read table {}", table.name))(error);
-    let connection = open_image(image)?;
-    let mut statement =
-        connection.prepare(&piece.select(table, columns.iter().map(|column| column.source))).map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
-    let count = u16::try_from(columns.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let utf16 = plan.catalog.encoding != "UTF-8";
-    let mut respelled = vec![0_u64; columns.len()];
-    let mut sum = RowSum::default();
-    let mut buffer = Vec::with_capacity(CHUNK + (CHUNK >> 2));
-    buffer.extend_from_slice(HEADER);
-    while let Some(row) = rows.next().map_err(failed)? {
-        buffer.extend_from_slice(&count);
-        let start = buffer.len();
-        for (at, column) in columns.iter().enumerate() {
-            let value = row.get_ref(at).map_err(failed)?;
-            let field = buffer.len();
-            let checked = if utf16 { no_replacement(value) } else { Ok(()) };
-            let written = checked.and_then(|()| column.kind.forward(value, &mut buffer)).and_then(|()| {
-                if column.kind.is_exact() || value == ValueRef::Null {
-                    return Ok(true);
-                }
-                comes_back(column.kind, value, &buffer[field + 4..])
-            });
-            match written {
-                Ok(same) => respelled[at] += u64::from(!same),
-                Err(misfit) => {
-                    return Err(SqliteError::Misfit(Box::new(BadValue {
-                        table: table.name.clone(),
-                        column: column.name.clone(),
-                        key: key_of(table, &columns, row),
-                        class: class_of(value),
-                        excerpt: excerpt(value),
-                        why: misfit.to_string(),
-                    })));
-                }
-            }
-        }
-        sum.add(&buffer[start..]);
-        if buffer.len() >= CHUNK {
-            let chunk = std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK + (CHUNK >> 2)));
-            if sender.blocking_send(chunk.into()).is_err() || cancel.is_stopping() {
-                return Err(SqliteError::Stopped);
-            }
-        }
-    }
-    buffer.extend_from_slice(TRAILER);
-    sender.blocking_send(buffer.into()).map_err(|_| SqliteError::Stopped)?;
-    let named = columns.iter().zip(respelled).filter(|(_, count)| *count > 0);
-    let respelled = named.map(|(column, count)| (column.name.clone(), count)).collect();
-    Ok(LoadedTable { name: map.name.clone(), sum, respelled })
-}
-
-/// The row's key, as far as it travels.
-fn key_of(table: &Table, columns: &[&ColumnMap], row: &rusqlite::Row<'_>) -> String {
-    let parts: Vec<String> = columns
-        .iter()
-        .enumerate()
-        .filter(|(_, column)| table.key.contains(&column.source))
-        .map(|(at, column)| {
-            let value = row.get_ref(at).map_or_else(|_| "?".to_owned(), excerpt);
-            format!("{} = {value}", column.name)
-        })
-        .collect();
-    if parts.is_empty() { "a row without a key".to_owned() } else { parts.join(", ") }
 }
 
 /// Where a run keeps its image.

@@ -72,18 +72,19 @@ pub fn cut(
     Ok(cut)
 }
 
-/// Works on all pieces in several threads, each with a connection of its own; the first error ends them all.
+/// Works on all jobs (pieces, and what else is to be read) in several threads, each with a connection of its own; they are
+/// begun in their order, and the first error ends them all.
 ///
 /// # Errors
 /// The first error of opening or working.
-pub fn work<T: Send>(
-    pieces: Vec<Piece>,
+pub fn work<J: Send, T: Send>(
+    jobs: Vec<J>,
     threads: usize,
     open: impl Fn() -> Result<Connection, SqliteError> + Sync,
-    work: impl Fn(&Connection, Piece) -> Result<T, SqliteError> + Sync,
+    work: impl Fn(&Connection, J) -> Result<T, SqliteError> + Sync,
 ) -> Result<Vec<T>, SqliteError> {
-    let threads = threads.clamp(1, pieces.len().max(1));
-    let queue = Mutex::new(VecDeque::from(pieces));
+    let threads = threads.clamp(1, jobs.len().max(1));
+    let queue = Mutex::new(VecDeque::from(jobs));
     let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
     let stop = || {
         if let Ok(mut queue) = queue.lock() {
@@ -93,8 +94,8 @@ pub fn work<T: Send>(
     let one = || -> Result<Vec<T>, SqliteError> {
         let connection = open()?;
         let mut done = Vec::new();
-        while let Some(piece) = next() {
-            match work(&connection, piece) {
+        while let Some(job) = next() {
+            match work(&connection, job) {
                 Ok(result) => done.push(result),
                 Err(error) => {
                     stop();

@@ -1,10 +1,12 @@
 //! Everything that is known of a file before anything is changed: its profile, the mapping, and all findings at once.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::catalog::Origin;
 use super::choice::{Choice, Choices};
 use super::error::SqliteError;
+use super::image::{self, Image};
 use super::load::Plan;
 use super::map::{Mapping, propose};
 use super::profile::{Profile, profile};
@@ -52,6 +54,39 @@ pub fn preflight(path: &Path, choices: &Choices, schema: &str, readers: usize) -
     Ok(Preflight { profile, mapping, structure, proofs, findings })
 }
 
+/// Looks at the file and takes its image at the same time: neither changes anything, and beside one another they take
+/// little longer than the slower. Blocking.
+///
+/// Whoever writes in between is seen by both or by one of them: the load looks at each value of the image again.
+///
+/// # Errors
+/// As [`preflight`] and [`image::take`]; then no image is left.
+pub fn preflight_with_image(
+    path: &Path,
+    choices: &Choices,
+    schema: &str,
+    readers: usize,
+    folder: &Path,
+    budget: Duration,
+) -> Result<(Preflight, Image), SqliteError> {
+    let (looked, image) = std::thread::scope(|scope| {
+        let image = scope.spawn(|| image::take(path, folder, budget));
+        let looked = preflight(path, choices, schema, readers);
+        (looked, image.join().expect("nothing in there panics"))
+    });
+    match (looked, image) {
+        (Ok(looked), Ok(image)) => Ok((looked, image)),
+        (Err(error), image) => {
+            if let Ok(image) = image {
+                // It is of no use any more; that it stays is no reason to hide the error.
+                let _ = std::fs::remove_file(&image.path);
+            }
+            Err(error)
+        }
+        (Ok(_), Err(error)) => Err(error),
+    }
+}
+
 /// What the step leaves out: said again, so that it is seen where people look.
 fn skipped(profile: &Profile, choices: &Choices) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -83,17 +118,17 @@ fn misfits(mapping: &Mapping, proofs: &Proofs) -> Vec<Finding> {
         let object = format!("column {}.{}", map.name, column.name);
         for (code, misfits) in &proof.misfits {
             let what = format!(
-                "becomes {}, and {} of {} values do not fit: what {} ({})",
+                "becomes {}, and {} of {} values do not fit: what {}",
                 column.kind.sql_type(),
                 misfits.count,
                 proof.values,
-                misfits.why,
-                misfits.examples.join("; ")
+                misfits.why
             );
             let key = format!("{}.{}", map.name, column.name);
             let remedy =
                 format!("correct the rows, or give it another type in [map]: \"{key}\" = \"text\", or \"skip\"");
-            findings.push(Finding::new(Severity::Refuse, code, object.clone(), what).remedy(remedy));
+            let finding = Finding::new(Severity::Refuse, code, object.clone(), what).remedy(remedy);
+            findings.push(finding.excerpt(misfits.examples.join("; ")));
         }
         if proof.respelled > 0 {
             let what = format!(

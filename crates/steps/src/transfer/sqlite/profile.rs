@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 
 use super::calendar::{self, Fraction, NotADate, Spelling, Zone};
-use super::catalog::{Catalog, collect, data_version};
+use super::catalog::{Catalog, Column, Table, collect, data_version};
 use super::error::SqliteError;
 use super::open::open_live;
 use super::piece::{self, Piece};
@@ -34,6 +34,17 @@ pub struct TableStats {
 }
 
 impl TableStats {
+    fn empty(table: &Table) -> Self {
+        Self { rows: 0, columns: vec![ColumnStats::default(); table.columns.len()] }
+    }
+
+    fn merge(&mut self, part: Self) {
+        self.rows += part.rows;
+        for (sum, part) in self.columns.iter_mut().zip(part.columns) {
+            sum.merge(part);
+        }
+    }
+
     /// Bytes of all values, as PostgreSQL will hold them, more or less.
     pub fn bytes(&self) -> u64 {
         self.rows * 28 + self.columns.iter().map(|column| column.bytes).sum::<u64>()
@@ -198,58 +209,76 @@ pub fn profile(
     is_date: &(dyn Fn(&str, &str) -> bool + Sync),
 ) -> Result<Profile, SqliteError> {
     let connection = open_live(path)?;
-    let violations = quick_check(&connection, path)?;
     let catalog = Catalog::read(&connection, path)?;
     let before = data_version(&connection, path)?;
     let looks: Vec<Vec<Looks>> = catalog
         .tables
         .iter()
         .map(|table| {
-            let look = |column: &super::catalog::Column| Looks {
+            let look = |column: &Column| Looks {
                 truth: super::map::declares_truth(&column.declared),
                 dates: super::map::declares_date(&column.declared) || is_date(&table.name, &column.name),
             };
             table.columns.iter().map(look).collect()
         })
         .collect();
-    let mut pieces = Vec::new();
+    // The check of the pages is one long job: it begins first, and the others read rows beside it.
+    let mut jobs = vec![Read::Pages];
     for (number, table) in catalog.tables.iter().enumerate() {
-        pieces.extend(piece::cut(&connection, path, table, number, 8)?);
+        jobs.extend(piece::cut(&connection, path, table, number, 8)?.into_iter().map(Read::Rows));
     }
     let utf16 = catalog.encoding != "UTF-8";
-    let scan = |connection: &rusqlite::Connection, piece: Piece| {
-        let table = &catalog.tables[piece.table];
-        let looks = &looks[piece.table];
-        let mut stats = TableStats { rows: 0, columns: vec![ColumnStats::default(); table.columns.len()] };
-        let read = || -> rusqlite::Result<TableStats> {
-            let mut statement = connection.prepare(&piece.select(table, 0..table.columns.len()))?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                stats.rows += 1;
-                for (at, column) in stats.columns.iter_mut().enumerate() {
-                    column.add(row.get_ref(at)?, looks[at], utf16);
-                }
-            }
-            Ok(stats)
-        };
-        let stats = read().map_err(SqliteError::of(path, format!("read table {}", table.name)))?;
-        Ok((piece.table, stats))
+    let read = |connection: &rusqlite::Connection, job: Read| match job {
+        Read::Pages => quick_check(connection, path).map(Seen::Violations),
+        Read::Rows(piece) => {
+            let table = &catalog.tables[piece.table];
+            scan(connection, piece, table, &looks[piece.table], utf16)
+                .map(|stats| Seen::Rows(piece.table, stats))
+                .map_err(|error| SqliteError::of(path, format!("read table {}", table.name))(error))
+        }
     };
-    let parts = piece::work(pieces, readers, || open_live(path), scan)?;
-    let empty = |table: &super::catalog::Table| TableStats {
-        rows: 0,
-        columns: vec![ColumnStats::default(); table.columns.len()],
-    };
-    let mut tables: Vec<TableStats> = catalog.tables.iter().map(empty).collect();
-    for (number, part) in parts {
-        tables[number].rows += part.rows;
-        for (sum, part) in tables[number].columns.iter_mut().zip(part.columns) {
-            sum.merge(part);
+    let mut tables: Vec<TableStats> = catalog.tables.iter().map(TableStats::empty).collect();
+    let mut violations = Vec::new();
+    for seen in piece::work(jobs, readers, || open_live(path), read)? {
+        match seen {
+            Seen::Violations(said) => violations.extend(said),
+            Seen::Rows(number, part) => tables[number].merge(part),
         }
     }
     let (orphans, foreign_key_problem) = orphans(&connection, path)?;
     let changed_meanwhile = data_version(&connection, path)? != before;
     Ok(Profile { catalog, tables, orphans, foreign_key_problem, violations, changed_meanwhile })
+}
+
+/// What one reader does at a time.
+enum Read {
+    Pages,
+    Rows(Piece),
+}
+
+enum Seen {
+    Violations(Vec<String>),
+    /// Of the table of this position.
+    Rows(usize, TableStats),
+}
+
+fn scan(
+    connection: &rusqlite::Connection,
+    piece: Piece,
+    table: &Table,
+    looks: &[Looks],
+    utf16: bool,
+) -> rusqlite::Result<TableStats> {
+    let mut stats = TableStats::empty(table);
+    let mut statement = connection.prepare(&piece.select(table, 0..table.columns.len()))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        stats.rows += 1;
+        for (at, column) in stats.columns.iter_mut().enumerate() {
+            column.add(row.get_ref(at)?, looks[at], utf16);
+        }
+    }
+    Ok(stats)
 }
 
 /// Whether the pages are sound. Returns what it says of values.
