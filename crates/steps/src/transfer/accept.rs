@@ -6,6 +6,7 @@ use pgrunbook_postgres::slots::Direction as Way;
 
 use super::ddl;
 use super::ends::Ends;
+use super::sqlite;
 use super::state::{self, Stopped, text};
 use super::step::{recorded, records};
 use super::streams::Names;
@@ -29,6 +30,9 @@ pub async fn offer(workplace: &Workplace, target: &str, schema: &str) -> Result<
     let session = records(workplace, target, "pgrunbook:accept").await?;
     let transfer = recorded(&session, schema).await?;
     let Some(stopped) = transfer.stopped.clone() else { return Ok(None) };
+    if sqlite::is_file(workplace, &transfer.spec.from) {
+        return Ok(Some(Offer { statements: Vec::new(), on: transfer.spec.from, stopped }));
+    }
     let ends = Ends::of(workplace, target, &transfer)?;
     let way = way_of(&stopped);
     let statements = if stopped.code == "ddl" { ddl::derive(&ends, way).await? } else { Vec::new() };
@@ -56,6 +60,14 @@ pub async fn go_on(
     }
     let session = records(workplace, target, "pgrunbook:accept").await?;
     let transfer = recorded(&session, schema).await?;
+    if sqlite::is_file(workplace, &transfer.spec.from) {
+        workplace.followers().end(target, schema).await;
+        if offer.stopped.code == "ddl" {
+            sqlite::accept_change(workplace, target, &transfer).await?;
+        }
+        session.execute(&state::stopped_sql(schema, None)).await.map_err(PgError::into_step_error)?;
+        return Ok(offer);
+    }
     let ends = Ends::of(workplace, target, &transfer)?;
     let names = Names::of(schema, &transfer.target);
     let way = way_of(&offer.stopped);

@@ -49,6 +49,14 @@ pub async fn complete(
             .help("undo the `transfer` step to give it up, or cut over first"));
         }
     }
+    if super::sqlite::is_file(workplace, &transfer.spec.from) {
+        let facts = super::sqlite::complete(workplace, target, &transfer, cancel).await?;
+        session.execute(&state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
+        let evidence = Evidence::of(format!(
+            "the transfer into {schema} is complete: there is no way back any more, and the file stays fenced"
+        ));
+        return Ok(facts.into_iter().fold(evidence, |evidence, (name, fact)| evidence.fact(&name, fact)));
+    }
     let ends = Ends::of(workplace, target, &transfer)?;
     let names = Names::of(schema, &transfer.target);
     let mut evidence = Evidence::of(format!("the transfer into {schema} is complete: there is no way back any more"));

@@ -25,6 +25,7 @@ use super::copy;
 use super::ddl;
 use super::ends::Ends;
 use super::proof::{self, Proof};
+use super::sqlite::{WriteBack, way_back};
 use super::state::{self, Stopped, Transfer};
 use super::step::{recorded, records};
 use super::streams::{Names, other};
@@ -345,7 +346,10 @@ pub enum Turn {
 
 /// The transfers that are followed in this process, by target and schema.
 #[derive(Default)]
-pub struct Followers(tokio::sync::Mutex<BTreeMap<(String, String), Arc<Follower>>>);
+pub struct Followers {
+    streams: Mutex<BTreeMap<(String, String), Arc<Follower>>>,
+    files: Mutex<BTreeMap<(String, String), Arc<WriteBack>>>,
+}
 
 impl Followers {
     /// The follower of a transfer, which begins if there is none, or if a way was made since, or if a lane ended.
@@ -359,7 +363,7 @@ impl Followers {
         transfer: &Transfer,
         turn: Turn,
     ) -> Result<Arc<Follower>, StepError> {
-        let mut followers = self.0.lock().await;
+        let mut followers = self.streams.lock().await;
         let key = (target.to_owned(), transfer.schema.clone());
         let ends = Ends::of(workplace, target, transfer)?;
         let names = Names::of(&transfer.schema, &transfer.target);
@@ -382,10 +386,37 @@ impl Followers {
 
     /// Ends following one transfer, or nothing.
     pub async fn end(&self, target: &str, schema: &str) {
-        let follower = self.0.lock().await.remove(&(target.to_owned(), schema.to_owned()));
+        let key = (target.to_owned(), schema.to_owned());
+        let follower = self.streams.lock().await.remove(&key);
         if let Some(follower) = follower {
             follower.end().await;
         }
+        let back = self.files.lock().await.remove(&key);
+        if let Some(back) = back {
+            back.end().await;
+        }
+    }
+
+    /// The way back into a SQLite file, which begins if it is not followed; nothing where there is no slot for it.
+    ///
+    /// # Errors
+    /// If the target cannot be asked.
+    pub async fn write_back(
+        &self,
+        workplace: &Workplace,
+        target: &str,
+        transfer: &Transfer,
+    ) -> Result<Option<Arc<WriteBack>>, StepError> {
+        let mut files = self.files.lock().await;
+        let key = (target.to_owned(), transfer.schema.clone());
+        if let Some(back) = files.get(&key).filter(|back| back.is_alive()) {
+            return Ok(Some(back.clone()));
+        }
+        files.remove(&key);
+        let Some(what) = way_back(workplace, target, transfer).await? else { return Ok(None) };
+        let back = Arc::new(WriteBack::start(what));
+        files.insert(key, back.clone());
+        Ok(Some(back))
     }
 }
 

@@ -24,7 +24,7 @@ use super::spec::{Making, Spec};
 use super::state::{self, Phase, Transfer};
 use super::streams::{self, Names};
 use super::structure::{self, Object, Structure};
-use super::{Finding, TransferError, accept, blocking, build};
+use super::{Finding, TransferError, accept, blocking, build, sqlite};
 use crate::backup::programs::Audience;
 use crate::fence::{self, Fence, Lift};
 use crate::workplace::Workplace;
@@ -84,6 +84,10 @@ impl Loader<'_> {
     /// # Errors
     /// If a side cannot be asked.
     pub async fn look(&self) -> Result<Vec<Finding>, StepError> {
+        if sqlite::is_file(self.workplace, &self.spec.from) {
+            let ends = sqlite::SqliteEnds::of(self.workplace, self.target, &self.spec.from)?;
+            return Ok(sqlite::look(self, &ends).await?.1);
+        }
         let ends = self.ends()?;
         let (source, target) = (ends.source.session(&self.name()).await?, ends.target.session(&self.name()).await?);
         let mut findings = preflight(&source, &target, &self.wanted()).await?;
@@ -97,6 +101,9 @@ impl Loader<'_> {
     /// # Errors
     /// With the reason; it may be called again and goes on.
     pub async fn load(&self) -> Result<Evidence, StepError> {
+        if sqlite::is_file(self.workplace, &self.spec.from) {
+            return Box::pin(sqlite::bring(self)).await;
+        }
         let ends = self.ends()?;
         let records = ends.target.session(&self.name()).await?;
         state::install(&records).await.map_err(PgError::into_step_error)?;
@@ -413,6 +420,10 @@ pub async fn abandon(
         .help("go back first: undo the `cutover` step, or `cutover` with to = \"source\""));
     }
     workplace.followers().end(target, schema).await;
+    if sqlite::is_file(workplace, &transfer.spec.from) {
+        sqlite::abandon(workplace, target, &transfer, run, cancel).await?;
+        return Ok(Evidence::of(format!("the transfer into {schema} was given up; nothing of it is left")));
+    }
     let ends = Ends::of(workplace, target, &transfer)?;
     let names = Names::of(schema, &transfer.target);
     for way in [Way::Forward, Way::Reverse] {

@@ -6,6 +6,7 @@ use pgrunbook_postgres::{Lsn, PgError, Session};
 use serde_json::{Value, json};
 
 use super::ends::Ends;
+use super::sqlite;
 use super::state::{self, Phase, Stopped, Transfer, text};
 use super::step::records;
 use super::streams::Names;
@@ -94,7 +95,12 @@ async fn of(workplace: &Workplace, target: &str, transfer: Transfer, session: &S
     let names = Names::of(&transfer.schema, &transfer.target);
     let mut streams = Vec::new();
     let mut silent = None;
-    if transfer.phase != Phase::Complete
+    if sqlite::is_file(workplace, &transfer.spec.from) {
+        match of_file(workplace, target, &transfer, session).await {
+            Ok(found) => streams = found,
+            Err(error) => silent = Some(error.message),
+        }
+    } else if transfer.phase != Phase::Complete
         && let Ok(ends) = Ends::of(workplace, target, &transfer)
     {
         for way in [Way::Forward, Way::Reverse] {
@@ -106,8 +112,12 @@ async fn of(workplace: &Workplace, target: &str, transfer: Transfer, session: &S
         }
     }
     let rollback = rollback(&transfer, &streams, silent);
+    let mut copied = copied(session, &transfer.schema).await.map_err(PgError::into_step_error)?;
+    if let Some((rows, bytes)) = sqlite::loaded(session, &transfer.schema).await.map_err(PgError::into_step_error)? {
+        copied = Copied { rows, bytes, ..copied };
+    }
     Ok(Status {
-        copied: copied(session, &transfer.schema).await.map_err(PgError::into_step_error)?,
+        copied,
         from: transfer.spec.from.clone(),
         phase: transfer.phase,
         streams,
@@ -132,6 +142,49 @@ fn rollback(transfer: &Transfer, streams: &[Stream], silent: Option<String>) -> 
         Some(why) => Rollback::Lossy(why),
         None => Rollback::Lossless,
     }
+}
+
+/// The ways of a file: what was shipped from it, and what flows back.
+async fn of_file(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+    session: &Session,
+) -> Result<Vec<Stream>, StepError> {
+    if transfer.phase == Phase::Complete {
+        return Ok(Vec::new());
+    }
+    let mut streams = Vec::new();
+    let (syncs, changes) = sqlite::shipped(session, &transfer.schema).await.map_err(PgError::into_step_error)?;
+    let still = Stream {
+        way: Way::Forward,
+        applied: None,
+        transactions: syncs,
+        changes,
+        lag_bytes: 0,
+        retained_bytes: 0,
+        is_followed: false,
+        lost: None,
+    };
+    streams.push(still.clone());
+    let names = Names::of(&transfer.schema, &transfer.target);
+    let slot = slots::slot_state(session, &names.slot(Way::Reverse)).await.map_err(PgError::into_step_error)?;
+    if let Some(SlotState { active_pid, confirmed, retained_bytes, invalidation, .. }) = slot {
+        let end = super::follow::insert_position(session).await?;
+        let written = sqlite::written(workplace, target, transfer).await?;
+        streams.push(Stream {
+            way: Way::Reverse,
+            applied: written.as_ref().map(|written| written.lsn),
+            transactions: written.as_ref().map_or(0, |written| written.transactions),
+            changes: written.as_ref().map_or(0, |written| written.changes),
+            lag_bytes: end.0.saturating_sub(confirmed.unwrap_or(end).0),
+            retained_bytes,
+            is_followed: active_pid.is_some(),
+            lost: invalidation,
+            ..still
+        });
+    }
+    Ok(streams)
 }
 
 async fn stream(ends: &Ends, names: &Names, way: Way) -> Result<Option<Stream>, StepError> {

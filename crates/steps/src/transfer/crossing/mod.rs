@@ -9,6 +9,7 @@
 //! ([`Leg::prepare`]) comes before the fence.
 
 mod postgres;
+mod sqlite;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use pgrunbook_postgres::pgbouncer::{Door, pause_all, resume_all};
 
 use super::follow::stopped_error;
 use super::spec::Side;
+use super::sqlite::is_file;
 use super::state::Phase;
 use super::step::{recorded, records};
 use crate::fence::Patience;
@@ -27,6 +29,7 @@ use crate::fence::freeze::{Freeze, Undo};
 use crate::workplace::Workplace;
 
 pub use postgres::PostgresLeg;
+pub use sqlite::SqliteLeg;
 
 /// What an operator asks of a crossing.
 #[derive(Debug, Clone)]
@@ -87,12 +90,14 @@ impl How {
 /// What one transfer does in a crossing.
 pub enum Leg {
     Postgres(Box<PostgresLeg>),
+    Sqlite(Box<SqliteLeg>),
 }
 
 impl Leg {
     fn schema(&self) -> &str {
         match self {
             Self::Postgres(leg) => leg.schema(),
+            Self::Sqlite(leg) => leg.schema(),
         }
     }
 
@@ -101,6 +106,7 @@ impl Leg {
     async fn prepare(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
         match self {
             Self::Postgres(leg) => leg.prepare(how, cancel).await,
+            Self::Sqlite(leg) => leg.prepare(how, cancel).await,
         }
     }
 
@@ -108,6 +114,7 @@ impl Leg {
     async fn fence(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
         match self {
             Self::Postgres(leg) => leg.fence(how, cancel).await,
+            Self::Sqlite(leg) => leg.fence(how, cancel).await,
         }
     }
 
@@ -115,6 +122,7 @@ impl Leg {
     async fn settle(&mut self, how: &How) -> Result<(), StepError> {
         match self {
             Self::Postgres(leg) => leg.settle(how).await,
+            Self::Sqlite(leg) => leg.settle(how).await,
         }
     }
 
@@ -122,6 +130,7 @@ impl Leg {
     async fn open(&mut self, how: &How, cancel: &Cancel) -> Result<Evidence, StepError> {
         match self {
             Self::Postgres(leg) => leg.open(how, cancel).await,
+            Self::Sqlite(leg) => leg.open(how, cancel).await,
         }
     }
 
@@ -129,6 +138,7 @@ impl Leg {
     async fn undo(&mut self, how: &How) -> Result<(), StepError> {
         match self {
             Self::Postgres(leg) => leg.undo(how).await,
+            Self::Sqlite(leg) => leg.undo(how).await,
         }
     }
 }
@@ -219,7 +229,10 @@ async fn legs(
         if let Some(stopped) = &transfer.stopped {
             return Err(stopped_error(stopped));
         }
-        legs.push(Leg::Postgres(Box::new(PostgresLeg::new(workplace, target, transfer, to)?)));
+        legs.push(match is_file(workplace, &transfer.spec.from) {
+            true => Leg::Sqlite(Box::new(SqliteLeg::new(workplace, target, transfer, to)?)),
+            false => Leg::Postgres(Box::new(PostgresLeg::new(workplace, target, transfer, to)?)),
+        });
     }
     Ok(legs)
 }
@@ -338,7 +351,11 @@ pub async fn recover(workplace: &Workplace, target: &str, schemas: &[String], ru
     for schema in schemas {
         let transfer = recorded(&records, schema).await?;
         let (Phase::Forth | Phase::Back, Some(id)) = (transfer.phase, transfer.crossing.clone()) else { continue };
-        postgres::recover(workplace, target, &transfer, &id, run, &records).await?;
+        if is_file(workplace, &transfer.spec.from) {
+            sqlite::recover(workplace, target, &transfer, &id, run, &records).await?;
+        } else {
+            postgres::recover(workplace, target, &transfer, &id, run, &records).await?;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! SQLite's own date functions understand (<https://www.sqlite.org/lang_datefunc.html>), years 0000 to 9999, at most six
 //! digits of a second's fraction, zones of hours and minutes.
 
+use serde::{Deserialize, Serialize};
+
 /// Microseconds of a day.
 pub const DAY: i64 = 86_400_000_000;
 /// Days from 1970-01-01 to PostgreSQL's day zero, 2000-01-01.
@@ -21,7 +23,7 @@ pub enum NotADate {
 }
 
 /// How a zone was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Zone {
     /// There was none.
     Absent,
@@ -36,7 +38,7 @@ pub enum Zone {
 }
 
 /// How the fraction of a second is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Fraction {
     /// Always so many digits.
     Digits(u8),
@@ -45,7 +47,7 @@ pub enum Fraction {
 }
 
 /// The spelling of a column's times: what makes an inverse of the mapping possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Spelling {
     /// `T` between date and time; else a blank.
     pub letter: bool,

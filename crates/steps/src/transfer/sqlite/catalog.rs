@@ -187,6 +187,10 @@ impl Catalog {
         };
         let mut declared = Vec::new();
         for (kind, name, table, sql) in master(connection, path)? {
+            // What an earlier transfer left here is no part of the application.
+            if is_ours(&name) {
+                continue;
+            }
             match kind.as_str() {
                 "view" => catalog.views.push(name),
                 "trigger" => catalog.triggers.push(Trigger { name, table }),
@@ -245,6 +249,14 @@ pub(super) fn collect<T>(
     let rows = || -> rusqlite::Result<Vec<T>> { connection.prepare(sql)?.query_map([], read)?.collect() };
     rows().map_err(SqliteError::of(path, format!("run {sql}")))
 }
+
+/// Whether a table or trigger is one of ours.
+pub(super) fn is_ours(name: &str) -> bool {
+    name.get(..OURS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OURS))
+}
+
+/// What the names of everything begin with that a transfer makes in a file.
+pub(super) const OURS: &str = "_pgrunbook";
 
 fn module_of(sql: &str) -> Option<String> {
     let tokens = super::lex::tokens(sql);

@@ -60,6 +60,12 @@ pub enum SqliteError {
     Object { name: String, source: PgError },
     #[error("cannot {what}: {source}")]
     File { what: String, source: std::io::Error },
+    /// A table of the fenced file takes a write.
+    #[error("table {table} of {path} is not fenced: {what}")]
+    NotFenced { path: String, table: String, what: String },
+    /// What the target did has no place in the file.
+    #[error("table {table}, {key}: {why}")]
+    Conflict { table: String, key: String, why: String },
     #[error("stopped on request")]
     Stopped,
     #[error(transparent)]
@@ -96,9 +102,14 @@ impl SqliteError {
         }
     }
 
-    /// As the engine reports it.
+    /// As the engine reports it, of work that only reads the file.
     pub fn into_step_error(self) -> StepError {
-        let text = format!("{self}. The source was only read.");
+        self.told("The source was only read.")
+    }
+
+    /// As the engine reports it, with what is certainly safe.
+    pub fn told(self, safe: &str) -> StepError {
+        let text = format!("{self}. {safe}");
         match self {
             Self::Postgres(error) => error.into_step_error(),
             Self::CannotOpen { .. } => StepError::unusable("sqlite-open", text)
@@ -123,6 +134,9 @@ impl SqliteError {
                 step.message = text;
                 step
             }
+            Self::NotFenced { .. } => StepError::failed("not-fenced", text),
+            Self::Conflict { .. } => StepError::failed("conflict", text)
+                .help("`pgrunbook parity` shows the rows; mend them, then `pgrunbook transfer accept`"),
             Self::Stopped => StepError::interrupted(text),
             error @ (Self::Sqlite { .. } | Self::File { .. }) => StepError::failed("sqlite", text).source(error),
         }

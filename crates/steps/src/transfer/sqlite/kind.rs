@@ -6,12 +6,13 @@
 use std::fmt;
 
 use rusqlite::types::{Value, ValueRef};
+use serde::{Deserialize, Serialize};
 
 use super::calendar::{self, NotADate, Spelling, Zone};
 use super::decimal;
 
 /// Width of an integer type in PostgreSQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Width {
     /// `smallint`
     Two,
@@ -22,7 +23,7 @@ pub enum Width {
 }
 
 /// How truth is written in the SQLite column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Truth {
     /// 0 and 1
     Number,
@@ -33,7 +34,7 @@ pub enum Truth {
 }
 
 /// How a moment is written in the SQLite column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Clock {
     /// ISO text, and the spelling that write-back uses.
     Iso(Spelling),
@@ -44,7 +45,7 @@ pub enum Clock {
 }
 
 /// How a decimal number is written in the SQLite column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Digits {
     /// INTEGER and REAL; a double is taken by its shortest text that reads back as the same double.
     Number,
@@ -53,7 +54,7 @@ pub enum Digits {
 }
 
 /// What a column becomes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Kind {
     Integer(Width),
     Double,

@@ -15,6 +15,26 @@ pub fn open_live(path: &Path) -> Result<Connection, SqliteError> {
     open(path, "mode=ro")
 }
 
+/// Opens a file to fence it, or to write back what was changed in the target.
+///
+/// # Errors
+/// As [`open_live`]; if this user may not write to it.
+pub fn open_write(path: &Path) -> Result<Connection, SqliteError> {
+    drop(open_live(path)?);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(uri(path, "mode=rw"), flags).map_err(SqliteError::of(path, "open it to write"))?;
+    // Foreign keys were judged where the change was made.
+    connection
+        .execute_batch("PRAGMA foreign_keys = off; PRAGMA recursive_triggers = off; PRAGMA cell_size_check = on")
+        .map_err(SqliteError::of(path, "set it up"))?;
+    connection.busy_timeout(BUSY).map_err(SqliteError::of(path, "set it up"))?;
+    Ok(connection)
+}
+
+/// How long a lock of another process is waited for, unless a budget says otherwise.
+const BUSY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Opens a file that belongs to us alone.
 pub(super) fn open_image(path: &Path) -> Result<Connection, SqliteError> {
     open(path, "mode=ro&immutable=1")

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use super::{duration, recorded, records, session_name};
 use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::transfer::follow::Turn;
-use crate::transfer::state::Phase;
+use crate::transfer::sqlite;
+use crate::transfer::state::{Phase, Transfer};
 use crate::workplace::Workplace;
 
 /// The kind `follow`.
@@ -66,6 +67,26 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     }))
 }
 
+impl Follow {
+    /// Of a file: it is read again, or what was written in the target flows back.
+    async fn file(&self, cx: &RunCx<'_>, transfer: &Transfer, way: Way) -> Result<Evidence, StepError> {
+        let (workplace, target) = (&self.workplace, &self.target);
+        if way == Way::Forward {
+            let synced = sqlite::follow(workplace, target, transfer, &session_name(cx)).await?;
+            return Ok(Evidence::of(format!("{} is as its file is now", self.schema)).fact("synced", synced.facts()));
+        }
+        let Some(back) = workplace.followers().write_back(workplace, target, transfer).await? else {
+            return Err(StepError::failed("no-stream", format!("nothing flows back from {} into its file", self.schema)));
+        };
+        let at = back.caught_up(self.patience, cx.cancel).await?;
+        let standing = back.standing();
+        Ok(Evidence::of(format!("{}: everything up to {at} is in the file", self.schema))
+            .fact("position", at.to_string())
+            .fact("transactions", standing.transactions)
+            .fact("changes", standing.changes))
+    }
+}
+
 #[async_trait]
 impl Step for Follow {
     fn effect(&self) -> Effect {
@@ -93,6 +114,9 @@ impl Step for Follow {
                 ));
             }
         };
+        if sqlite::is_file(&self.workplace, &transfer.spec.from) {
+            return self.file(cx, &transfer, way).await;
+        }
         let follower = self.workplace.followers().follow(&self.workplace, &self.target, &transfer, Turn::Take).await?;
         let at = follower.caught_up(way, self.patience, cx.cancel).await?;
         let standing = follower.standing(way).unwrap_or_default();

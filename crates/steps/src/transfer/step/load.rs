@@ -14,7 +14,7 @@ use crate::rehearse::Silent;
 use crate::transfer::load::{Loader, abandon};
 use crate::transfer::spec::{Making, Spec, Sync};
 use crate::transfer::state::{self, Phase};
-use crate::transfer::{Finding, blocking};
+use crate::transfer::{Finding, blocking, sqlite};
 use crate::workplace::Workplace;
 
 /// What both `preflight` and `transfer` are told.
@@ -121,8 +121,12 @@ impl Asked {
             return Err(StepError::unusable("bad-value", format!("step `{}`: `jobs` is at least 1", block.id)));
         }
         let spec = Spec {
+            source_schema: match fields.source_schema {
+                Some(schema) => schema,
+                None if sqlite::is_file(workplace, &fields.from) => String::new(),
+                None => "public".to_owned(),
+            },
             from: fields.from,
-            source_schema: fields.source_schema.unwrap_or_else(|| "public".to_owned()),
             structure: fields.structure,
             exclude: fields.exclude,
             accept: fields.accept,

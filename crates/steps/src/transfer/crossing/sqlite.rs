@@ -1,0 +1,360 @@
+//! What the transfer of one SQLite file does in a crossing.
+//!
+//! Forth, the file's write lock is held from the fence to the end: what is read then is the last state. It is shipped to
+//! PostgreSQL and committed there first; then the triggers that refuse writes are committed in the file; then the target is
+//! opened. A crash before the second leaves the file writable and right; a crash before the third leaves it fenced and the
+//! target closed, and recovery lifts the triggers. Back, it is the other way round.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgrunbook_engine::{Cancel, Evidence, StepError};
+use pgrunbook_postgres::slots::Direction as Way;
+use pgrunbook_postgres::{PgError, Session, ledger};
+
+use super::{How, Parity};
+use crate::fence::{self, Fence, Lift};
+use crate::transfer::spec::Side;
+use crate::transfer::sqlite::{
+    Access, Feed, SqliteEnds, SqliteError, WriteBack, fence_id, make_way_back, openers, seal, shape,
+};
+use crate::transfer::sqlite::sync::blocking;
+use crate::transfer::state::{self, Phase, Transfer};
+use crate::transfer::streams::Names;
+use crate::workplace::Workplace;
+
+/// What was certainly not lost when the file could not be written to.
+const SAFE: &str = "What was committed in the file is there";
+
+/// A file that crosses.
+pub struct SqliteLeg {
+    workplace: Workplace,
+    target: String,
+    transfer: Transfer,
+    to: Side,
+    ends: SqliteEnds,
+    /// Made in `prepare`, so that nothing connects while writers wait.
+    ready: Option<Ready>,
+    evidence: Evidence,
+}
+
+struct Ready {
+    /// With the connection that holds the file's write lock.
+    feed: Feed,
+    /// For fences and records, in the target.
+    records: Session,
+    back: Option<Arc<WriteBack>>,
+}
+
+impl SqliteLeg {
+    /// A leg of a recorded transfer.
+    ///
+    /// # Errors
+    /// If the project does not have its ends.
+    pub fn new(workplace: &Workplace, target: &str, transfer: Transfer, to: Side) -> Result<Self, StepError> {
+        let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+        let evidence = Evidence::of(String::new());
+        Ok(Self { workplace: workplace.clone(), target: target.to_owned(), transfer, to, ends, ready: None, evidence })
+    }
+
+    pub fn schema(&self) -> &str {
+        &self.transfer.schema
+    }
+
+    /// The phases before, during and after this crossing.
+    fn phases(&self) -> [Phase; 3] {
+        match self.to {
+            Side::Target => [Phase::Following, Phase::Forth, Phase::Switched],
+            Side::Source => [Phase::Switched, Phase::Back, Phase::Following],
+        }
+    }
+
+    fn note(&mut self, name: &str, value: impl Into<serde_json::Value>) {
+        self.evidence = std::mem::take(&mut self.evidence).fact(name, value);
+    }
+
+    pub async fn prepare(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
+        let name = format!("pgrunbook:{}:crossing", how.run);
+        if self.to == Side::Target && self.transfer.spec.reverse {
+            make_way_back(&self.ends, &self.transfer, cancel).await?;
+        }
+        let back = self.workplace.followers().write_back(&self.workplace, &self.target, &self.transfer).await?;
+        if let Some(back) = &back {
+            if self.to == Side::Target {
+                back.keep_all();
+            }
+            back.caught_up(how.asked.catch_up, cancel).await?;
+        } else if self.to == Side::Source {
+            return Err(StepError::failed("no-stream", "nothing flows back into the file: there is no reverse slot")
+                .help("going back would lose what was written since the switch"));
+        }
+        let session = self.ends.session(&name).await?;
+        let mut feed = Feed::open(session, &self.ends.path, &self.transfer, Access::Write).await?;
+        if self.to == Side::Target {
+            // The first reads both sides whole; the second only what changed meanwhile.
+            let first = feed.sync().await?;
+            let second = feed.sync().await?;
+            self.note("synced_before", serde_json::Value::from(vec![first.facts(), second.facts()]));
+        } else {
+            self.unchanged(&feed).await?;
+        }
+        let records = self.ends.session(&name).await?;
+        fence::install(&records).await?;
+        self.ready = Some(Ready { feed, records, back });
+        Ok(())
+    }
+
+    /// The target's tables must be declared as they were: what is new there has no place in the file.
+    async fn unchanged(&self, feed: &Feed) -> Result<(), StepError> {
+        for table in &feed.shape.tables {
+            let now = shape::target_columns(&feed.session, self.schema(), &table.name).await;
+            if now.map_err(PgError::into_step_error)? != table.target {
+                return Err(StepError::failed(
+                    "lossy",
+                    format!(
+                        "table {} of {} has other columns than when it was cut over: going back would lose what is in them. \
+                         Nothing was changed.",
+                        table.name,
+                        self.schema()
+                    ),
+                )
+                .help("bring the columns back to what they were, then go back"));
+            }
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self) -> Result<&mut Ready, StepError> {
+        self.ready.as_mut().ok_or_else(|| StepError::failed("crossing", "the crossing was not prepared"))
+    }
+
+    pub async fn fence(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
+        let [_, during, _] = self.phases();
+        let (to, schema) = (self.to, self.transfer.schema.clone());
+        let begun = Instant::now();
+        let records = state::phase_sql(&schema, during, Some(&how.id));
+        let ready = self.ready()?;
+        execute(&ready.records, &records).await?;
+        if to == Side::Target {
+            let budget = how.asked.budget;
+            writing(&ready.feed, move |connection, path| seal::begin(connection, path, budget)).await?;
+        } else {
+            let message = how.asked.message.clone();
+            let wish = Fence {
+                id: fence_id(&how.id, &schema),
+                schema: schema.clone(),
+                message: message.unwrap_or_else(|| "table {table} was cut over to its file again: write there".to_owned()),
+                patience: how.patience(),
+                run: Some(how.run.clone()),
+                operator: how.operator.clone(),
+                trial_as: how.asked.trial_as.clone(),
+                ..Fence::default()
+            };
+            let fenced = fence::fence(&ready.records, &wish, cancel).await?;
+            let proof = fenced.proof.facts();
+            self.note("marker", fenced.marker.to_string());
+            self.note("no_writer_left", proof);
+        }
+        self.note("fence_us", micros(begun));
+        Ok(())
+    }
+
+    pub async fn settle(&mut self, how: &How) -> Result<(), StepError> {
+        if self.to == Side::Source { self.settle_back(how).await } else { self.settle_forth(how).await }
+    }
+
+    async fn settle_forth(&mut self, how: &How) -> Result<(), StepError> {
+        let stream = Names::of(&self.transfer.schema, &self.transfer.target).stream(Way::Reverse);
+        let message = how.asked.message.clone().unwrap_or_else(|| {
+            format!("table {{table}} was cut over to schema {} of {}: write there", self.transfer.schema, self.target)
+        });
+        let path = self.ends.path.clone();
+        let full = how.asked.parity == Parity::Full;
+        let ready = self.ready()?;
+
+        let begun = Instant::now();
+        let synced = ready.feed.sync().await?;
+        let numbers = ready.feed.set_numbers().await?;
+        let drained = micros(begun);
+
+        // Each row of the target was read in `prepare`, or was read back as it was written: what is known of it is what it
+        // has, and the file's last state was compared with it row by row. `full` reads the target again.
+        let begun = Instant::now();
+        let differences = if full { ready.feed.compare().await?.words(&ready.feed.shape) } else { Vec::new() };
+        if !differences.is_empty() {
+            return Err(StepError::failed("parity", format!("the two sides are not equal: {}", differences.join("; "))));
+        }
+        let sums = ready.feed.sums().await?;
+        let compared = micros(begun);
+
+        // From here on what flows back is told by the file: what came before is from it.
+        let reached = ready.back.as_ref().map(|back| back.standing().reached);
+        let id = how.id.clone();
+        let sealed = writing(&ready.feed, move |connection, path| {
+            seal::set(connection, path, &id, &message, reached.map(|lsn| (stream.as_str(), lsn)))
+        })
+        .await?;
+        let open = tokio::task::spawn_blocking(move || openers(&path)).await.unwrap_or_default();
+        self.note("last_sync", synced.facts());
+        self.note("drain_us", drained);
+        self.note("sequences", serde_json::to_value(&numbers).expect("names and numbers"));
+        self.note("parity", serde_json::json!({ "differences": 0, "tables": sums, "read_again": full }));
+        self.note("parity_us", compared);
+        self.note("fenced_tables", sealed.tables.clone());
+        self.note(
+            "no_writer_left",
+            serde_json::json!({
+                "write_lock_held": true, "triggers": sealed.triggers, "writes_tried_and_refused": sealed.refused,
+                "processes_that_have_it_open": open,
+            }),
+        );
+        Ok(())
+    }
+
+    async fn settle_back(&mut self, how: &How) -> Result<(), StepError> {
+        let id = fence_id(&how.id, &self.transfer.schema);
+        let budget = how.asked.budget;
+        let ready = self.ready()?;
+        let begun = Instant::now();
+        if let Some(back) = &ready.back {
+            back.marker(&id).await?;
+        }
+        let drained = micros(begun);
+        let begun = Instant::now();
+        writing(&ready.feed, move |connection, path| seal::begin(connection, path, budget)).await?;
+        let differences = ready.feed.compare().await?.words(&ready.feed.shape);
+        if !differences.is_empty() {
+            return Err(StepError::failed(
+                "parity",
+                format!("the file is not what the target is: {}", differences.join("; ")),
+            )
+            .help("`pgrunbook parity` shows the rows"));
+        }
+        let sums = ready.feed.sums().await?;
+        writing(&ready.feed, |connection, path| seal::lift(connection, path, false)).await?;
+        let compared = micros(begun);
+        self.note("drain_us", drained);
+        self.note("parity", serde_json::json!({ "differences": 0, "tables": sums }));
+        self.note("parity_us", compared);
+        Ok(())
+    }
+
+    pub async fn open(&mut self, how: &How, cancel: &Cancel) -> Result<Evidence, StepError> {
+        let [_, _, after] = self.phases();
+        let (to, schema) = (self.to, self.transfer.schema.clone());
+        let phase = state::phase_sql(&schema, after, None);
+        let budget = how.asked.budget;
+        let ready = self.ready()?;
+        writing(&ready.feed, move |connection, path| seal::commit(connection, path, budget)).await?;
+        if to == Side::Source {
+            // The file is open: the crossing has happened, whatever comes now.
+            execute(&ready.records, &phase).await.map_err(|error| {
+                StepError::in_doubt("phase", format!("the file takes the writes, and that was not recorded: {error}"))
+            })?;
+            return Ok(std::mem::take(&mut self.evidence));
+        }
+        let lift = Lift {
+            schema: &schema,
+            by: &how.operator,
+            patience: how.patience(),
+            record: Some(phase.clone()),
+            ..Lift::default()
+        };
+        let lifted = fence::unfence(&ready.records, &lift, cancel).await?;
+        if lifted.is_nothing() {
+            execute(&ready.records, &phase).await?;
+        }
+        self.note("opened_tables", lifted.tables);
+        Ok(std::mem::take(&mut self.evidence))
+    }
+
+    pub async fn undo(&mut self, how: &How) -> Result<(), StepError> {
+        let [before, ..] = self.phases();
+        if let Some(ready) = &self.ready {
+            writing(&ready.feed, |connection, path| seal::rollback(connection, path)).await?;
+        }
+        if self.to == Side::Target {
+            unseal(&self.ends, &how.id).await?;
+        }
+        let records = self.ends.session(&format!("pgrunbook:{}:crossing-undo", how.run)).await?;
+        if self.to == Side::Source {
+            let id = fence_id(&how.id, self.schema());
+            let lift = Lift { schema: self.schema(), id: Some(&id), by: &how.operator, ..Lift::default() };
+            fence::unfence(&records, &lift, &Cancel::default()).await?;
+        }
+        execute(&records, &state::phase_sql(self.schema(), before, None)).await
+    }
+}
+
+/// Takes a committed fence of a crossing away again.
+async fn unseal(ends: &SqliteEnds, id: &str) -> Result<(), StepError> {
+    let (path, id) = (ends.path.clone(), id.to_owned());
+    blocking(move || {
+        let connection = crate::transfer::sqlite::open_write(&path)?;
+        let wait = std::time::Duration::from_secs(30);
+        if seal::standing(&connection, &path)?.as_deref() == Some(id.as_str()) {
+            seal::begin(&connection, &path, wait)?;
+            seal::lift(&connection, &path, false)?;
+            seal::commit(&connection, &path, wait)?;
+        }
+        Ok(())
+    })
+    .await
+    .map_err(|error| error.told(SAFE))
+}
+
+/// Settles a crossing that a crash cut short. Forth, the target is opened and recorded in one transaction: where that is not
+/// recorded, the file is the side that takes writes. Back, the file says whether it was opened.
+pub async fn recover(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+    id: &str,
+    run: &str,
+    records: &Session,
+) -> Result<(), StepError> {
+    let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+    ledger::settle(records, run).await.map_err(PgError::into_step_error)?;
+    let schema = &transfer.schema;
+    let phase = if transfer.phase == Phase::Forth {
+        unseal(&ends, id).await?;
+        Phase::Following
+    } else {
+        let path = ends.path.clone();
+        let stands = blocking(move || {
+            let connection = crate::transfer::sqlite::open_live(&path)?;
+            Ok(seal::standing(&connection, &path)?.is_some())
+        });
+        if stands.await.map_err(SqliteError::into_step_error)? {
+            let id = fence_id(id, schema);
+            let session = ends.session(&format!("pgrunbook:{run}:recover")).await?;
+            if fence::is_committed(&session, &id).await.map_err(PgError::into_step_error)? {
+                fence::unfence(&session, &Lift { schema, id: Some(&id), by: "recovery", ..Lift::default() }, &Cancel::default())
+                    .await?;
+            }
+            Phase::Switched
+        } else {
+            Phase::Following
+        }
+    };
+    execute(records, &state::phase_sql(schema, phase, None)).await
+}
+
+async fn writing<T: Send + 'static>(
+    feed: &Feed,
+    work: impl FnOnce(&rusqlite::Connection, &std::path::Path) -> Result<T, SqliteError> + Send + 'static,
+) -> Result<T, StepError> {
+    let (connection, path) = (feed.connection.clone(), feed.path.clone());
+    let done = blocking(move || {
+        work(&connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner), &path)
+    });
+    done.await.map_err(|error| error.told(SAFE))
+}
+
+fn micros(begun: Instant) -> u64 {
+    u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn execute(session: &Session, sql: &str) -> Result<(), StepError> {
+    session.execute(sql).await.map_err(PgError::into_step_error)
+}

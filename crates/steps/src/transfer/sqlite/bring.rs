@@ -1,0 +1,633 @@
+//! A file's whole transfer but for the crossing: look, load, follow, give up, end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgrunbook_engine::{Cancel, Evidence, StepError};
+use pgrunbook_postgres::identity::identify;
+use pgrunbook_postgres::slots::{self, CreateSlotError, Direction as Way};
+use pgrunbook_postgres::replication::{CreateSlot, Replication};
+use pgrunbook_postgres::{ConnectOptions, PgError, Session, quote};
+use serde_json::json;
+
+use super::choice::Choices;
+use super::error::SqliteError;
+use super::existing::check_existing;
+use super::load::{self, How};
+use super::open::{open_live, open_write};
+use super::preflight::{Preflight, preflight};
+use super::shape::{self, Shape, declared};
+use super::sync::{Access, Feed, Synced, blocking};
+use super::writeback::What;
+use super::{image, seal};
+use crate::fence::{self, Fence, Lift};
+use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
+use crate::transfer::load::Loader;
+use crate::transfer::spec::{Making, Spec, Sync};
+use crate::transfer::state::{self, Phase, Transfer, text};
+use crate::transfer::streams::Names;
+use crate::transfer::TransferError;
+use crate::workplace::{Place, Workplace};
+
+/// How long a writer may keep the file from being read.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a slot may take to be made.
+const SLOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the last writes may take to flow back.
+const LAST: Duration = Duration::from_secs(60);
+
+/// Both ends of a transfer from a file.
+#[derive(Debug, Clone)]
+pub struct SqliteEnds {
+    /// The project's names.
+    pub from: String,
+    pub target: String,
+    pub path: PathBuf,
+    pub options: ConnectOptions,
+}
+
+/// Whether a source is a SQLite file.
+pub fn is_file(workplace: &Workplace, from: &str) -> bool {
+    matches!(workplace.place(from), Ok(Place::Sqlite { .. }))
+}
+
+impl SqliteEnds {
+    /// The ends of a transfer.
+    ///
+    /// # Errors
+    /// If the project has no such targets, or the file is not there.
+    pub fn of(workplace: &Workplace, target: &str, from: &str) -> Result<Self, StepError> {
+        let Place::Sqlite { path } = workplace.place(from)? else {
+            return Err(StepError::unusable("no-target", format!("target `{from}` is no SQLite file")));
+        };
+        let path = workplace.root().join(path);
+        let path = path.canonicalize().map_err(|error| {
+            StepError::unusable("sqlite-open", format!("{} cannot be opened: {error}. Nothing was changed.", path.display()))
+        })?;
+        let options = workplace.postgres(target)?.clone();
+        Ok(Self { from: from.to_owned(), target: target.to_owned(), path, options })
+    }
+
+    /// A session on the target.
+    ///
+    /// # Errors
+    /// As the engine reports it.
+    pub async fn session(&self, name: &str) -> Result<Session, StepError> {
+        Session::connect(&self.options, name).await.map_err(PgError::into_step_error)
+    }
+
+    /// Names the file beyond its path: another one in its place is another source.
+    async fn key(&self) -> Result<String, StepError> {
+        let path = self.path.clone();
+        let application = blocking(move || {
+            let connection = open_live(&path)?;
+            connection
+                .query_row("PRAGMA application_id", [], |row| row.get::<_, i64>(0))
+                .map_err(SqliteError::of(&path, "read application_id"))
+        });
+        let application = application.await.map_err(SqliteError::into_step_error)?;
+        Ok(format!("sqlite:{}:{application}", self.path.display()))
+    }
+}
+
+/// The comment on everything that a transfer makes in the target.
+fn mark(schema: &str) -> String {
+    format!("pgrunbook transfer of a SQLite file into {schema}")
+}
+
+/// The words of `[map]`, with the excluded tables.
+fn choices(spec: &Spec) -> Result<Choices, StepError> {
+    let excluded = spec.exclude.iter().map(|table| (table.as_str(), "skip"));
+    let said = spec.map.iter().map(|(key, word)| (key.as_str(), word.as_str()));
+    Choices::parse(excluded.chain(said)).map_err(SqliteError::into_step_error)
+}
+
+/// Looks at both sides for everything that stands in the way.
+///
+/// # Errors
+/// If a side cannot be asked.
+pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, Vec<Finding>), StepError> {
+    let (path, schema, choices) = (ends.path.clone(), loader.schema.to_owned(), choices(loader.spec)?);
+    let readers = loader.jobs;
+    let looked = blocking(move || preflight(&path, &choices, &schema, readers)).await;
+    let looked = looked.map_err(SqliteError::into_step_error)?;
+    let excluded = |finding: &Finding| {
+        let table = finding.object.strip_prefix("table ");
+        finding.code == "skipped" && table.is_some_and(|table| loader.spec.exclude.contains(table))
+    };
+    let mut findings: Vec<Finding> = looked.findings.iter().filter(|finding| !excluded(finding)).cloned().collect();
+    let session = ends.session("pgrunbook:preflight").await?;
+    if loader.spec.structure == Making::Existing {
+        // What the file declares beside columns and rows is the migrations' affair.
+        let declares = |finding: &Finding| !matches!(finding.severity, Severity::Consent(_)) || is_of_rows(finding);
+        findings.retain(declares);
+        let more = check_existing(&session, loader.schema, &looked).await.map_err(SqliteError::into_step_error)?;
+        let begun = state::find(&session, loader.schema).await.map_err(PgError::into_step_error)?.is_some();
+        findings.extend(more.into_iter().filter(|finding| !begun || finding.code != "not-empty"));
+    }
+    findings.extend(of_target(&session, loader.spec).await?);
+    if loader.spec.sync == Sync::DirtyKeys {
+        let what = "changes of a file are found by reading it again, which needs no triggers in it";
+        let finding = Finding::new(Severity::Refuse, "sync", "sync = \"dirty-keys\"".to_owned(), what);
+        findings.push(finding.remedy("leave `sync` out, or say `rescan`"));
+    }
+    let accepted: Vec<String> = loader.spec.accept.iter().cloned().collect();
+    accept(&mut findings, &accepted);
+    Ok((looked, findings))
+}
+
+/// Consents that concern rows, whoever made the tables.
+fn is_of_rows(finding: &Finding) -> bool {
+    matches!(finding.code, "skipped" | "null-in-key" | "orphans")
+}
+
+/// What the target must be able to do.
+async fn of_target(session: &Session, spec: &Spec) -> Result<Vec<Finding>, StepError> {
+    let mut findings = Vec::new();
+    let level = session.value("SHOW wal_level").await.map_err(PgError::into_step_error)?;
+    if spec.reverse && level != "logical" {
+        let what = format!("is {level}, and writes after the switch can flow back only if it is logical");
+        findings.push(
+            Finding::new(Severity::Refuse, "wal-level", "wal_level of the target".to_owned(), what)
+                .remedy("set it and restart the target, or say `reverse = false`"),
+        );
+    }
+    if let Err(error) = session.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK").await {
+        let _ = session.execute("ROLLBACK").await;
+        let object = format!("role {}", session.options().user);
+        findings.push(
+            Finding::new(Severity::Refuse, "replica-role", object, format!("may not apply changes: {error}"))
+                .remedy("GRANT SET ON PARAMETER session_replication_role TO it (15), or use a superuser"),
+        );
+    }
+    Ok(findings)
+}
+
+/// Brings the rows of a file, and makes the target as the file is now.
+///
+/// # Errors
+/// With the reason; it may be called again and goes on.
+pub async fn bring(loader: &Loader<'_>) -> Result<Evidence, StepError> {
+    let ends = SqliteEnds::of(loader.workplace, loader.target, &loader.spec.from)?;
+    let name = format!("pgrunbook:{}:transfer", loader.run);
+    let records = ends.session(&name).await?;
+    state::install(&records).await.map_err(PgError::into_step_error)?;
+    shape::install(&records).await.map_err(PgError::into_step_error)?;
+    fence::install(&records).await?;
+    let found = state::find(&records, loader.schema).await.map_err(PgError::into_step_error)?;
+    let (mut transfer, mut looked) = match found {
+        Some(transfer) => (same(loader, &ends, transfer).await?, None),
+        None => {
+            let (transfer, looked) = begin(loader, &ends, &records).await?;
+            (transfer, Some(looked))
+        }
+    };
+    let mut evidence = Evidence::of(String::new());
+    if transfer.phase < Phase::Building {
+        let fresh = match looked.take() {
+            Some(looked) => looked,
+            None => unrefused(look(loader, &ends).await?)?,
+        };
+        evidence = load_rows(loader, &ends, &records, &mut transfer, &fresh, evidence).await?;
+    }
+    if let Some(stopped) = &transfer.stopped {
+        return Err(crate::transfer::follow::stopped_error(stopped));
+    }
+    if transfer.phase == Phase::Following {
+        let synced = follow(loader.workplace, loader.target, &transfer, &name).await?;
+        evidence = evidence.fact("caught_up", synced.facts());
+    }
+    evidence.summary =
+        format!("{} is in {} and can follow {}", loader.schema, loader.target, ends.path.display());
+    Ok(evidence)
+}
+
+fn unrefused((looked, findings): (Preflight, Vec<Finding>)) -> Result<Preflight, StepError> {
+    let refused: Vec<Finding> = in_the_way(&findings).cloned().collect();
+    match refused.is_empty() {
+        true => Ok(looked),
+        false => Err(TransferError::Findings { findings: refused }.into()),
+    }
+}
+
+async fn same(loader: &Loader<'_>, ends: &SqliteEnds, transfer: Transfer) -> Result<Transfer, StepError> {
+    let key = ends.key().await?;
+    if transfer.source == key && transfer.spec == *loader.spec {
+        return Ok(transfer);
+    }
+    let why = if transfer.source == key { "was asked for differently" } else { "came from another file" };
+    Err(StepError::unusable(
+        "another-transfer",
+        format!("the schema {} is being transferred already, and that transfer {why}. Nothing was changed.", loader.schema),
+    )
+    .help("undo it first (`pgrunbook transfer abandon`), or ask for the same again"))
+}
+
+async fn begin(
+    loader: &Loader<'_>,
+    ends: &SqliteEnds,
+    records: &Session,
+) -> Result<(Transfer, Preflight), StepError> {
+    let looked = unrefused(look(loader, ends).await?)?;
+    let target_key = identify(records, loader.target).await.map_err(PgError::into_step_error)?.key;
+    let sql = state::insert_sql(loader.schema, &ends.key().await?, &target_key, loader.spec, loader.run);
+    records.execute(&sql).await.map_err(PgError::into_step_error)?;
+    let transfer = state::find(records, loader.schema).await.map_err(PgError::into_step_error)?;
+    let transfer = transfer.ok_or_else(|| StepError::failed("transfer", "the record of the transfer is gone"))?;
+    Ok((transfer, looked))
+}
+
+async fn load_rows(
+    loader: &Loader<'_>,
+    ends: &SqliteEnds,
+    records: &Session,
+    transfer: &mut Transfer,
+    looked: &Preflight,
+    evidence: Evidence,
+) -> Result<Evidence, StepError> {
+    let schema = loader.schema;
+    take_away(records, schema, &transfer.spec, transfer.phase).await?;
+    let (path, found) = (ends.path.clone(), looked.clone());
+    let shape = blocking(move || Shape::of(&found, &open_live(&path)?, &path)).await;
+    let mut shape = shape.map_err(SqliteError::into_step_error)?;
+    let existing = loader.spec.structure == Making::Existing;
+    if existing {
+        shape::note_target(records, schema, &mut shape).await.map_err(PgError::into_step_error)?;
+    }
+    shape::record(records, schema, &ends.path, &shape).await.map_err(PgError::into_step_error)?;
+    phase(records, transfer, Phase::Copying).await?;
+
+    let folder = loader.workplace.root().join(".pgrunbook/spool").join(loader.target).join(format!("{schema}_image"));
+    tokio::fs::create_dir_all(&folder)
+        .await
+        .map_err(|error| StepError::failed("file", format!("{} cannot be made: {error}", folder.display())))?;
+    let (path, into) = (ends.path.clone(), folder.clone());
+    let taken = blocking(move || image::take(&path, &into, PATIENCE)).await.map_err(SqliteError::into_step_error)?;
+    let (image, image_bytes, read_for) = (taken.path.clone(), taken.bytes, taken.took);
+    drop(taken);
+
+    let mut plan = looked.plan();
+    for map in &mut plan.mapping.tables {
+        let Some(carried) = shape.table(&map.name) else { continue };
+        for column in &mut map.columns {
+            if let Some(travels) = carried.columns.iter().find(|one| one.name == column.name) {
+                column.kind = travels.kind;
+            }
+        }
+    }
+    let plan = Arc::new(plan);
+    let how = How { connections: loader.jobs, mark: mark(schema), structure: loader.spec.structure, ..How::default() };
+    let loaded = load::load(&ends.options, schema, &image, plan, &how, loader.cancel).await;
+    let loaded = loaded.map_err(SqliteError::into_step_error)?;
+    if !existing {
+        shape::note_target(records, schema, &mut shape).await.map_err(PgError::into_step_error)?;
+    }
+    // The image may be younger than the look at the file.
+    let at = image.clone();
+    let now = blocking(move || declared(&open_live(&at)?, &at)).await.map_err(SqliteError::into_step_error)?;
+    let differences = shape.differences(&now);
+    if !differences.is_empty() {
+        return Err(StepError::failed(
+            "file-schema",
+            format!("the schema of {} changed while it was copied: {}", ends.path.display(), differences.join("; ")),
+        )
+        .help("run again: what was made is taken away first"));
+    }
+    shape::record(records, schema, &ends.path, &shape).await.map_err(PgError::into_step_error)?;
+    phase(records, transfer, Phase::Building).await?;
+    finish(loader, ends, records, transfer, &image).await?;
+    let _ = tokio::fs::remove_dir_all(&folder).await;
+
+    let rows: u64 = loaded.tables.iter().map(|table| table.sum.rows).sum();
+    let tables: Vec<_> = loaded
+        .tables
+        .iter()
+        .map(|table| {
+            json!({ "table": table.name, "rows": table.sum.rows, "respelled": table.respelled,
+                    "sums": table.sum.sums.map(|sum| format!("{sum:016x}")) })
+        })
+        .collect();
+    let sql = format!("UPDATE pgrunbook.transfer_file SET rows = {rows}, bytes = {image_bytes} WHERE schema = {}", text(schema));
+    records.execute(&sql).await.map_err(PgError::into_step_error)?;
+    Ok(evidence
+        .fact("rows", rows)
+        .fact("tables", tables)
+        .fact("image_bytes", image_bytes)
+        .fact("file_read_us", u64::try_from(read_for.as_micros()).unwrap_or(u64::MAX)))
+}
+
+/// Nobody writes to the target from here on, and it is what the image is: then the transfer follows.
+async fn finish(
+    loader: &Loader<'_>,
+    ends: &SqliteEnds,
+    records: &Session,
+    transfer: &mut Transfer,
+    image: &Path,
+) -> Result<(), StepError> {
+    let schema = loader.schema;
+    let standing = fence::state(records, schema).await.map_err(PgError::into_step_error)?;
+    let shape = shape::recorded(records, schema).await?;
+    if matches!(standing, fence::Standing::Unfenced) && !shape.tables.is_empty() {
+        let session = ends.session(&format!("pgrunbook:{}:guard", loader.run)).await?;
+        let wish = Fence {
+            id: format!("{}.guard.{schema}", loader.run),
+            schema: schema.to_owned(),
+            message: format!("table {{table}} of {schema} still follows {}: write there", ends.from),
+            run: Some(loader.run.to_owned()),
+            operator: loader.operator.to_owned(),
+            ..Fence::default()
+        };
+        fence::fence(&session, &wish, loader.cancel).await?;
+    }
+    let session = ends.session("pgrunbook:verify").await?;
+    let mut feed = Feed::open(session, image, transfer, Access::Read).await?;
+    let differences = feed.compare().await?.words(&shape);
+    if !differences.is_empty() {
+        return Err(StepError::failed(
+            "load-differs",
+            format!("what was loaded into {schema} is not what the file held: {}", differences.join("; ")),
+        )
+        .help("somebody else wrote to the target meanwhile: undo, and begin again"));
+    }
+    feed.set_numbers().await?;
+    drop(feed);
+    phase(records, transfer, Phase::Following).await
+}
+
+async fn phase(records: &Session, transfer: &mut Transfer, phase: Phase) -> Result<(), StepError> {
+    records.execute(&state::phase_sql(&transfer.schema, phase, None)).await.map_err(PgError::into_step_error)?;
+    transfer.phase = phase;
+    Ok(())
+}
+
+/// Makes the target as the file is now.
+///
+/// # Errors
+/// As [`Feed::sync`].
+pub async fn follow(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+    name: &str,
+) -> Result<Synced, StepError> {
+    let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+    let session = ends.session(name).await?;
+    let mut feed = Feed::open(session, &ends.path, transfer, Access::Read).await?;
+    feed.sync().await
+}
+
+const MARKED: &str = "
+SELECT c.relname
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind = 'r' AND pg_catalog.obj_description(c.oid, 'pg_class') = $2
+ORDER BY c.relname";
+
+/// Takes away what an attempt brought: the tables that it made, or the rows in those that were there.
+async fn take_away(session: &Session, schema: &str, spec: &Spec, phase: Phase) -> Result<(), StepError> {
+    let execute = async |sql: String| session.execute(&sql).await.map_err(PgError::into_step_error);
+    let schema_name = quote::ident(schema).unwrap_or_default();
+    if spec.structure == Making::Existing {
+        if phase == Phase::Prepared {
+            return Ok(());
+        }
+        // They were empty when it began.
+        let shape = shape::recorded(session, schema).await?;
+        let tables: Vec<String> = shape.tables.iter().map(|table| table.place(schema)).collect();
+        if !tables.is_empty() {
+            execute(format!("TRUNCATE {}", tables.join(", "))).await?;
+        }
+        return Ok(());
+    }
+    let mark = mark(schema);
+    let rows = session.client().query(MARKED, &[&schema, &mark]).await;
+    let rows = rows.map_err(|error| session.error(&error).into_step_error())?;
+    let tables: Vec<String> = rows
+        .iter()
+        .map(|row| format!("{schema_name}.{}", quote::ident(row.get(0)).unwrap_or_default()))
+        .collect();
+    if !tables.is_empty() {
+        execute(format!("DROP TABLE {}", tables.join(", "))).await?;
+    }
+    let made = format!(
+        "SELECT 1 FROM pg_catalog.pg_namespace AS n WHERE n.nspname = {} AND pg_catalog.obj_description(n.oid, 'pg_namespace') = {}",
+        text(schema),
+        text(&mark)
+    );
+    if session.value(&made).await.map_err(PgError::into_step_error)? == "1" {
+        execute(format!("DROP SCHEMA {schema_name}")).await?;
+    }
+    Ok(())
+}
+
+/// Makes publication and slot of the way back, unless they are there.
+///
+/// # Errors
+/// If an open transaction keeps the slot from being made, who that is.
+pub async fn make_way_back(ends: &SqliteEnds, transfer: &Transfer, cancel: &Cancel) -> Result<(), StepError> {
+    let session = ends.session("pgrunbook:slot").await?;
+    let names = Names::of(&transfer.schema, &transfer.target);
+    let slot = names.slot(Way::Reverse);
+    if slots::slot_state(&session, &slot).await.map_err(PgError::into_step_error)?.is_some() {
+        return Ok(());
+    }
+    let shape = shape::recorded(&session, &transfer.schema).await?;
+    let tables: Vec<(String, String)> =
+        shape.tables.iter().map(|table| (transfer.schema.clone(), table.name.clone())).collect();
+    for table in &shape.tables {
+        // Without a key, an update must say the whole row that it changes.
+        let place = table.place(&transfer.schema);
+        let sql = format!(
+            "SELECT 1 FROM pg_catalog.pg_class AS c WHERE c.oid = {}::pg_catalog.regclass AND c.relreplident = 'd'
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)",
+            text(&place)
+        );
+        if session.value(&sql).await.map_err(PgError::into_step_error)? == "1" {
+            let sql = format!("ALTER TABLE {place} REPLICA IDENTITY FULL");
+            session.execute(&sql).await.map_err(PgError::into_step_error)?;
+        }
+    }
+    slots::create_publication(&session, &slot, &tables).await.map_err(PgError::into_step_error)?;
+    let connection = Replication::connect(&ends.options, "pgrunbook:slot").await;
+    let mut connection = connection.map_err(PgError::into_step_error)?;
+    let how = CreateSlot { temporary: false, export_snapshot: false, failover: connection.major() >= 17 };
+    let made = tokio::select! {
+        made = slots::create_slot(&mut connection, &session, &slot, how, SLOT_PATIENCE) => made,
+        () = cancel.stopping() => return Err(StepError::interrupted("stopped while the slot was being made: there is none")),
+    };
+    match made {
+        Ok(_) => Ok(()),
+        Err(error @ CreateSlotError::Blocked { .. }) => {
+            Err(StepError::unusable("slot-blocked", format!("{error}. Nothing was changed."))
+                .help("end that transaction, or wait for it; then run again"))
+        }
+        Err(CreateSlotError::Postgres(error)) => Err(error.into_step_error()),
+    }
+}
+
+/// What the way back needs to know; nothing if there is no slot for it.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn way_back(workplace: &Workplace, target: &str, transfer: &Transfer) -> Result<Option<What>, StepError> {
+    let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+    let session = ends.session("pgrunbook:slot").await?;
+    let slot = Names::of(&transfer.schema, &transfer.target).slot(Way::Reverse);
+    if slots::slot_state(&session, &slot).await.map_err(PgError::into_step_error)?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(What {
+        target: ends.options,
+        path: ends.path,
+        transfer: transfer.clone(),
+        spools: workplace.root().join(".pgrunbook/spool").join(target),
+        limits: transfer.spec.limits(),
+    }))
+}
+
+/// Drops slot, publication and spool of the way back.
+async fn unmake_way_back(workplace: &Workplace, ends: &SqliteEnds, transfer: &Transfer) -> Result<(), StepError> {
+    workplace.followers().end(&ends.target, &transfer.schema).await;
+    let session = ends.session("pgrunbook:slot").await?;
+    let slot = Names::of(&transfer.schema, &transfer.target).slot(Way::Reverse);
+    slots::drop_slot_if_ours(&session, &slot).await.map_err(PgError::into_step_error)?;
+    slots::drop_publication(&session, &slot).await.map_err(PgError::into_step_error)?;
+    let folder = workplace.root().join(".pgrunbook/spool").join(&ends.target).join(&slot);
+    match tokio::fs::remove_dir_all(&folder).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StepError::failed("spool", format!("{} cannot be removed: {error}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Gives a transfer up that was not switched: nothing of it stays on either side.
+///
+/// # Errors
+/// If a side cannot be reached; it may be called again.
+pub async fn abandon(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+    run: &str,
+    cancel: &Cancel,
+) -> Result<(), StepError> {
+    let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+    unmake_way_back(workplace, &ends, transfer).await?;
+    let session = ends.session(&format!("pgrunbook:{run}:abandon")).await?;
+    let schema = &transfer.schema;
+    fence::unfence(&session, &Lift { schema, by: run, ..Lift::default() }, cancel).await?;
+    take_away(&session, schema, &transfer.spec, transfer.phase).await?;
+    let path = ends.path.clone();
+    let cleared = blocking(move || {
+        // A file in which there is nothing of ours is not written to.
+        if seal::is_touched(&open_live(&path)?, &path)? {
+            let connection = open_write(&path)?;
+            seal::begin(&connection, &path, PATIENCE)?;
+            seal::lift(&connection, &path, true)?;
+            seal::commit(&connection, &path, PATIENCE)?;
+        }
+        Ok(())
+    });
+    cleared.await.map_err(|error| error.told("What is in the target was taken away already."))?;
+    let sql = format!("DELETE FROM pgrunbook.transfer_file WHERE schema = {}; {}", text(schema), state::delete_sql(schema));
+    session.execute(&sql).await.map_err(PgError::into_step_error)
+}
+
+/// Ends a switched transfer. The file keeps its fence, so that nobody writes to what is no longer read.
+///
+/// # Errors
+/// If a side cannot be reached; it may be called again.
+pub async fn complete(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+    cancel: &Cancel,
+) -> Result<BTreeMap<String, String>, StepError> {
+    let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+    let mut facts = BTreeMap::new();
+    if transfer.spec.reverse
+        && transfer.lossy.is_none()
+        && let Some(back) = workplace.followers().write_back(workplace, target, transfer).await?
+    {
+        let last = back.caught_up(LAST, cancel).await?;
+        facts.insert("source_has_everything_up_to".to_owned(), last.to_string());
+    }
+    unmake_way_back(workplace, &ends, transfer).await?;
+    let path = ends.path.clone();
+    let cleared = blocking(move || {
+        let connection = open_write(&path)?;
+        seal::begin(&connection, &path, PATIENCE)?;
+        seal::forget_state(&connection, &path)?;
+        seal::commit(&connection, &path, PATIENCE)
+    });
+    cleared.await.map_err(|error| error.told("Nothing flows back any more; complete it again."))?;
+    facts.insert("file_stays_fenced".to_owned(), ends.path.display().to_string());
+    Ok(facts)
+}
+
+/// After a person has looked at a changed schema of the target: what is new there has no place in the file, and what is
+/// left is written back again.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn accept_change(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+) -> Result<(), StepError> {
+    let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+    let session = ends.session("pgrunbook:accept").await?;
+    let mut shape = shape::recorded(&session, &transfer.schema).await?;
+    for table in &mut shape.tables {
+        let columns = shape::target_columns(&session, &transfer.schema, &table.name).await;
+        table.target = columns.map_err(PgError::into_step_error)?;
+    }
+    shape::record(&session, &transfer.schema, &ends.path, &shape).await.map_err(PgError::into_step_error)
+}
+
+/// Rows and bytes that the load brought; nothing where no file was loaded into the schema.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn loaded(session: &Session, schema: &str) -> Result<Option<(u64, u64)>, PgError> {
+    numbers(session, schema, "rows, bytes").await
+}
+
+/// How often the target was made like the file since, and the rows that this changed.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn shipped(session: &Session, schema: &str) -> Result<(u64, u64), PgError> {
+    Ok(numbers(session, schema, "syncs, changes").await?.unwrap_or_default())
+}
+
+async fn numbers(session: &Session, schema: &str, columns: &str) -> Result<Option<(u64, u64)>, PgError> {
+    if session.value("SELECT pg_catalog.to_regclass('pgrunbook.transfer_file') IS NOT NULL").await? != "t" {
+        return Ok(None);
+    }
+    let sql = format!("SELECT {columns} FROM pgrunbook.transfer_file WHERE schema = {}", text(schema));
+    let answers = session.simple(&sql).await?;
+    let row = answers.last().and_then(|answer| answer.rows.first()).cloned();
+    let number = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten().and_then(|text| text.parse().ok());
+    Ok(row.map(|row| (number(&row, 0).unwrap_or_default(), number(&row, 1).unwrap_or_default())))
+}
+
+/// How far the target's changes are in the file.
+///
+/// # Errors
+/// If the file cannot be read.
+pub async fn written(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+) -> Result<Option<seal::Position>, StepError> {
+    let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
+    let stream = Names::of(&transfer.schema, &transfer.target).stream(Way::Reverse);
+    let read = blocking(move || seal::position(&open_live(&ends.path)?, &ends.path, &stream));
+    read.await.map_err(SqliteError::into_step_error)
+}
