@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrunbook_engine::{Cancel, StepError};
-use pgrunbook_postgres::apply::{Applier, ApplyError, MergeRule, Options, Rename, text_only_columns};
+use pgrunbook_postgres::apply::{Applier, ApplyError, Options, PassOver, Rename, text_only_columns};
 use pgrunbook_postgres::pgoutput::Event;
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver, Stopped as ReceiverStopped};
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
@@ -109,7 +109,7 @@ pub struct What {
     /// The project's folder for spools.
     pub spools: PathBuf,
     pub limits: Limits,
-    pub merge: Vec<MergeRule>,
+    pub pass_over: Vec<PassOver>,
     /// Both sides were equal at this position of a way's origin: what changed since is noted again.
     pub proven: Vec<(Way, Lsn, Prover)>,
     /// Whether to apply, or to receive alone: while rows are being copied.
@@ -465,7 +465,7 @@ async fn what(
         schema: transfer.schema.clone(),
         spools: workplace.root().join(".pgrunbook/spool").join(target),
         limits: transfer.spec.limits(),
-        merge: copy::rules(
+        pass_over: copy::rules(
             &ends.target.session("pgrunbook:rules").await?,
             &transfer.schema,
             &transfer.spec.source_schema,
@@ -741,7 +741,7 @@ impl Work {
             options.patience = TURN;
         }
         if way == Way::Forward {
-            options.merge = what.merge.clone();
+            options.pass_over = what.pass_over.clone();
         }
         match Applier::open(&destination.options, options).await {
             Ok(applier) => Ok(applier),

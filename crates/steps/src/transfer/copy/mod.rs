@@ -215,13 +215,13 @@ pub async fn resume(
 ///
 /// # Errors
 /// If the target cannot be asked.
-pub async fn rules(target: &Session, schema: &str, source_schema: &str) -> Result<Vec<apply::MergeRule>, PgError> {
+pub async fn rules(target: &Session, schema: &str, source_schema: &str) -> Result<Vec<apply::PassOver>, PgError> {
     install(target).await?;
     let plans = record::plans(target, schema).await?;
     let rule = |plan: record::Plan| {
         let (snapshot, until) = (plan.snapshot?.parse().ok()?, plan.until?);
         // A table has the same name on both sides.
-        Some(apply::MergeRule { schema: source_schema.to_owned(), table: plan.relation, snapshot, until })
+        Some(apply::PassOver { schema: source_schema.to_owned(), table: plan.relation, snapshot, until })
     };
     Ok(plans.into_iter().filter_map(rule).collect())
 }

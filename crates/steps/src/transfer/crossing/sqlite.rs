@@ -15,10 +15,10 @@ use pgrunbook_postgres::{PgError, Session, ledger};
 use super::{How, Parity};
 use crate::fence::{self, Fence, Lift};
 use crate::transfer::spec::Side;
+use crate::transfer::sqlite::sync::blocking;
 use crate::transfer::sqlite::{
     Access, Feed, SqliteEnds, SqliteError, WriteBack, fence_id, make_way_back, openers, seal, shape,
 };
-use crate::transfer::sqlite::sync::blocking;
 use crate::transfer::state::{self, Phase, Transfer};
 use crate::transfer::streams::Names;
 use crate::workplace::Workplace;
@@ -143,7 +143,8 @@ impl SqliteLeg {
             let wish = Fence {
                 id: fence_id(&how.id, &schema),
                 schema: schema.clone(),
-                message: message.unwrap_or_else(|| "table {table} was cut over to its file again: write there".to_owned()),
+                message: message
+                    .unwrap_or_else(|| "table {table} was cut over to its file again: write there".to_owned()),
                 patience: how.patience(),
                 run: Some(how.run.clone()),
                 operator: how.operator.clone(),
@@ -182,7 +183,10 @@ impl SqliteLeg {
         let begun = Instant::now();
         let differences = if full { ready.feed.compare().await?.words(&ready.feed.shape) } else { Vec::new() };
         if !differences.is_empty() {
-            return Err(StepError::failed("parity", format!("the two sides are not equal: {}", differences.join("; "))));
+            return Err(StepError::failed(
+                "parity",
+                format!("the two sides are not equal: {}", differences.join("; ")),
+            ));
         }
         let sums = ready.feed.sums().await?;
         let compared = micros(begun);
@@ -329,8 +333,12 @@ pub async fn recover(
             let id = fence_id(id, schema);
             let session = ends.session(&format!("pgrunbook:{run}:recover")).await?;
             if fence::is_committed(&session, &id).await.map_err(PgError::into_step_error)? {
-                fence::unfence(&session, &Lift { schema, id: Some(&id), by: "recovery", ..Lift::default() }, &Cancel::default())
-                    .await?;
+                fence::unfence(
+                    &session,
+                    &Lift { schema, id: Some(&id), by: "recovery", ..Lift::default() },
+                    &Cancel::default(),
+                )
+                .await?;
             }
             Phase::Switched
         } else {
@@ -345,9 +353,7 @@ async fn writing<T: Send + 'static>(
     work: impl FnOnce(&rusqlite::Connection, &std::path::Path) -> Result<T, SqliteError> + Send + 'static,
 ) -> Result<T, StepError> {
     let (connection, path) = (feed.connection.clone(), feed.path.clone());
-    let done = blocking(move || {
-        work(&connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner), &path)
-    });
+    let done = blocking(move || work(&connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner), &path));
     done.await.map_err(|error| error.told(SAFE))
 }
 

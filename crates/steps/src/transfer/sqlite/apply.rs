@@ -243,7 +243,8 @@ impl Back {
             let (table, key) = (relation.name.clone(), "its columns".to_owned());
             Failed::Stop("ddl", SqliteError::Conflict { table, key, why })
         };
-        let table = self.shape.table(&relation.name).ok_or_else(|| stop("no table of the file is called so".to_owned()))?;
+        let table =
+            self.shape.table(&relation.name).ok_or_else(|| stop("no table of the file is called so".to_owned()))?;
         let now: Vec<(&str, u32)> = relation.columns.iter().map(|one| (one.name.as_str(), one.type_oid)).collect();
         let before: Vec<(&str, u32)> = table.target.iter().map(|(name, oid)| (name.as_str(), *oid)).collect();
         if now != before {
@@ -289,7 +290,8 @@ impl Back {
                     return Ok(());
                 }
                 values.extend(found.by);
-                let sql = format!("UPDATE main.{} SET {} WHERE {}", quoted(&table.name), sets.join(", "), found.condition);
+                let sql =
+                    format!("UPDATE main.{} SET {} WHERE {}", quoted(&table.name), sets.join(", "), found.condition);
                 self.one(table, &sql, values)
             }
             Change::Delete { relation, old } => {
@@ -343,7 +345,8 @@ impl Back {
         let asked: Vec<&(usize, Value)> =
             wanted.iter().filter(|(at, _)| !table.key.is_empty() || table.columns[*at].kind.is_exact()).collect();
         let rowid = table.rowid.as_deref().filter(|_| table.key.is_empty());
-        let terms: Vec<String> = asked.iter().map(|(at, _)| format!("{} IS ?", quoted(&table.columns[*at].name))).collect();
+        let terms: Vec<String> =
+            asked.iter().map(|(at, _)| format!("{} IS ?", quoted(&table.columns[*at].name))).collect();
         let condition = if terms.is_empty() { "1".to_owned() } else { terms.join(" AND ") };
         let sql = format!(
             "SELECT {}, {} FROM main.{} WHERE {condition}",
@@ -385,9 +388,9 @@ impl Back {
                 Err(_) => Err(super::kind::Misfit::Malformed),
             },
         };
-        value.map(Some).map_err(|misfit| {
-            conflict(table, &format!("column {column}"), format!("a value of the target {misfit}"))
-        })
+        value
+            .map(Some)
+            .map_err(|misfit| conflict(table, &format!("column {column}"), format!("a value of the target {misfit}")))
     }
 }
 
@@ -413,9 +416,11 @@ fn cells<'a>(
     relation: &'a Relation,
     row: &'a Row,
 ) -> impl Iterator<Item = (&'a super::shape::Travels, &'a Cell)> {
-    relation.columns.iter().zip(row).filter_map(|(column, cell)| {
-        table.columns.iter().find(|one| one.name == column.name).map(|one| (one, cell))
-    })
+    relation
+        .columns
+        .iter()
+        .zip(row)
+        .filter_map(|(column, cell)| table.columns.iter().find(|one| one.name == column.name).map(|one| (one, cell)))
 }
 
 /// Whether a value of the file is, there, the value that the target has.

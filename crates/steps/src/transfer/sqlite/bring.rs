@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::identity::identify;
-use pgrunbook_postgres::slots::{self, CreateSlotError, Direction as Way};
 use pgrunbook_postgres::replication::{CreateSlot, Replication};
+use pgrunbook_postgres::slots::{self, CreateSlotError, Direction as Way};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session, quote};
 use serde_json::json;
 
@@ -23,12 +23,12 @@ use super::sync::{Access, Feed, Synced, blocking};
 use super::writeback::What;
 use super::{image, seal};
 use crate::fence::{self, Fence, Lift};
+use crate::transfer::TransferError;
 use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
 use crate::transfer::load::Loader;
 use crate::transfer::spec::{Making, Spec, Sync};
 use crate::transfer::state::{self, Phase, Transfer, text};
 use crate::transfer::streams::Names;
-use crate::transfer::TransferError;
 use crate::workplace::{Place, Workplace};
 
 /// How long a writer may keep the file from being read.
@@ -66,7 +66,10 @@ impl SqliteEnds {
         };
         let path = workplace.root().join(path);
         let path = path.canonicalize().map_err(|error| {
-            StepError::unusable("sqlite-open", format!("{} cannot be opened: {error}. Nothing was changed.", path.display()))
+            StepError::unusable(
+                "sqlite-open",
+                format!("{} cannot be opened: {error}. Nothing was changed.", path.display()),
+            )
         })?;
         let options = workplace.postgres(target)?.clone();
         Ok(Self { from: from.to_owned(), target: target.to_owned(), path, options })
@@ -201,8 +204,7 @@ pub async fn bring(loader: &Loader<'_>) -> Result<Evidence, StepError> {
         let synced = follow(loader.workplace, loader.target, &transfer, &name).await?;
         evidence = evidence.fact("caught_up", synced.facts());
     }
-    evidence.summary =
-        format!("{} is in {} and can follow {}", loader.schema, loader.target, ends.path.display());
+    evidence.summary = format!("{} is in {} and can follow {}", loader.schema, loader.target, ends.path.display());
     Ok(evidence)
 }
 
@@ -222,16 +224,15 @@ async fn same(loader: &Loader<'_>, ends: &SqliteEnds, transfer: Transfer) -> Res
     let why = if transfer.source == key { "was asked for differently" } else { "came from another file" };
     Err(StepError::unusable(
         "another-transfer",
-        format!("the schema {} is being transferred already, and that transfer {why}. Nothing was changed.", loader.schema),
+        format!(
+            "the schema {} is being transferred already, and that transfer {why}. Nothing was changed.",
+            loader.schema
+        ),
     )
     .help("undo it first (`pgrunbook transfer abandon`), or ask for the same again"))
 }
 
-async fn begin(
-    loader: &Loader<'_>,
-    ends: &SqliteEnds,
-    records: &Session,
-) -> Result<(Transfer, Preflight), StepError> {
+async fn begin(loader: &Loader<'_>, ends: &SqliteEnds, records: &Session) -> Result<(Transfer, Preflight), StepError> {
     let looked = unrefused(look(loader, ends).await?)?;
     let target_key = identify(records, loader.target).await.map_err(PgError::into_step_error)?.key;
     let sql = state::insert_sql(loader.schema, &ends.key().await?, &target_key, loader.spec, loader.run);
@@ -311,7 +312,10 @@ async fn load_rows(
                     "sums": table.sum.sums.map(|sum| format!("{sum:016x}")) })
         })
         .collect();
-    let sql = format!("UPDATE pgrunbook.transfer_file SET rows = {rows}, bytes = {image_bytes} WHERE schema = {}", text(schema));
+    let sql = format!(
+        "UPDATE pgrunbook.transfer_file SET rows = {rows}, bytes = {image_bytes} WHERE schema = {}",
+        text(schema)
+    );
     records.execute(&sql).await.map_err(PgError::into_step_error)?;
     Ok(evidence
         .fact("rows", rows)
@@ -368,12 +372,7 @@ async fn phase(records: &Session, transfer: &mut Transfer, phase: Phase) -> Resu
 ///
 /// # Errors
 /// As [`Feed::sync`].
-pub async fn follow(
-    workplace: &Workplace,
-    target: &str,
-    transfer: &Transfer,
-    name: &str,
-) -> Result<Synced, StepError> {
+pub async fn follow(workplace: &Workplace, target: &str, transfer: &Transfer, name: &str) -> Result<Synced, StepError> {
     let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
     let session = ends.session(name).await?;
     let mut feed = Feed::open(session, &ends.path, transfer, Access::Read).await?;
@@ -406,10 +405,8 @@ async fn take_away(session: &Session, schema: &str, spec: &Spec, phase: Phase) -
     let mark = mark(schema);
     let rows = session.client().query(MARKED, &[&schema, &mark]).await;
     let rows = rows.map_err(|error| session.error(&error).into_step_error())?;
-    let tables: Vec<String> = rows
-        .iter()
-        .map(|row| format!("{schema_name}.{}", quote::ident(row.get(0)).unwrap_or_default()))
-        .collect();
+    let tables: Vec<String> =
+        rows.iter().map(|row| format!("{schema_name}.{}", quote::ident(row.get(0)).unwrap_or_default())).collect();
     if !tables.is_empty() {
         execute(format!("DROP TABLE {}", tables.join(", "))).await?;
     }
@@ -534,7 +531,8 @@ pub async fn abandon(
         Ok(())
     });
     cleared.await.map_err(|error| error.told("What is in the target was taken away already."))?;
-    let sql = format!("DELETE FROM pgrunbook.transfer_file WHERE schema = {}; {}", text(schema), state::delete_sql(schema));
+    let sql =
+        format!("DELETE FROM pgrunbook.transfer_file WHERE schema = {}; {}", text(schema), state::delete_sql(schema));
     session.execute(&sql).await.map_err(PgError::into_step_error)
 }
 
@@ -575,11 +573,7 @@ pub async fn complete(
 ///
 /// # Errors
 /// If the target cannot be asked.
-pub async fn accept_change(
-    workplace: &Workplace,
-    target: &str,
-    transfer: &Transfer,
-) -> Result<(), StepError> {
+pub async fn accept_change(workplace: &Workplace, target: &str, transfer: &Transfer) -> Result<(), StepError> {
     let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
     let session = ends.session("pgrunbook:accept").await?;
     let mut shape = shape::recorded(&session, &transfer.schema).await?;

@@ -15,7 +15,7 @@ use pgrunbook_postgres::{PgError, Session};
 use rusqlite::Connection;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::error::SqliteError;
+use super::error::{BadValue, SqliteError};
 use super::jsonb;
 use super::kind::{Kind, class_of, excerpt};
 use super::prove::no_replacement;
@@ -70,7 +70,8 @@ impl Diff {
 
     /// `items: 1 row more here, 2 there`, for each table that differs.
     pub fn words(&self, shape: &Shape) -> Vec<String> {
-        let tables = self.tables.iter().zip(&shape.tables).filter(|(one, _)| !one.gone.is_empty() || !one.new.is_empty());
+        let tables =
+            self.tables.iter().zip(&shape.tables).filter(|(one, _)| !one.gone.is_empty() || !one.new.is_empty());
         let words = |(one, table): (&TableDiff, &Carried)| {
             format!("{}: {} rows of the file alone, {} of the target alone", table.name, one.new.len(), one.gone.len())
         };
@@ -146,7 +147,8 @@ pub async fn returned(session: &Session, table: &Carried, sql: &str) -> Result<(
 pub async fn read_target(session: &Session, schema: &str, shape: &Shape) -> Result<Known, PgError> {
     let mut known = Known::default();
     for table in &shape.tables {
-        let sql = format!("COPY (SELECT ctid, {} FROM {}) TO STDOUT (FORMAT binary)", table.list(), table.place(schema));
+        let sql =
+            format!("COPY (SELECT ctid, {} FROM {}) TO STDOUT (FORMAT binary)", table.list(), table.place(schema));
         let (mut seen, sum) = returned(session, table, &sql).await?;
         seen.sort_unstable();
         known.tables.push(seen);
@@ -191,13 +193,15 @@ fn table_diff(
         for (at, column) in table.columns.iter().enumerate() {
             let value = row.get_ref(at).map_err(failed())?;
             let checked = if shape.utf16 { no_replacement(value) } else { Ok(()) };
-            checked.and_then(|()| column.kind.forward(value, &mut buffer)).map_err(|misfit| SqliteError::Misfit {
-                table: table.name.clone(),
-                column: column.name.clone(),
-                key: key_of(table, row),
-                class: class_of(value),
-                excerpt: excerpt(value),
-                why: misfit.to_string(),
+            checked.and_then(|()| column.kind.forward(value, &mut buffer)).map_err(|misfit| {
+                SqliteError::Misfit(Box::new(BadValue {
+                    table: table.name.clone(),
+                    column: column.name.clone(),
+                    key: key_of(table, row),
+                    class: class_of(value),
+                    excerpt: excerpt(value),
+                    why: misfit.to_string(),
+                }))
             })?;
         }
         found.rows += 1;

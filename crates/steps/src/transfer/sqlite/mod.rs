@@ -4,6 +4,8 @@
 //! would not fit; [`image`] takes a private copy of the file, and [`load()`] makes the tables and fills them from it. One
 //! value's way there and back stands in [`Kind`] alone.
 
+mod apply;
+mod bring;
 mod calendar;
 mod catalog;
 mod choice;
@@ -30,13 +32,16 @@ mod prove;
 mod rows;
 pub(super) mod seal;
 pub(super) mod shape;
-mod apply;
-mod bring;
 mod structure;
 pub(super) mod sync;
-mod writeback;
 pub mod translate;
+mod writeback;
 
+pub use apply::fence_id;
+pub use bring::{
+    SqliteEnds, abandon, accept_change, bring, complete, follow, is_file, loaded, look, make_way_back, shipped,
+    way_back, written,
+};
 pub use calendar::{Fraction, Spelling, Zone};
 pub use catalog::{Catalog, Collation, Column, ForeignKey, Index, Origin, Table, Term, TermOf, Trigger, VirtualTable};
 pub use choice::{Choice, Choices};
@@ -50,10 +55,8 @@ pub use piece::{Piece, cut, work};
 pub use preflight::{Preflight, preflight, preflight_with_image};
 pub use profile::{ColumnStats, Profile, TableStats, profile};
 pub use prove::{Misfits, Proof, Proofs, prove};
-pub use bring::{SqliteEnds, abandon, accept_change, bring, complete, follow, is_file, loaded, look, make_way_back, shipped, way_back, written};
-pub use apply::fence_id;
 pub use seal::openers;
 pub use shape::Shape;
+pub use structure::{Object, ObjectKind, Structure, structure};
 pub use sync::{Access, Feed, Synced};
 pub use writeback::WriteBack;
-pub use structure::{Object, ObjectKind, Structure, structure};

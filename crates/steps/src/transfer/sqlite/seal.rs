@@ -50,9 +50,11 @@ pub fn begin(connection: &Connection, path: &Path, budget: Duration) -> Result<(
     connection.busy_timeout(budget).map_err(SqliteError::of(path, "wait for its lock"))?;
     let begun = Instant::now();
     match connection.execute_batch("BEGIN IMMEDIATE") {
-        Err(error) if is_busy(&error) => {
-            Err(busy(path, begun, "another connection is in a transaction that writes, and there is one writer at a time"))
-        }
+        Err(error) if is_busy(&error) => Err(busy(
+            path,
+            begun,
+            "another connection is in a transaction that writes, and there is one writer at a time",
+        )),
         done => done.map_err(SqliteError::of(path, "begin to write")),
     }
 }

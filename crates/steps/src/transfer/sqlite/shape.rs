@@ -218,8 +218,9 @@ pub async fn record(session: &Session, schema: &str, path: &Path, shape: &Shape)
 pub async fn recorded(session: &Session, schema: &str) -> Result<Shape, StepError> {
     let sql = format!("SELECT shape::text FROM pgrunbook.transfer_file WHERE schema = {}", text(schema));
     let json = session.value(&sql).await.map_err(PgError::into_step_error)?;
-    serde_json::from_str(&json)
-        .map_err(|error| StepError::failed("transfer", format!("the record of {schema}'s file cannot be read: {error}")))
+    serde_json::from_str(&json).map_err(|error| {
+        StepError::failed("transfer", format!("the record of {schema}'s file cannot be read: {error}"))
+    })
 }
 
 const COLUMNS: &str = "

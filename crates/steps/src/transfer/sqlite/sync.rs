@@ -162,9 +162,7 @@ impl Feed {
     /// If it cannot be read.
     pub async fn sums(&mut self) -> Result<serde_json::Value, StepError> {
         let known = self.known().await?;
-        let of = |(table, sum): (&Carried, &pgrunbook_postgres::rowhash::RowSum)| {
-            json!({ "table": table.name, "rows": sum.rows, "sums": sum.sums.map(|sum| format!("{sum:016x}")) })
-        };
+        let of = |(table, sum): (&Carried, &pgrunbook_postgres::rowhash::RowSum)| json!({ "table": table.name, "rows": sum.rows, "sums": sum.sums.map(|sum| format!("{sum:016x}")) });
         Ok(self.shape.tables.iter().zip(&known.sums).map(of).collect())
     }
 
@@ -200,7 +198,11 @@ impl Feed {
             Looked::Read(version, diff) => Ok(Some((version, diff))),
             Looked::Changed(differences) => Err(StepError::failed(
                 "file-schema",
-                format!("the schema of {} changed: {}. Nothing was shipped.", self.path.display(), differences.join("; ")),
+                format!(
+                    "the schema of {} changed: {}. Nothing was shipped.",
+                    self.path.display(),
+                    differences.join("; ")
+                ),
             )
             .help("change it back; or give the transfer up (undo its step) and begin again")),
         }
@@ -330,7 +332,10 @@ async fn ship(
             continue;
         }
         let (stage, place, list) = (format!("pg_temp.pgrunbook_new_{number}"), table.place(schema), table.list());
-        run(&format!("CREATE TEMP TABLE pgrunbook_new_{number} ON COMMIT DROP AS SELECT {list} FROM {place} WITH NO DATA")).await?;
+        run(&format!(
+            "CREATE TEMP TABLE pgrunbook_new_{number} ON COMMIT DROP AS SELECT {list} FROM {place} WITH NO DATA"
+        ))
+        .await?;
         copy_in(session, &format!("COPY {stage} ({list}) FROM STDIN (FORMAT binary)"), &diff.bytes)
             .await
             .map_err(PgError::into_step_error)?;

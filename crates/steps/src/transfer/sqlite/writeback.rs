@@ -259,9 +259,10 @@ impl Work {
             None => return Err(self.stop("slot", format!("the slot {slot} is not there"), Lsn::default())),
         };
         let back = self.applier(&session, &stream).await?;
-        let Some((position, is_fenced)) = on(&back, |back| Ok::<_, SqliteError>((back.position.clone(), back.is_fenced()?)))
-            .await
-            .and_then(Result::ok)
+        let Some((position, is_fenced)) =
+            on(&back, |back| Ok::<_, SqliteError>((back.position.clone(), back.is_fenced()?)))
+                .await
+                .and_then(Result::ok)
         else {
             return Err(End::Again("the file cannot be read".to_owned()));
         };

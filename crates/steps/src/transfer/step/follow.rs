@@ -76,7 +76,10 @@ impl Follow {
             return Ok(Evidence::of(format!("{} is as its file is now", self.schema)).fact("synced", synced.facts()));
         }
         let Some(back) = workplace.followers().write_back(workplace, target, transfer).await? else {
-            return Err(StepError::failed("no-stream", format!("nothing flows back from {} into its file", self.schema)));
+            return Err(StepError::failed(
+                "no-stream",
+                format!("nothing flows back from {} into its file", self.schema),
+            ));
         };
         let at = back.caught_up(self.patience, cx.cancel).await?;
         let standing = back.standing();
