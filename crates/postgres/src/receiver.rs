@@ -1,12 +1,11 @@
-//! The task that brings a slot's changes to a spool, and tells the source only of what is safe there.
+//! The thread that brings a slot's changes to a spool, and tells the source only of what is safe there.
 //!
 //! It begins anew after every error that may pass, without doubling anything: the stream goes on from where the spool is
 //! whole. It ends, and says why, where going on would lose changes or fill a disk.
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::PgError;
 use crate::lsn::Lsn;
@@ -97,12 +96,12 @@ pub enum Stopped {
     Refused(PgError),
 }
 
-/// A task that receives. It ends when it is dropped; what was not synced then is received again.
+/// A thread that receives. When this is dropped it ends soon, as if it had been asked to.
 pub struct Receiver {
     received: watch::Receiver<Received>,
     stop: watch::Sender<bool>,
     /// Until it was told why it ended.
-    task: Option<JoinHandle<Stopped>>,
+    ended: Option<oneshot::Receiver<Stopped>>,
 }
 
 impl Receiver {
@@ -117,15 +116,32 @@ impl Receiver {
             connections: 0,
         });
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(async move {
+        let (tell, ended) = oneshot::channel();
+        let work = async move {
             let mut pump = Pump { spool, writer, what, publish, stopping };
             let why = pump.run().await;
             match (why, pump.writer.close().await) {
                 (Stopped::Asked, Err(error)) => Stopped::Spool(error),
                 (why, _) => why,
             }
+        };
+        // A thread and a runtime of its own: while it pauses nobody must wait for the socket, or is woken for each message.
+        let thread = std::thread::Builder::new().name("receive".to_owned());
+        let started = thread.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let why = runtime.map_or_else(|error| no_thread(&error), |runtime| runtime.block_on(work));
+            // Nobody is there to be told when it was dropped.
+            let _ = tell.send(why);
         });
-        Self { received, stop, task: Some(task) }
+        let ended = started.map_or_else(
+            |error| {
+                let (tell, ended) = oneshot::channel();
+                let _ = tell.send(no_thread(&error));
+                ended
+            },
+            |_| ended,
+        );
+        Self { received, stop, ended: Some(ended) }
     }
 
     /// How far it is; changes whenever it is further.
@@ -137,10 +153,10 @@ impl Receiver {
     ///
     /// Cancellation: may be asked again.
     pub async fn ended(&mut self) -> Stopped {
-        let Some(task) = &mut self.task else { return Stopped::Asked };
-        let why = task.await;
-        self.task = None;
-        // Otherwise somebody ended the runtime.
+        let Some(ended) = &mut self.ended else { return Stopped::Asked };
+        let why = ended.await;
+        self.ended = None;
+        // Otherwise it panicked, which it does nowhere.
         why.unwrap_or(Stopped::Asked)
     }
 
@@ -151,12 +167,8 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
+fn no_thread(error: &std::io::Error) -> Stopped {
+    Stopped::Refused(PgError::Client(format!("a thread to receive cannot be started: {error}")))
 }
 
 /// Why a connection ended.
@@ -268,7 +280,8 @@ impl Pump {
             self.report(stream, synced.borrow_and_update().lsn, server_end);
             self.keep_limits().await?;
             if (1..LITTLE).contains(&came) {
-                tokio::time::sleep(PAUSE).await;
+                // Not by a timer of the runtime, which would be woken by the socket meanwhile.
+                std::thread::sleep(PAUSE);
             }
             tokio::select! {
                 biased;
@@ -348,9 +361,8 @@ impl Pump {
     }
 }
 
-/// Waits until it is to stop.
+/// Waits until it is to stop: it is asked to, or nobody is there any more who could ask.
 async fn asked(stopping: &mut watch::Receiver<bool>) {
-    // Whoever could ask is gone: then the task is ended from outside.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
