@@ -4,7 +4,8 @@
 //! connection that sees the same `data_version` before the first reader's transaction and after the last one's proves it),
 //! and saves half a second a gigabyte; but in rollback-journal mode it would keep writers out for the whole load, and in WAL
 //! mode keep the log from being checkpointed. The copy holds a lock for as long as it takes to write the pages, and can be
-//! read again: after a crash, for parity, or to find what changed since.
+//! read again: after a crash, for parity, or to find what changed since. Of two processor seconds for 860 MB most are the
+//! system's, in one read and one write for each page; so it is taken beside the preflight, not after it.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,7 @@
 //! Everything that is known of a file before anything is changed: its profile, the mapping, and all findings at once.
+//!
+//! Every value is looked at before the load, although the load looks at each again: the findings must come all at once and
+//! before the target is touched. The check of the pages (1.5 processor seconds for 860 MB) runs beside it.
 
 use std::path::Path;
 use std::time::Duration;
