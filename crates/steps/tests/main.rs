@@ -24,4 +24,5 @@ mod structure;
 mod switch;
 mod topology;
 mod transfer;
+mod transfer_sqlite;
 mod versions;

@@ -1,0 +1,352 @@
+//! Transfers from a SQLite file, as runbooks: there, back, and there again, with writers at work.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pgrunbook_engine::RunEnd;
+use rusqlite::Connection;
+
+use crate::bench::{Bench, failure};
+use crate::transfer::logical;
+
+/// A project whose source `old` is a file.
+struct File {
+    bench: Bench,
+}
+
+const LEGACY: &str = "
+    PRAGMA journal_mode = wal;
+    CREATE TABLE visit (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL, at DATETIME, score NUMERIC, notes INTEGER NOT NULL DEFAULT 0);
+    CREATE TABLE note (visit INTEGER NOT NULL REFERENCES visit (id) ON DELETE CASCADE, n INTEGER NOT NULL, body TEXT, raw BLOB, PRIMARY KEY (visit, n)) WITHOUT ROWID;
+    CREATE TABLE heard (who TEXT, at DATETIME);
+    CREATE TRIGGER noted AFTER INSERT ON note BEGIN UPDATE visit SET notes = notes + 1 WHERE id = new.visit; END;
+    CREATE TABLE trace (line TEXT);
+    CREATE TRIGGER traced AFTER DELETE ON note BEGIN INSERT INTO trace VALUES (old.body); END;
+    WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 300)
+        INSERT INTO visit (what, at, score) SELECT 'visit ' || i, '2024-01-01T00:00:' || printf('%02d', i % 60), i / 10.0 FROM i;
+    UPDATE visit SET at = replace(at, 'T', ' ') WHERE id % 7 = 0;
+    INSERT INTO note SELECT id, 1, substr('xxxxxxxxxxxxxxxxxxxx', 1, id % 20), zeroblob(id % 5) FROM visit;
+    INSERT INTO heard VALUES ('anna', '2024-01-01T00:00:00'), ('anna', '2024-01-01T00:00:00'), (NULL, '2024-02-01 00:00:00');";
+
+impl File {
+    async fn new(sql: &str) -> Self {
+        let mut bench = Bench::on(logical().await.fresh_database("file").await.unwrap());
+        bench.config("[targets.old]\nsqlite = \"old.db\"\n");
+        let this = Self { bench };
+        this.open().execute_batch(sql).unwrap();
+        this
+    }
+
+    fn path(&self) -> PathBuf {
+        self.bench.path("old.db")
+    }
+
+    fn open(&self) -> Connection {
+        let connection = Connection::open(self.path()).unwrap();
+        connection.busy_timeout(Duration::from_secs(20)).unwrap();
+        connection
+    }
+
+    fn in_file(&self, sql: &str) -> String {
+        self.open().query_row(sql, [], |row| row.get::<_, rusqlite::types::Value>(0)).map(|value| match value {
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            other => format!("{other:?}"),
+        }).unwrap()
+    }
+
+    async fn done(&self, steps: &str) -> String {
+        let text = format!("# Move\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{steps}");
+        let (run, end) = self.bench.run(&text).await;
+        assert!(matches!(end, RunEnd::Completed), "{end:?}");
+        run
+    }
+
+    /// Both sides, row by row, as far as PostgreSQL knows them.
+    async fn is_equal(&self) {
+        let visits = "SELECT group_concat(id || ':' || what || ':' || notes, ';') FROM (SELECT * FROM visit ORDER BY id)";
+        let here = "SELECT string_agg(id || ':' || what || ':' || notes, ';' ORDER BY id) FROM health.visit";
+        assert_eq!(self.in_file(visits), self.bench.value(here).await);
+        let notes = "SELECT group_concat(visit || ':' || n || ':' || coalesce(body, '-') || ':' || length(raw), ';')
+             FROM (SELECT * FROM note ORDER BY visit, n)";
+        let here = "SELECT string_agg(visit || ':' || n || ':' || coalesce(body, '-') || ':' || length(raw), ';' ORDER BY visit, n) FROM health.note";
+        assert_eq!(self.in_file(notes), self.bench.value(here).await);
+    }
+}
+
+/// Writes one thing after another until it is refused, and knows what was accepted.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+    thread: std::thread::JoinHandle<(BTreeMap<i64, String>, Option<String>)>,
+}
+
+impl Writer {
+    fn start(path: PathBuf) -> Self {
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (ends, count) = (stop.clone(), written.clone());
+        let thread = std::thread::spawn(move || {
+            let connection = Connection::open(path).unwrap();
+            connection.busy_timeout(Duration::from_secs(60)).unwrap();
+            let mut known = BTreeMap::new();
+            for number in 0_i64.. {
+                if ends.load(Ordering::SeqCst) {
+                    break;
+                }
+                let (id, what) = (100_000 + number % 50, format!("write {number}"));
+                let done = match number % 4 {
+                    0 => connection.execute("INSERT OR REPLACE INTO visit (id, what) VALUES (?1, ?2)", (id, &what)),
+                    1 => connection.execute(
+                        "INSERT INTO visit (id, what) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET what = excluded.what",
+                        (id, &what),
+                    ),
+                    2 => connection.execute("DELETE FROM visit WHERE id = ?1", [id]),
+                    _ => connection.execute("REPLACE INTO visit (id, what) VALUES (?1, ?2)", (id, &what)),
+                };
+                match done {
+                    Ok(_) if number % 4 == 2 => drop(known.remove(&id)),
+                    Ok(_) => drop(known.insert(id, what)),
+                    Err(error) => return (known, Some(error.to_string())),
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                // Others get the lock only in between: SQLite's waiters do not queue.
+                std::thread::sleep(Duration::from_micros(300));
+            }
+            (known, None)
+        });
+        Self { stop, written, thread }
+    }
+
+    fn has_written(&self, more: u64) {
+        let wanted = self.written.load(Ordering::SeqCst) + more;
+        let begun = Instant::now();
+        while self.written.load(Ordering::SeqCst) < wanted {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the writer does not write");
+            std::thread::yield_now();
+        }
+    }
+
+    fn refused(self) -> (BTreeMap<i64, String>, String) {
+        let (known, said) = self.thread.join().unwrap();
+        (known, said.unwrap())
+    }
+
+    fn ended(self) -> BTreeMap<i64, String> {
+        self.stop.store(true, Ordering::SeqCst);
+        let (known, said) = self.thread.join().unwrap();
+        assert_eq!(said, None);
+        known
+    }
+}
+
+fn shown(known: &BTreeMap<i64, String>) -> String {
+    known.iter().map(|(id, what)| format!("{id}:{what}")).collect::<Vec<_>>().join(";")
+}
+
+const WRITTEN: &str = "SELECT coalesce(string_agg(id || ':' || what, ';' ORDER BY id), '') FROM health.visit WHERE id >= 100000";
+const WRITTEN_HERE: &str =
+    "SELECT coalesce(group_concat(id || ':' || what, ';'), '') FROM (SELECT * FROM visit WHERE id >= 100000 ORDER BY id)";
+
+fn load(more: &str) -> String {
+    format!(
+        "## Load\n\n```toml step\ntransfer = \"load\"\nfrom = \"old\"\ntarget = \"main\"\nschema = \"health\"\n\
+         accept = [\"triggers\", \"no-key\", \"trigger\"]\n{more}undo = \"auto\"\n```\n\n"
+    )
+}
+
+fn cross(id: &str, more: &str) -> String {
+    format!(
+        "## Cut over {id}\n\n```toml step\ncutover = \"{id}\"\ntarget = \"main\"\nschemas = [\"health\"]\n\
+         budget = \"20s\"\n{more}undo = \"auto\"\n```\n\n"
+    )
+}
+
+const FOLLOW: &str = "## Follow\n\n```toml step\nfollow = \"up\"\ntarget = \"main\"\nschema = \"health\"\n```\n\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_there_and_back_and_there_again_under_writers() {
+    let this = File::new(LEGACY).await;
+    let writer = Writer::start(this.path());
+    writer.has_written(20);
+    this.done(&load("")).await;
+    writer.has_written(20);
+    this.done(FOLLOW).await;
+    writer.has_written(20);
+    let before = this.in_file("SELECT group_concat(id || at, ';') FROM visit WHERE id BETWEEN 2 AND 299");
+    let run = this.done(&cross("go", "")).await;
+    let (known, said) = writer.refused();
+    assert!(said.contains("cut over to schema health of main"), "{said}");
+    assert_eq!(shown(&known), this.bench.value(WRITTEN).await, "every accepted write is there, and no other");
+    this.is_equal().await;
+    let evidence = this.bench.evidence(&run, "go").await;
+    let proof = &evidence.facts["health"]["no_writer_left"];
+    assert_eq!(proof["writes_tried_and_refused"], 4, "{evidence:?}");
+
+    // In the target: a value, a key's deletion, a row without a key, one among equal rows.
+    this.bench
+        .execute(
+            "SET TimeZone = 'UTC'; INSERT INTO health.visit (what, at) VALUES ('after', '2025-05-05 05:05:05');
+             UPDATE health.visit SET what = 'other' WHERE id = 1; DELETE FROM health.note WHERE visit = 3;
+             UPDATE health.note SET n = 9 WHERE visit = 4; INSERT INTO health.note VALUES (5, 2, 'new', '\\x00ff');
+             DELETE FROM health.heard WHERE ctid = (SELECT min(ctid) FROM health.heard WHERE who = 'anna');
+             UPDATE health.heard SET who = 'else' WHERE who IS NULL",
+        )
+        .await;
+    let id: i64 = this.bench.value("SELECT id FROM health.visit WHERE what = 'after'").await.parse().unwrap();
+    assert!(id > 100_000, "numbers go on behind the file's: {id}");
+    this.done(FOLLOW).await;
+    assert_eq!(this.in_file("SELECT count(*) FROM visit WHERE what = 'after' AND at = '2025-05-05T05:05:05'"), "1");
+    this.is_equal().await;
+    assert_eq!(this.in_file("SELECT group_concat(who, ';') FROM (SELECT who FROM heard ORDER BY who)"), "anna;else");
+    // What nobody touched is as it was, in its own spelling; and the fence stands.
+    let after = this.in_file("SELECT group_concat(id || at, ';') FROM visit WHERE id BETWEEN 2 AND 299");
+    assert_eq!(before, after);
+    let refused = this.open().execute("UPDATE note SET body = 'late'", []).unwrap_err().to_string();
+    assert!(refused.contains("table note was cut over"), "{refused}");
+
+    let run = this.done(&cross("back", "to = \"source\"\n")).await;
+    assert_eq!(this.bench.evidence(&run, "back").await.facts["health"]["parity"]["differences"], 0);
+    this.is_equal().await;
+    let refused = this.bench.session().await.execute("DELETE FROM health.note").await.unwrap_err();
+    assert_eq!(refused.sqlstate(), Some("25006"), "{refused}");
+
+    let writer = Writer::start(this.path());
+    writer.has_written(20);
+    this.done(&cross("again", "parity = \"full\"\n")).await;
+    let (known, _) = writer.refused();
+    for (id, what) in &known {
+        assert_eq!(&this.bench.value(&format!("SELECT what FROM health.visit WHERE id = {id}")).await, what);
+    }
+    assert_eq!(this.in_file(WRITTEN_HERE), this.bench.value(WRITTEN).await);
+    this.is_equal().await;
+
+    let complete = "## End\n\n```toml step\ncomplete = \"end\"\ntarget = \"main\"\nschema = \"health\"\nundo = \"one-way: it ends\"\n```\n";
+    this.done(complete).await;
+    assert_eq!(this.in_file("SELECT count(*) FROM sqlite_master WHERE name = '_pgrunbook_state'"), "0");
+    assert!(this.open().execute("DELETE FROM visit", []).is_err(), "the file stays fenced");
+    let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!(this.bench.value(left).await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_holds_is_named_and_writers_go_on() {
+    let this = File::new(&LEGACY.replace("wal", "delete")).await;
+    this.done(&load("")).await;
+    let holder = this.open();
+    holder.execute_batch("BEGIN IMMEDIATE; UPDATE visit SET what = 'held' WHERE id = 2").unwrap();
+    let text = |id: &str| {
+        let step = cross(id, "").replace("20s", "700ms");
+        format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{step}")
+    };
+    let (_, end) = this.bench.run(&text("held")).await;
+    let (_, code, message) = failure(&end);
+    assert!(message.contains("in a transaction that writes") || code == "freeze-budget", "{code}: {message}");
+    assert!(message.contains("Writers go on where they were"), "{message}");
+    holder.execute_batch("COMMIT").unwrap();
+    assert_eq!(this.bench.value("SELECT phase FROM pgrunbook.transfer").await, "following");
+
+    // A reader holds up the commit, after PostgreSQL has the rows: the file goes on, and is right.
+    holder.execute_batch("BEGIN; SELECT count(*) FROM visit").unwrap();
+    let (_, end) = this.bench.run(&text("read")).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "sqlite-busy", "{message}");
+    assert!(message.contains("a commit waits for it"), "{message}");
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(this.bench.value("SELECT what FROM health.visit WHERE id = 2").await, "held", "PostgreSQL had committed");
+    this.open().execute("UPDATE visit SET what = 'goes on' WHERE id = 2", []).unwrap();
+    assert!(this.bench.session().await.execute("DELETE FROM health.note").await.is_err(), "the target is closed");
+    this.done(&cross("now", "")).await;
+    assert_eq!(this.bench.value("SELECT what FROM health.visit WHERE id = 2").await, "goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_the_files_fence_and_the_opened_target_is_undone() {
+    let this = File::new("CREATE TABLE visit (id INTEGER PRIMARY KEY, what TEXT); INSERT INTO visit VALUES (1, 'one')").await;
+    this.done(&load("")).await;
+    // Whoever holds this keeps the target from being opened.
+    let holder = this.bench.session().await;
+    holder.execute("BEGIN; LOCK TABLE health.visit IN ROW EXCLUSIVE MODE").await.unwrap();
+    let run = this.bench.begin(&format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{}", cross("go", ""))).await;
+    let sealed = async {
+        let is_sealed = "SELECT count(*) FROM sqlite_master WHERE name = '_pgrunbook_fence'";
+        let begun = Instant::now();
+        while this.in_file(is_sealed) != "1" {
+            assert!(begun.elapsed() < Duration::from_secs(30), "the file was not fenced");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        end = this.bench.resume(&run) => panic!("it ended: {end:?}"),
+        () = sealed => {}
+    }
+    assert!(this.open().execute("DELETE FROM visit", []).is_err());
+    assert_eq!(this.bench.value("SELECT phase FROM pgrunbook.transfer").await, "forth");
+    holder.execute("ROLLBACK").await.unwrap();
+    let end = this.bench.resume(&run).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.bench.execute("INSERT INTO health.visit VALUES (2, 'two')").await;
+    this.done(FOLLOW).await;
+    assert_eq!(this.in_file("SELECT count(*) FROM visit"), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_schemas_stop_it_on_either_side() {
+    let this = File::new("CREATE TABLE visit (id INTEGER PRIMARY KEY, what TEXT); INSERT INTO visit VALUES (1, 'one')").await;
+    this.done(&load("")).await;
+    this.open().execute_batch("ALTER TABLE visit ADD COLUMN more TEXT; UPDATE visit SET what = 'two'").unwrap();
+    let header = "# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n";
+    let (_, end) = this.bench.run(&format!("{header}{FOLLOW}")).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "file-schema");
+    assert!(message.contains("table visit is another") && message.contains("more TEXT"), "{message}");
+    assert_eq!(this.bench.value("SELECT what FROM health.visit").await, "one");
+    this.open().execute_batch("ALTER TABLE visit DROP COLUMN more").unwrap();
+    this.done(&cross("go", "")).await;
+    assert_eq!(this.bench.value("SELECT what FROM health.visit").await, "two");
+
+    this.bench.execute("ALTER TABLE health.visit ADD COLUMN more text; UPDATE health.visit SET more = 'x'").await;
+    let (_, end) = this.bench.run(&format!("{header}{FOLLOW}")).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "stream-ddl", "{message}");
+    assert!(message.contains("were id, what, and are id, what, more"), "{message}");
+    let (_, end) = this.bench.run(&format!("{header}{}", cross("back", "to = \"source\"\n"))).await;
+    assert_eq!(failure(&end).1, "lossy");
+    assert!(this.open().execute("DELETE FROM visit", []).is_err(), "the file stays fenced");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_there_are_filled_and_an_undo_leaves_nothing() {
+    let this = File::new(LEGACY).await;
+    this.bench
+        .execute(
+            "CREATE SCHEMA health;
+             CREATE TABLE health.visit (id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what varchar NOT NULL,
+                 at timestamp, score numeric, notes bigint NOT NULL DEFAULT 0, extra text DEFAULT 'mine');
+             CREATE TABLE health.note (visit bigint NOT NULL, n smallint NOT NULL, body text, raw bytea, PRIMARY KEY (visit, n));
+             CREATE TABLE health.heard (who text, at timestamp)",
+        )
+        .await;
+    let steps = load("structure = \"existing\"\nexclude = [\"trace\"]\n");
+    let text = format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{steps}{}", cross("go", ""));
+    let fails = "## Fails\n\n```sql step\n-- check: never    target: main\n-- expect: 0 rows\nSELECT 1;\n```\n";
+    let (run, end) = this.bench.run(&format!("{text}{fails}")).await;
+    assert_eq!(failure(&end).0, "never");
+    this.is_equal().await;
+    this.bench.execute("INSERT INTO health.visit (what) VALUES ('new'); INSERT INTO health.note VALUES (10, 5, 'x', '')").await;
+    let end = this.bench.rollback(&run, "undo").await;
+    assert!(matches!(end, RunEnd::RolledBack { .. }), "{end:?}");
+    assert_eq!(this.in_file("SELECT count(*) FROM visit WHERE what = 'new'"), "1");
+    assert_eq!(this.in_file("SELECT notes FROM visit WHERE id = 10"), "1", "a trigger did not count again");
+    assert_eq!(this.in_file("SELECT count(*) FROM sqlite_master WHERE name LIKE '%pgrunbook%'"), "0");
+    assert_eq!(this.in_file("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"), "2");
+    assert_eq!(this.bench.value("SELECT count(*) FROM health.visit").await, "0");
+    let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!(this.bench.value(left).await, "0");
+    let writer = Writer::start(this.path());
+    writer.has_written(5);
+    assert!(!writer.ended().is_empty());
+}
