@@ -689,6 +689,9 @@ pub enum SandboxAction {
         /// PgBouncer in transaction mode in front of it, for this user and password too (repeatable).
         #[arg(long, value_name = "USER:PASSWORD")]
         pooler: Vec<String>,
+        /// A line of postgresql.conf, such as wal_level=logical (repeatable).
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        settings: Vec<String>,
         /// Make this database.
         #[arg(long)]
         database: Option<String>,

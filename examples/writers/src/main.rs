@@ -1,11 +1,13 @@
 //! `writers http ADDRESS SOURCE ITEMS COUNT SEED`: clients of the items service.
-//! `writers sql URL SCHEMA COUNT SEED FINAL_URL FINAL_SCHEMA`: clients of a database; `-` is no schema, `pooled:URL` a pooler.
+//! `writers sql URL SCHEMA COUNT SEED FINAL_URL FINAL_SCHEMA`: clients of a database; `-` is no schema, `pooled:URL` a pooler,
+//! `file:PATH` an env file with `POSTGRES_HOST`, `_PORT`, `_USER`, `_PASSWORD` and `_DB`, read again on SIGHUP.
 //!
 //! They write until standard input ends; then what was accepted is held against the final side, and the status says whether it is
 //! whole.
 
 use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_postgres::NoTls;
 use writers::{History, Verdict, http, sql};
 
@@ -46,9 +48,21 @@ async fn work(words: &[&str]) -> Result<(History, Verdict), String> {
         ["sql", url, schema, writers, seed, final_url, final_schema] => {
             let named = |schema: &str| (schema != "-").then(|| schema.to_owned());
             let (pooled, url) = url.strip_prefix("pooled:").map_or((false, url), |url| (true, url));
-            let place = sql::Place { url: url.to_owned(), schema: named(schema), pooled };
-            let writers = sql::Writers::start(place, count(writers)?, number(seed)?);
-            end_of_input().await;
+            let file = url.strip_prefix("file:");
+            let url = file.map_or_else(|| Ok(url.to_owned()), url_of)?;
+            let place = sql::Place { url, schema: named(schema), pooled };
+            let writers = sql::Writers::start(place.clone(), count(writers)?, number(seed)?);
+            let mut hangups = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
+            let end = end_of_input();
+            tokio::pin!(end);
+            loop {
+                tokio::select! {
+                    () = &mut end => break,
+                    _ = hangups.recv() => if let Some(file) = file {
+                        writers.switch_to(sql::Place { url: url_of(file)?, ..place.clone() });
+                    },
+                }
+            }
             let history = writers.stop().await;
             let (client, connection) =
                 tokio_postgres::connect(final_url, NoTls).await.map_err(|error| error.to_string())?;
@@ -59,6 +73,21 @@ async fn work(words: &[&str]) -> Result<(History, Verdict), String> {
         }
         _ => Err("usage: see the beginning of its source".to_owned()),
     }
+}
+
+/// Where an env file leads; `${NAME}` in it is the environment's.
+fn url_of(file: &str) -> Result<String, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    let value = |name: &str| {
+        let line = text.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let value = line.unwrap_or_default().trim().trim_matches(['"', '\'']);
+        match value.strip_prefix("${").and_then(|name| name.strip_suffix('}')) {
+            Some(name) => std::env::var(name).map_err(|_| format!("{file}: {name} is not set")),
+            None => Ok(value.to_owned()),
+        }
+    };
+    let (host, port, user) = (value("POSTGRES_HOST")?, value("POSTGRES_PORT")?, value("POSTGRES_USER")?);
+    Ok(format!("postgres://{user}:{}@{host}:{port}/{}", value("POSTGRES_PASSWORD")?, value("POSTGRES_DB")?))
 }
 
 async fn end_of_input() {

@@ -11,11 +11,18 @@ use crate::failure::Failure;
 
 pub async fn sandbox(app: &App, action: SandboxAction) -> Result<u8, Failure> {
     match action {
-        SandboxAction::Up { name, detach, version, durable, pooler, database } => {
+        SandboxAction::Up { name, detach, version, durable, pooler, settings, database } => {
             if let Some(user) = pooler.iter().find(|user| !user.contains(':')) {
                 return Err(Failure::unusable("pooler", format!("`--pooler {user}`: it is not USER:PASSWORD")));
             }
-            let options = SandboxOptions { name, detach, major: version, durable, ..SandboxOptions::default() };
+            let settings = settings
+                .iter()
+                .map(|line| match line.split_once('=') {
+                    Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+                    None => Err(Failure::unusable("set", format!("`--set {line}`: it is not NAME=VALUE"))),
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            let options = SandboxOptions { name, detach, major: version, durable, settings, ..SandboxOptions::default() };
             let sandbox = Sandbox::start(options).await?;
             let mut connection = sandbox.options();
             if let Some(database) = database {

@@ -198,12 +198,20 @@ impl Loader<'_> {
         let accepted: Vec<String> = self.spec.accept.iter().cloned().collect();
         let audience = Audience { step: self.step, watcher: self.watcher, cancel: self.cancel };
         let (source, target) = (&ends.source.options, &ends.target.options);
-        let structure = structure::derive(source, target, &self.wanted(), &accepted, audience).await?;
+        let mut structure = structure::derive(source, target, &self.wanted(), &accepted, audience).await?;
         structure.ready()?;
+        // A declared schema has a declared owner, and its default privileges are for what that role makes.
+        structure.owner = self.declared_owner();
         for rewrite in &structure.rewritten {
             self.say(format!("{} names {} and was rewritten", rewrite.object, self.spec.source_schema));
         }
         Ok(structure)
+    }
+
+    /// The owner that the topology declares, where it declares the schema at all.
+    fn declared_owner(&self) -> Option<String> {
+        let topology = self.workplace.topology().ok()?;
+        topology.schemas.contains_key(self.schema).then(|| topology.owner.clone())
     }
 
     /// Makes the tables. What an earlier attempt made is taken away first: no row is in it.
@@ -234,6 +242,12 @@ impl Loader<'_> {
         let (finished, ready) = watch::channel(BTreeSet::new());
         let copying = async {
             let copied = self.copy(ends, transfer, records, &finished).await;
+            if copied.is_ok() {
+                // Roots of partitions, too: they hold no rows, and nobody has told of them.
+                let target = ends.target.session(&self.name()).await?;
+                let all = self.tables(&target, self.schema).await?;
+                finished.send_modify(|set| set.extend(all.into_iter().map(|table| table.name)));
+            }
             // Whoever waits for a table that was not completed waits no longer.
             drop(finished);
             copied
