@@ -4,6 +4,8 @@
 mod audit;
 mod breach;
 mod crash;
+mod cutover;
+mod parity;
 mod fence;
 mod parity;
 mod place;

@@ -11,6 +11,7 @@ mod copy;
 mod fence;
 mod isolation;
 mod lost;
+mod matrix;
 mod migrate;
 mod parity;
 mod parity_live;

@@ -30,8 +30,13 @@ const LEGACY: &str = "
 impl Move {
     pub async fn new() -> Self {
         let cluster = logical().await;
-        let legacy = cluster.fresh_database("legacy").await.unwrap();
-        let mut bench = Bench::on(cluster.fresh_database("one").await.unwrap());
+        Self::at(&cluster, &cluster).await
+    }
+
+    /// Between two clusters.
+    pub async fn at(source: &Sandbox, target: &Sandbox) -> Self {
+        let legacy = source.fresh_database("legacy").await.unwrap();
+        let mut bench = Bench::on(target.fresh_database("one").await.unwrap());
         bench.config(&format!("[targets.old]\nurl = \"{}\"\n", url(&legacy)));
         let this = Self { bench, legacy };
         this.at_legacy(LEGACY).await;
