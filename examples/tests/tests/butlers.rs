@@ -14,13 +14,13 @@ const PASSWORDS: &[&str] = &[
 ];
 
 fn butlers(test: &str) -> Project {
-    Project::new("butlers", test, "local", "BUTLERS_DATABASE_URL", PASSWORDS)
+    Project::new("butlers", test, "local", "BUTLERS_DATABASE_URL", PASSWORDS).of("TOPOLOGY.md")
 }
 
 #[test]
 fn what_is_there_already_is_left_as_it_is_and_what_nobody_declared_is_taken_back() {
     let project = butlers("twice");
-    project.done(&["lint", "RUNBOOK.md"]);
+    project.done(&["lint", "TOPOLOGY.md", "RUNBOOK.md"]);
     project.run();
     let said = project.run();
     assert!(said.contains("✓ roles  nothing was to be changed"), "{said}");

@@ -8,6 +8,8 @@ pub struct Project {
     /// Of the database that the runbook is about, as superuser.
     pub url: String,
     sandbox: String,
+    /// The file that is run.
+    runbook: &'static str,
     env: Vec<(String, String)>,
 }
 
@@ -59,7 +61,12 @@ impl Project {
             ("PATH".to_owned(), path),
         ];
         env.extend(passwords.iter().map(|name| ((*name).to_owned(), password(name))));
-        Self { folder, url: direct, sandbox, env }
+        Self { folder, url: direct, sandbox, runbook: "RUNBOOK.md", env }
+    }
+
+    /// The same, of another of the example's files.
+    pub fn of(self, runbook: &'static str) -> Self {
+        Self { runbook, ..self }
     }
 
     pub fn call(&self, args: &[&str]) -> Output {
@@ -89,13 +96,13 @@ impl Project {
     /// Runs the runbook to its end.
     #[track_caller]
     pub fn run(&self) -> String {
-        self.done(&["run", "RUNBOOK.md", "--answers", "answers.toml"])
+        self.done(&["run", self.runbook, "--answers", "answers.toml"])
     }
 
     /// Runs the runbook, which must stop at this step.
     #[track_caller]
     pub fn stops_at(&self, step: &str, because: &str) {
-        let output = self.call(&["run", "RUNBOOK.md", "--answers", "answers.toml"]);
+        let output = self.call(&["run", self.runbook, "--answers", "answers.toml"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert_eq!(output.status.code(), Some(1), "{because}\n{text}");
         assert!(text.contains(&format!("✗ {step} ")), "{because}\n{text}");
