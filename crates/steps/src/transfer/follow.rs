@@ -192,13 +192,14 @@ impl Follower {
         Ok(end)
     }
 
-    /// Waits until the marker of a fence is applied. Whoever calls limits the time.
+    /// Waits until a fence is applied, whose marker was written there. Where several schemas of one database are fenced, each
+    /// stream sees all their markers and remembers the last: the position says the same. Whoever calls limits the time.
     ///
     /// # Errors
     /// If the stream stands still.
-    pub async fn marker(&self, way: Way, id: &str) -> Result<(), StepError> {
+    pub async fn fenced(&self, way: Way, id: &str, at: Lsn) -> Result<(), StepError> {
         let lane = self.lane(way)?;
-        let is_passed = |standing: &Standing| standing.marker.as_deref() == Some(id);
+        let is_passed = |standing: &Standing| standing.marker.as_deref() == Some(id) || standing.reached > at;
         lane.wait(Duration::MAX, &Cancel::default(), is_passed, "the fence").await
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::slots::Direction as Way;
-use pgrunbook_postgres::{PgError, Session, ledger};
+use pgrunbook_postgres::{Lsn, PgError, Session, ledger};
 
 use super::How;
 use crate::fence::{self, Fence, Lift};
@@ -29,6 +29,8 @@ pub struct PostgresLeg {
     ends: Ends,
     /// Made in `prepare`, so that nothing connects while writers wait.
     ready: Option<Ready>,
+    /// Where the fence's marker stands in the log of the side that was fenced.
+    marker: Lsn,
     evidence: Evidence,
 }
 
@@ -50,7 +52,7 @@ impl PostgresLeg {
     pub fn new(workplace: &Workplace, target: &str, transfer: Transfer, to: Side) -> Result<Self, StepError> {
         let ends = Ends::of(workplace, target, &transfer)?;
         let evidence = Evidence::of(String::new());
-        Ok(Self { workplace: workplace.clone(), target: target.to_owned(), transfer, to, ends, ready: None, evidence })
+        Ok(Self { workplace: workplace.clone(), target: target.to_owned(), transfer, to, ends, ready: None, marker: Lsn(u64::MAX), evidence })
     }
 
     pub fn schema(&self) -> &str {
@@ -136,6 +138,7 @@ impl PostgresLeg {
         };
         let fenced = fence::fence(&ready.from, &wish, cancel).await?;
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.marker = fenced.marker;
         let evidence = std::mem::take(&mut self.evidence);
         self.evidence = evidence
             .fact("fence_us", took)
@@ -150,10 +153,11 @@ impl PostgresLeg {
     pub async fn settle(&mut self, how: &How) -> Result<(), StepError> {
         let way = self.way();
         let (from, onto) = (self.from().clone(), self.onto().clone());
+        let (id, marker) = (self.fence_id(how), self.marker);
         let ready = self.ready()?;
 
         let begun = Instant::now();
-        ready.follower.marker(way, &how.id).await?;
+        ready.follower.fenced(way, &id, marker).await?;
         let drained = begun.elapsed();
         ready.follower.hurry(way, false).await?;
         let wanted = positions(&ready.from, &from.schema).await.map_err(PgError::into_step_error)?;
