@@ -104,7 +104,8 @@ impl World {
             Accident::KillProgram => child.start_kill().unwrap(),
             Accident::TerminateSender => {
                 for options in [&self.legacy, &self.place.database] {
-                    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'";
+                    let terminate =
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'";
                     Session::connect(options, "test").await.unwrap().execute(terminate).await.unwrap();
                 }
             }
@@ -150,7 +151,8 @@ impl World {
             }
             // A program that hangs is a failure, too.
             let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await;
-            let output = output.unwrap_or_else(|_| panic!("seed {}: {args:?} hangs\n{}", self.seed, self.log.join("\n")));
+            let output =
+                output.unwrap_or_else(|_| panic!("seed {}: {args:?} hangs\n{}", self.seed, self.log.join("\n")));
             let said = Said::of(output.unwrap());
             let told: Vec<&str> = said.out.lines().chain(said.err.lines()).filter(|line| !line.is_empty()).collect();
             let told = told[told.len().saturating_sub(8)..].join("\n    ");
@@ -186,7 +188,10 @@ async fn nothing_is_lost(seed: u64) {
     let verdict = history.verify(&client, Some("tenant")).await.unwrap();
     assert!(verdict.is_whole(), "seed {seed}: {verdict}\n{}", world.log.join("\n"));
     assert!(history.failures.contains_key("25006"), "seed {seed}: no writer has met a fence: {:?}", history.failures);
-    println!("seed {seed}: {verdict}; {}", world.log.iter().filter(|line| !line.starts_with('[')).cloned().collect::<Vec<_>>().join(", "));
+    println!(
+        "seed {seed}: {verdict}; {}",
+        world.log.iter().filter(|line| !line.starts_with('[')).cloned().collect::<Vec<_>>().join(", ")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

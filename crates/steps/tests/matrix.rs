@@ -11,7 +11,8 @@ use crate::bench::{Bench, failure};
 use crate::transfer::{GO, MOVE, Move};
 
 const HEAD: &str = "# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n";
-const FOLLOW: &str = "## Follow\n\n```toml step\nfollow = \"near\"\ntarget = \"main\"\nschema = \"health\"\npatience = \"60s\"\n```\n\n";
+const FOLLOW: &str =
+    "## Follow\n\n```toml step\nfollow = \"near\"\ntarget = \"main\"\nschema = \"health\"\npatience = \"60s\"\n```\n\n";
 
 /// Loads, and then stops: what follows is another run.
 async fn loaded(this: &Move, transfer: &str) {
@@ -45,7 +46,10 @@ async fn writer_that_holds_its_row_through_the_freeze_goes_on_and_nothing_is_cha
     let end = this.bench.resume(&run).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     this.is_equal().await;
-    assert_eq!(this.bench.value("SELECT string_agg(what, ' ' ORDER BY id) FROM health.visit WHERE id <= 2").await, "held beside");
+    assert_eq!(
+        this.bench.value("SELECT string_agg(what, ' ' ORDER BY id) FROM health.visit WHERE id <= 2").await,
+        "held beside"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,17 +111,30 @@ async fn own(settings: &[(&str, &str)]) -> Sandbox {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slot_that_the_server_gave_up_stops_the_stream_and_says_so() {
-    let cluster = own(&[("wal_level", "logical"), ("max_slot_wal_keep_size", "1MB"), ("max_wal_size", "32MB"), ("min_wal_size", "32MB")]).await;
+    let cluster = own(&[
+        ("wal_level", "logical"),
+        ("max_slot_wal_keep_size", "1MB"),
+        ("max_wal_size", "32MB"),
+        ("min_wal_size", "32MB"),
+    ])
+    .await;
     let this = Move::at(&cluster, &cluster).await;
     loaded(&this, MOVE).await;
     // Nobody follows between two runs.
     let session = this.session().await;
     for _ in 0..6 {
-        session.execute("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000)) FROM generate_series(1, 20)").await.unwrap();
+        session
+            .execute("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000)) FROM generate_series(1, 20)")
+            .await
+            .unwrap();
         session.execute("SELECT pg_switch_wal()").await.unwrap();
         session.execute("CHECKPOINT").await.unwrap();
     }
-    until(&this.legacy, "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name LIKE 'pgrunbook%forward'").await;
+    until(
+        &this.legacy,
+        "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name LIKE 'pgrunbook%forward'",
+    )
+    .await;
     let (_, end) = this.bench.run(&format!("{HEAD}{FOLLOW}")).await;
     let (_, code, message) = failure(&end);
     assert_eq!(code, "stream-slot", "{message}");
@@ -126,7 +143,8 @@ async fn slot_that_the_server_gave_up_stops_the_stream_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn target_without_a_connection_left_is_waited_for() {
-    let cluster = own(&[("wal_level", "logical"), ("max_connections", "40"), ("superuser_reserved_connections", "0")]).await;
+    let cluster =
+        own(&[("wal_level", "logical"), ("max_connections", "40"), ("superuser_reserved_connections", "0")]).await;
     let source = own(&[("wal_level", "logical")]).await;
     let this = Move::at(&source, &cluster).await;
     loaded(&this, MOVE).await;

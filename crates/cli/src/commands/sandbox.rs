@@ -22,7 +22,8 @@ pub async fn sandbox(app: &App, action: SandboxAction) -> Result<u8, Failure> {
                     None => Err(Failure::unusable("set", format!("`--set {line}`: it is not NAME=VALUE"))),
                 })
                 .collect::<Result<Vec<_>, _>>()?;
-            let options = SandboxOptions { name, detach, major: version, durable, settings, ..SandboxOptions::default() };
+            let options =
+                SandboxOptions { name, detach, major: version, durable, settings, ..SandboxOptions::default() };
             let sandbox = Sandbox::start(options).await?;
             let mut connection = sandbox.options();
             if let Some(database) = database {

@@ -52,7 +52,8 @@ impl PostgresLeg {
     pub fn new(workplace: &Workplace, target: &str, transfer: Transfer, to: Side) -> Result<Self, StepError> {
         let ends = Ends::of(workplace, target, &transfer)?;
         let evidence = Evidence::of(String::new());
-        Ok(Self { workplace: workplace.clone(), target: target.to_owned(), transfer, to, ends, ready: None, marker: Lsn(u64::MAX), evidence })
+        let (workplace, target, marker) = (workplace.clone(), target.to_owned(), Lsn(u64::MAX));
+        Ok(Self { workplace, target, transfer, to, ends, ready: None, marker, evidence })
     }
 
     pub fn schema(&self) -> &str {
