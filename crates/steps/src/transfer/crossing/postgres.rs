@@ -113,6 +113,11 @@ impl PostgresLeg {
         Ok(())
     }
 
+    /// The fence of this transfer in this crossing: several schemas of one database have one each.
+    fn fence_id(&self, how: &How) -> String {
+        format!("{}.{}", how.id, self.transfer.schema)
+    }
+
     fn ready(&mut self) -> Result<&mut Ready, StepError> {
         self.ready.as_mut().ok_or_else(|| StepError::failed("crossing", "the crossing was not prepared"))
     }
@@ -121,14 +126,15 @@ impl PostgresLeg {
         let [_, during, _] = self.phases();
         let (from, onto) = (self.from().clone(), self.onto().clone());
         let schema = self.transfer.schema.clone();
+        let id = self.fence_id(how);
         let begun = Instant::now();
         let ready = self.ready()?;
-        execute(&ready.records, &state::phase_sql(&schema, during, Some(&how.id))).await?;
+        execute(&ready.records, &state::phase_sql(&schema, during, Some(&id))).await?;
         let message = how.asked.message.clone().unwrap_or_else(|| {
             format!("table {{table}} was cut over to schema {} of {}: write there", onto.schema, onto.name)
         });
         let wish = Fence {
-            id: how.id.clone(),
+            id,
             schema: from.schema,
             message,
             patience: how.patience(),
@@ -206,9 +212,10 @@ impl PostgresLeg {
     pub async fn undo(&mut self, how: &How) -> Result<(), StepError> {
         let [before, ..] = self.phases();
         let name = format!("pgrunbook:{}:crossing-undo", how.run);
+        let id = self.fence_id(how);
         // The crossing's own sessions may be in the middle of a statement.
         let from = self.from().session(&name).await?;
-        let lift = Lift { schema: &self.from().schema, id: Some(&how.id), by: &how.operator, ..Lift::default() };
+        let lift = Lift { schema: &self.from().schema, id: Some(&id), by: &how.operator, ..Lift::default() };
         fence::unfence(&from, &lift, &Cancel::default()).await?;
         let records = self.ends.target.session(&name).await?;
         execute(&records, &state::phase_sql(&self.transfer.schema, before, None)).await
