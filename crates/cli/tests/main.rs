@@ -5,7 +5,6 @@ mod audit;
 mod breach;
 mod crash;
 mod cutover;
-mod parity;
 mod fence;
 mod parity;
 mod place;

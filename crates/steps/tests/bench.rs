@@ -13,7 +13,7 @@ use pgrunbook_engine::{
 };
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared, url};
 use pgrunbook_postgres::{ConnectOptions, Session};
-use pgrunbook_steps::{Project, Surroundings, open, registry};
+use pgrunbook_steps::{Opened, Project, Surroundings, open, registry};
 
 /// The cluster of this binary's tests.
 pub async fn cluster() -> Sandbox {
@@ -64,7 +64,7 @@ impl Bench {
         self.opened().await.engine
     }
 
-    async fn opened(&self) -> pgrunbook_steps::Opened {
+    pub async fn opened(&self) -> pgrunbook_steps::Opened {
         let project = Project::read(self.folder.path(), &self.config, None).unwrap();
         let surroundings = Surroundings {
             env: std::iter::once(("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()))

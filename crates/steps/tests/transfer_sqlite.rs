@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pgrunbook_engine::RunEnd;
+use pgrunbook_engine::{Cancel, RunEnd};
+use pgrunbook_steps::transfer::{complete, status};
 use rusqlite::Connection;
 
 use crate::bench::{Bench, failure};
@@ -51,11 +52,14 @@ impl File {
     }
 
     fn in_file(&self, sql: &str) -> String {
-        self.open().query_row(sql, [], |row| row.get::<_, rusqlite::types::Value>(0)).map(|value| match value {
-            rusqlite::types::Value::Integer(number) => number.to_string(),
-            rusqlite::types::Value::Text(text) => text,
-            other => format!("{other:?}"),
-        }).unwrap()
+        self.open()
+            .query_row(sql, [], |row| row.get::<_, rusqlite::types::Value>(0))
+            .map(|value| match value {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => format!("{other:?}"),
+            })
+            .unwrap()
     }
 
     async fn done(&self, steps: &str) -> String {
@@ -67,7 +71,8 @@ impl File {
 
     /// Both sides, row by row, as far as PostgreSQL knows them.
     async fn is_equal(&self) {
-        let visits = "SELECT group_concat(id || ':' || what || ':' || notes, ';') FROM (SELECT * FROM visit ORDER BY id)";
+        let visits =
+            "SELECT group_concat(id || ':' || what || ':' || notes, ';') FROM (SELECT * FROM visit ORDER BY id)";
         let here = "SELECT string_agg(id || ':' || what || ':' || notes, ';' ORDER BY id) FROM health.visit";
         assert_eq!(self.in_file(visits), self.bench.value(here).await);
         let notes = "SELECT group_concat(visit || ':' || n || ':' || coalesce(body, '-') || ':' || length(raw), ';')
@@ -146,9 +151,9 @@ fn shown(known: &BTreeMap<i64, String>) -> String {
     known.iter().map(|(id, what)| format!("{id}:{what}")).collect::<Vec<_>>().join(";")
 }
 
-const WRITTEN: &str = "SELECT coalesce(string_agg(id || ':' || what, ';' ORDER BY id), '') FROM health.visit WHERE id >= 100000";
-const WRITTEN_HERE: &str =
-    "SELECT coalesce(group_concat(id || ':' || what, ';'), '') FROM (SELECT * FROM visit WHERE id >= 100000 ORDER BY id)";
+const WRITTEN: &str =
+    "SELECT coalesce(string_agg(id || ':' || what, ';' ORDER BY id), '') FROM health.visit WHERE id >= 100000";
+const WRITTEN_HERE: &str = "SELECT coalesce(group_concat(id || ':' || what, ';'), '') FROM (SELECT * FROM visit WHERE id >= 100000 ORDER BY id)";
 
 fn load(more: &str) -> String {
     format!(
@@ -223,8 +228,12 @@ async fn a_file_goes_there_and_back_and_there_again_under_writers() {
     assert_eq!(this.in_file(WRITTEN_HERE), this.bench.value(WRITTEN).await);
     this.is_equal().await;
 
-    let complete = "## End\n\n```toml step\ncomplete = \"end\"\ntarget = \"main\"\nschema = \"health\"\nundo = \"one-way: it ends\"\n```\n";
-    this.done(complete).await;
+    let workplace = this.bench.opened().await.workplace;
+    let all = status(&workplace, "main", None).await.unwrap();
+    assert_eq!(all[0].rollback.line(), "rollback is lossless: yes");
+    assert_eq!(all[0].streams.len(), 2, "{all:?}");
+    complete(&workplace, "main", "health", "test", &Cancel::default()).await.unwrap();
+    assert_eq!(status(&workplace, "main", None).await.unwrap()[0].to_json()["rollback_is_lossless"], false);
     assert_eq!(this.in_file("SELECT count(*) FROM sqlite_master WHERE name = '_pgrunbook_state'"), "0");
     assert!(this.open().execute("DELETE FROM visit", []).is_err(), "the file stays fenced");
     let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
@@ -238,12 +247,13 @@ async fn a_lock_that_somebody_holds_is_named_and_writers_go_on() {
     let holder = this.open();
     holder.execute_batch("BEGIN IMMEDIATE; UPDATE visit SET what = 'held' WHERE id = 2").unwrap();
     let text = |id: &str| {
-        let step = cross(id, "").replace("20s", "700ms");
+        let step = cross(id, "").replace("20s", "4s");
         format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{step}")
     };
     let (_, end) = this.bench.run(&text("held")).await;
     let (_, code, message) = failure(&end);
-    assert!(message.contains("in a transaction that writes") || code == "freeze-budget", "{code}: {message}");
+    assert_eq!(code, "sqlite-busy", "{message}");
+    assert!(message.contains("in a transaction that writes"), "{message}");
     assert!(message.contains("Writers go on where they were"), "{message}");
     holder.execute_batch("COMMIT").unwrap();
     assert_eq!(this.bench.value("SELECT phase FROM pgrunbook.transfer").await, "following");
@@ -255,7 +265,11 @@ async fn a_lock_that_somebody_holds_is_named_and_writers_go_on() {
     assert_eq!(code, "sqlite-busy", "{message}");
     assert!(message.contains("a commit waits for it"), "{message}");
     holder.execute_batch("ROLLBACK").unwrap();
-    assert_eq!(this.bench.value("SELECT what FROM health.visit WHERE id = 2").await, "held", "PostgreSQL had committed");
+    assert_eq!(
+        this.bench.value("SELECT what FROM health.visit WHERE id = 2").await,
+        "held",
+        "PostgreSQL had committed"
+    );
     this.open().execute("UPDATE visit SET what = 'goes on' WHERE id = 2", []).unwrap();
     assert!(this.bench.session().await.execute("DELETE FROM health.note").await.is_err(), "the target is closed");
     this.done(&cross("now", "")).await;
@@ -264,12 +278,16 @@ async fn a_lock_that_somebody_holds_is_named_and_writers_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_between_the_files_fence_and_the_opened_target_is_undone() {
-    let this = File::new("CREATE TABLE visit (id INTEGER PRIMARY KEY, what TEXT); INSERT INTO visit VALUES (1, 'one')").await;
+    let this =
+        File::new("CREATE TABLE visit (id INTEGER PRIMARY KEY, what TEXT); INSERT INTO visit VALUES (1, 'one')").await;
     this.done(&load("")).await;
     // Whoever holds this keeps the target from being opened.
     let holder = this.bench.session().await;
     holder.execute("BEGIN; LOCK TABLE health.visit IN ROW EXCLUSIVE MODE").await.unwrap();
-    let run = this.bench.begin(&format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{}", cross("go", ""))).await;
+    let run = this
+        .bench
+        .begin(&format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{}", cross("go", "")))
+        .await;
     let sealed = async {
         let is_sealed = "SELECT count(*) FROM sqlite_master WHERE name = '_pgrunbook_fence'";
         let begun = Instant::now();
@@ -286,8 +304,14 @@ async fn a_crash_between_the_files_fence_and_the_opened_target_is_undone() {
     assert!(this.open().execute("DELETE FROM visit", []).is_err());
     assert_eq!(this.bench.value("SELECT phase FROM pgrunbook.transfer").await, "forth");
     holder.execute("ROLLBACK").await.unwrap();
-    let end = this.bench.resume(&run).await;
-    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    // The journal's lease is held by a process that is alive: this one. The records in the target are what counts.
+    for entry in std::fs::read_dir(this.bench.path(".pgrunbook")).unwrap().flatten() {
+        if entry.path().is_file() {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+    // Another run finds what was left, lifts the file's fence, and crosses.
+    this.done(&cross("again", "")).await;
     this.bench.execute("INSERT INTO health.visit VALUES (2, 'two')").await;
     this.done(FOLLOW).await;
     assert_eq!(this.in_file("SELECT count(*) FROM visit"), "2");
@@ -295,7 +319,8 @@ async fn a_crash_between_the_files_fence_and_the_opened_target_is_undone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_schemas_stop_it_on_either_side() {
-    let this = File::new("CREATE TABLE visit (id INTEGER PRIMARY KEY, what TEXT); INSERT INTO visit VALUES (1, 'one')").await;
+    let this =
+        File::new("CREATE TABLE visit (id INTEGER PRIMARY KEY, what TEXT); INSERT INTO visit VALUES (1, 'one')").await;
     this.done(&load("")).await;
     this.open().execute_batch("ALTER TABLE visit ADD COLUMN more TEXT; UPDATE visit SET what = 'two'").unwrap();
     let header = "# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n";
@@ -336,7 +361,9 @@ async fn tables_that_are_there_are_filled_and_an_undo_leaves_nothing() {
     let (run, end) = this.bench.run(&format!("{text}{fails}")).await;
     assert_eq!(failure(&end).0, "never");
     this.is_equal().await;
-    this.bench.execute("INSERT INTO health.visit (what) VALUES ('new'); INSERT INTO health.note VALUES (10, 5, 'x', '')").await;
+    this.bench
+        .execute("INSERT INTO health.visit (what) VALUES ('new'); INSERT INTO health.note VALUES (10, 5, 'x', '')")
+        .await;
     let end = this.bench.rollback(&run, "undo").await;
     assert!(matches!(end, RunEnd::RolledBack { .. }), "{end:?}");
     assert_eq!(this.in_file("SELECT count(*) FROM visit WHERE what = 'new'"), "1");

@@ -203,7 +203,13 @@ impl PostgresLeg {
         };
         let lifted = fence::unfence(&ready.onto, &lift, cancel).await?;
         if to == Side::Source || lifted.is_nothing() {
-            execute(&ready.records, &phase).await?;
+            // The side is open: whatever happens now, the other one stays fenced, and the next attempt records it.
+            execute(&ready.records, &phase).await.map_err(|error| {
+                StepError::in_doubt(
+                    "unrecorded",
+                    format!("the {} takes the writes of {schema}, which could not be recorded: {}", to.word(), error.message),
+                )
+            })?;
         }
         let evidence = std::mem::take(&mut self.evidence);
         Ok(evidence.fact("opened_tables", lifted.tables))
