@@ -156,7 +156,7 @@ async fn of_file(
     }
     let mut streams = Vec::new();
     let (syncs, changes) = sqlite::shipped(session, &transfer.schema).await.map_err(PgError::into_step_error)?;
-    let still = Stream {
+    streams.push(Stream {
         way: Way::Forward,
         applied: None,
         transactions: syncs,
@@ -165,8 +165,7 @@ async fn of_file(
         retained_bytes: 0,
         is_followed: false,
         lost: None,
-    };
-    streams.push(still.clone());
+    });
     let names = Names::of(&transfer.schema, &transfer.target);
     let slot = slots::slot_state(session, &names.slot(Way::Reverse)).await.map_err(PgError::into_step_error)?;
     if let Some(SlotState { active_pid, confirmed, retained_bytes, invalidation, .. }) = slot {
@@ -181,7 +180,6 @@ async fn of_file(
             retained_bytes,
             is_followed: active_pid.is_some(),
             lost: invalidation,
-            ..still
         });
     }
     Ok(streams)

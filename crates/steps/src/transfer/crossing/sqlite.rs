@@ -276,7 +276,7 @@ impl SqliteLeg {
     pub async fn undo(&mut self, how: &How) -> Result<(), StepError> {
         let [before, ..] = self.phases();
         if let Some(ready) = &self.ready {
-            writing(&ready.feed, |connection, path| seal::rollback(connection, path)).await?;
+            writing(&ready.feed, seal::rollback).await?;
         }
         if self.to == Side::Target {
             unseal(&self.ends, &how.id).await?;
