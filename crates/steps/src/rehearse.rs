@@ -11,6 +11,7 @@ use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
 use crate::backup::programs::Audience;
 use crate::backup::restore_into;
+use crate::backup::sqlite::back_up;
 use crate::open::{OpenError, Opened, open_at, places};
 use crate::project::Project;
 use crate::surroundings::Surroundings;
@@ -73,6 +74,15 @@ pub async fn rehearse(
         let (database, user) = match &place {
             Place::Postgres(options) => (options.database.clone(), options.user.clone()),
             Place::Unusable(_) if is_postgres(&project, &name) => (project.name.clone(), "rehearsal".to_owned()),
+            // A file is copied: a rehearsed cutover would fence it, and a rehearsed write would stay.
+            Place::Sqlite { path } if path.exists() => {
+                let copy = sandbox.folder().join(format!("{}.db", made.len() + throwaway.len()));
+                let (from, into) = (path.clone(), copy.clone());
+                let copied = tokio::task::spawn_blocking(move || back_up(&from, &into)).await;
+                copied.map_err(|error| StepError::failed("sqlite", error.to_string()))??;
+                throwaway.insert(name, Place::Sqlite { path: copy });
+                continue;
+            }
             _ => {
                 throwaway.insert(name, place);
                 continue;

@@ -13,7 +13,7 @@ use pgrunbook_engine::{
 };
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared, url};
 use pgrunbook_postgres::{ConnectOptions, Session};
-use pgrunbook_steps::{Opened, Project, Surroundings, open, registry};
+use pgrunbook_steps::{Project, Surroundings, open, registry};
 
 /// The cluster of this binary's tests.
 pub async fn cluster() -> Sandbox {

@@ -65,8 +65,9 @@ impl Project {
     }
 
     /// The same, of another of the example's files.
-    pub fn of(self, runbook: &'static str) -> Self {
-        Self { runbook, ..self }
+    pub fn of(mut self, runbook: &'static str) -> Self {
+        self.runbook = runbook;
+        self
     }
 
     pub fn call(&self, args: &[&str]) -> Output {

@@ -4,7 +4,7 @@
 mod compare;
 mod dump;
 pub mod programs;
-mod sqlite;
+pub(crate) mod sqlite;
 mod step;
 
 pub use compare::{Difference, TableSum, compare, sums, sums_of};

@@ -207,7 +207,11 @@ impl PostgresLeg {
             execute(&ready.records, &phase).await.map_err(|error| {
                 StepError::in_doubt(
                     "unrecorded",
-                    format!("the {} takes the writes of {schema}, which could not be recorded: {}", to.word(), error.message),
+                    format!(
+                        "the {} takes the writes of {schema}, which could not be recorded: {}",
+                        to.word(),
+                        error.message
+                    ),
                 )
             })?;
         }
