@@ -8,7 +8,7 @@ use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, url};
 use pgrunbook_postgres::{ConnectOptions, Session};
 
 use crate::bench::{Bench, failure};
-use crate::transfer::{GO, MOVE, Move};
+use crate::transfer::{GO, MOVE, Move, logical};
 
 const HEAD: &str = "# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n";
 const FOLLOW: &str =
@@ -31,7 +31,8 @@ async fn until(options: &ConnectOptions, sql: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writer_that_holds_its_row_through_the_freeze_goes_on_and_nothing_is_changed() {
-    let this = Move::new().await;
+    let target = own(&[]).await;
+    let this = Move::at(&logical().await, &target).await;
     loaded(&this, MOVE).await;
     let writer = this.session().await;
     writer.execute("BEGIN; UPDATE visit SET what = 'held' WHERE id = 1").await.unwrap();
@@ -54,7 +55,9 @@ async fn writer_that_holds_its_row_through_the_freeze_goes_on_and_nothing_is_cha
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_operators_one_cuts_over_and_the_other_changes_nothing() {
-    let this = Move::new().await;
+    // Two clusters: a writer's transaction on the target's own would hold up the slot for the way back.
+    let target = own(&[]).await;
+    let this = Move::at(&logical().await, &target).await;
     loaded(&this, MOVE).await;
     let mut other = Bench::on(this.bench.database.clone());
     other.config(&format!("[targets.old]\nurl = \"{}\"\n", url(&this.legacy)));

@@ -117,7 +117,7 @@ async fn start(app: &App, wish: &TransferWish, target: &str) -> Result<u8, Failu
     let evidence = loader.load().await?;
     match app.global.format {
         Output::Json => {
-            put(&json!({ "type": "transfer", "summary": evidence.summary, "facts": evidence.facts }).to_string())
+            put(&json!({ "type": "transfer", "summary": evidence.summary, "facts": evidence.facts }).to_string());
         }
         _ => {
             put(&format!("{}.", evidence.summary));

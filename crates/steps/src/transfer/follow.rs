@@ -16,7 +16,7 @@ use pgrunbook_postgres::pgoutput::Event;
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver, Stopped as ReceiverStopped};
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
 use pgrunbook_postgres::slots::{self, Direction as Way};
-use pgrunbook_postgres::spool::{Follow, FollowError, Source, Spool, SpoolError};
+use pgrunbook_postgres::spool::{Batch, Follow, FollowError, Source, Spool, SpoolError};
 use pgrunbook_postgres::{Lsn, PgError, Session};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -540,11 +540,8 @@ impl Work {
         let mut pause = PAUSES.0;
         loop {
             let before = self.publish.borrow().reached;
-            let end = match self.follow().await {
-                Err(end) => end,
-                // Nobody listens any more.
-                Ok(()) => return,
-            };
+            // Without an error, nobody listens any more.
+            let Err(end) = self.follow().await else { return };
             match end {
                 End::Again(why) => {
                     if self.publish.borrow().reached > before {
@@ -683,28 +680,19 @@ impl Work {
                 batch = follow.next() => {
                     let batch = match batch {
                         Ok(Some(batch)) => batch,
-                        Ok(None) => return Err(End::Again("the spool is no longer written".to_owned())),
-                        Err(FollowError::Spool(SpoolError::Closed { .. })) => {
-                            return Err(End::Again("the spool is no longer written".to_owned()));
+                        // The receiver has ended, and knows why.
+                        Ok(None) | Err(FollowError::Spool(SpoolError::Closed { .. })) => {
+                            let why = receiver.ended().await;
+                            return Err(self.receiver_ended(&why, &slot, applier.position().lsn).await);
                         }
                         Err(error) => return Err(self.stop("spool", error, applier.position().lsn)),
                     };
-                    for event in batch.events {
-                        if let (Some(noting), Event::Change(change)) = (&self.noting, &event)
-                            && noting.note(&self.dirty, change).is_err()
-                        {
-                            // What cannot be noted is no fault of the stream: it is compared whole next time.
-                            self.forget();
-                        }
-                        if let Err(error) = applier.push(event).await {
-                            return Err(self.apply_failed(error).await);
-                        }
-                    }
-                    if batch.caught_up {
-                        self.flush(&mut applier).await?;
-                        self.publish.send_modify(|standing| standing.reached = standing.reached.max(batch.position));
-                    } else {
-                        self.tell(&applier.position());
+                    let applied = applier.position().lsn;
+                    // The destination may hold us up for as long as it likes; the source's disk is watched all the same.
+                    tokio::select! {
+                        biased;
+                        why = receiver.ended() => return Err(self.receiver_ended(&why, &slot, applied).await),
+                        taken = self.take(&mut applier, batch) => taken?,
                     }
                 }
                 changed = received.changed() => {
@@ -731,6 +719,28 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Notes and applies some events.
+    async fn take(&mut self, applier: &mut Applier, batch: Batch) -> Result<(), End> {
+        for event in batch.events {
+            if let (Some(noting), Event::Change(change)) = (&self.noting, &event)
+                && noting.note(&self.dirty, change).is_err()
+            {
+                // What cannot be noted is no fault of the stream: it is compared whole next time.
+                self.forget();
+            }
+            if let Err(error) = applier.push(event).await {
+                return Err(self.apply_failed(error).await);
+            }
+        }
+        if batch.caught_up {
+            self.flush(applier).await?;
+            self.publish.send_modify(|standing| standing.reached = standing.reached.max(batch.position));
+        } else {
+            self.tell(&applier.position());
+        }
+        Ok(())
     }
 
     async fn applier(&self, stream: &str) -> Result<Applier, End> {

@@ -92,10 +92,8 @@ impl Config {
         let Some(door) = &self.door else { return Ok(()) };
         let doors = std::slice::from_ref(door);
         pgbouncer::reload_all(doors).await.map_err(SwitchError::from)?;
-        let wanted = match Ini::parse(&file::read(&self.path)?).ok().and_then(|ini| ini.get(&door.database)) {
-            Some(pairs) => pairs,
-            None => return Ok(()),
-        };
+        let ini = Ini::parse(&file::read(&self.path)?).ok();
+        let Some(wanted) = ini.and_then(|ini| ini.get(&door.database)) else { return Ok(()) };
         let seen = async { Console::connect(&door.console).await?.databases().await };
         let seen = seen.await.map_err(SwitchError::from)?.into_iter().find(|one| one.name == door.database);
         let wrong = match &seen {

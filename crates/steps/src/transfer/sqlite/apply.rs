@@ -24,9 +24,13 @@ use super::shape::{Carried, Shape};
 #[derive(Debug)]
 pub enum Failed {
     /// It may pass.
-    Again(SqliteError),
+    Again(Box<SqliteError>),
     /// A person must act; the stable name of why.
-    Stop(&'static str, SqliteError),
+    Stop(&'static str, Box<SqliteError>),
+}
+
+fn again(error: SqliteError) -> Failed {
+    Failed::Again(Box::new(error))
 }
 
 /// Writes to one file. Used from one thread at a time.
@@ -167,7 +171,10 @@ impl Back {
                 }
                 _ => "a table".to_owned(),
             };
-            return Err(Failed::Stop("conflict", SqliteError::Conflict { table, key: "a row".to_owned(), why }));
+            return Err(Failed::Stop(
+                "conflict",
+                Box::new(SqliteError::Conflict { table, key: "a row".to_owned(), why }),
+            ));
         }
         self.row(change)?;
         if let Some(open) = &mut self.open {
@@ -179,11 +186,11 @@ impl Back {
     /// Begins to write, with our own triggers off and those out that would do things again; nothing where no fence stands.
     fn begin_if_fenced(&mut self) -> Result<Option<&mut Position>, Failed> {
         if self.open.is_none() {
-            if !self.is_fenced().map_err(Failed::Again)? {
+            if !self.is_fenced().map_err(again)? {
                 return Ok(None);
             }
-            seal::begin(&self.connection, &self.path, std::time::Duration::from_secs(5)).map_err(Failed::Again)?;
-            let now = seal::position(&self.connection, &self.path, &self.stream).map_err(Failed::Again)?;
+            seal::begin(&self.connection, &self.path, std::time::Duration::from_secs(5)).map_err(again)?;
+            let now = seal::position(&self.connection, &self.path, &self.stream).map_err(again)?;
             // Somebody else wrote here: what is known of the position no longer holds.
             if now.as_ref().is_none_or(|now| *now != self.position) {
                 self.position = now.unwrap_or_default();
@@ -205,6 +212,7 @@ impl Back {
     fn failed(&self, error: rusqlite::Error) -> Failed {
         let is_busy = seal::is_busy(&error);
         let error = SqliteError::of(&self.path, "write back")(error);
+        let error = Box::new(error);
         if is_busy { Failed::Again(error) } else { Failed::Stop("apply", error) }
     }
 
@@ -230,7 +238,7 @@ impl Back {
             )
             .map_err(|error| self.failed(error))?;
         self.run("UPDATE _pgrunbook_fence SET on_ = 1")?;
-        seal::commit(&self.connection, &self.path, std::time::Duration::from_secs(5)).map_err(Failed::Again)?;
+        seal::commit(&self.connection, &self.path, std::time::Duration::from_secs(5)).map_err(again)?;
         self.reached = self.reached.max(open.lsn);
         self.position = open;
         self.open = None;
@@ -241,7 +249,7 @@ impl Back {
     fn table(&self, relation: &Relation) -> Result<&Carried, Failed> {
         let stop = |why: String| {
             let (table, key) = (relation.name.clone(), "its columns".to_owned());
-            Failed::Stop("ddl", SqliteError::Conflict { table, key, why })
+            Failed::Stop("ddl", Box::new(SqliteError::Conflict { table, key, why }))
         };
         let table =
             self.shape.table(&relation.name).ok_or_else(|| stop("no table of the file is called so".to_owned()))?;
@@ -407,7 +415,7 @@ struct Found {
 }
 
 fn conflict(table: &Carried, key: &str, why: String) -> Failed {
-    Failed::Stop("conflict", SqliteError::Conflict { table: table.name.clone(), key: key.to_owned(), why })
+    Failed::Stop("conflict", Box::new(SqliteError::Conflict { table: table.name.clone(), key: key.to_owned(), why }))
 }
 
 /// The cells of the columns that travel. The target's other columns have no place in the file.
