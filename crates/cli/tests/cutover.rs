@@ -14,7 +14,7 @@ use writers::sql::{Place as Side, Writers, tables};
 use crate::place::{Place, Said};
 
 /// Seeds that `make test` runs.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 2;
 
 /// How long one way may take, accidents and all.
 const PATIENCE: Duration = Duration::from_secs(240);
