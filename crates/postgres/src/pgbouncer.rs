@@ -3,7 +3,7 @@
 //! The console is the virtual database `pgbouncer`; it speaks only the simple protocol and knows no SELECT, so it is no
 //! [`crate::Session`]. A PAUSE waits until no server connection of the database is in a transaction, and queues clients: they
 //! see latency, no error. It outlives the console that asked for it: only a RESUME ends it.
-//! See <https://www.pgbouncer.org/usage.html#admin-console>. Tried with 1.18 to 1.24.
+//! See <https://www.pgbouncer.org/usage.html#admin-console>. Tried with 1.18.
 
 use std::fmt;
 use std::time::{Duration, Instant};

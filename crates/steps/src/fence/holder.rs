@@ -78,7 +78,7 @@ fn seconds(age: Duration) -> String {
 }
 
 /// `pg_blocking_pids` gives 0 for a prepared transaction; which one it is, only `pg_locks` can tell, by the transaction id
-/// that the same virtual transaction holds. Tried on 14 to 18.
+/// that the same virtual transaction holds. Tried on 15.
 /// See <https://www.postgresql.org/docs/15/view-pg-locks.html>.
 const HOLDERS: &str = r"
 WITH blocking AS (SELECT DISTINCT b.pid FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) AS b(pid))

@@ -168,7 +168,7 @@ WHERE a.datname = pg_catalog.current_database() AND a.backend_type = 'client bac
   AND a.pid <> pg_catalog.pg_backend_pid() AND NOT pg_catalog.starts_with(a.application_name, 'pgrunbook:')
 GROUP BY 1, 2 ORDER BY 1, 2";
 
-/// Tried on 14 to 18.
+/// Tried on 15.
 const BYPASSES: &str = "SELECT count(*)::text || ' large object(s), which no trigger guards'
 FROM pg_catalog.pg_largeobject_metadata HAVING count(*) > 0
 UNION ALL

@@ -35,7 +35,7 @@ pub(super) struct Found {
     pub foreign: Vec<String>,
 }
 
-/// Children may stand in other schemas; they are taken along. Tried on 14 to 18.
+/// Children may stand in other schemas; they are taken along. Tried on 15.
 ///
 /// See <https://www.postgresql.org/docs/15/catalog-pg-inherits.html>.
 fn sql(schema: &str, only: &[String]) -> String {

@@ -9,7 +9,7 @@ use pgrunbook_postgres::relation::Shape;
 use pgrunbook_postgres::rowhash::RowSum;
 use pgrunbook_postgres::{PgError, Session};
 
-/// What is sent to the target at a time. Between 64 KB and 1 MB it made no difference that could be measured.
+/// What is sent to the target at a time.
 const BUFFER: usize = 256 * 1024;
 
 /// What ended a pipe.
