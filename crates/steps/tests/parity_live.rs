@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::pgoutput::{Cell, Change, Old, Relation, Row, decode};
-use pgrunbook_postgres::{ConnectOptions, Lsn, Session};
-use pgrunbook_steps::parity::{Aligned, Ask, Dirty, ParityError, Place, Prover, Reader, TableParity, Visible};
+use pgrunbook_postgres::{ConnectOptions, Lsn, Session, Snapshot};
+use pgrunbook_steps::parity::{Aligned, Ask, Dirty, ParityError, Place, Prover, Reader, TableParity};
 use tokio::sync::watch;
 
 use crate::bench::cluster;
@@ -72,7 +72,7 @@ impl Aligned for Applier {
         }
     }
 
-    async fn unseen(&self, seen: &Visible) -> Result<Dirty, ParityError> {
+    async fn unseen(&self, seen: &Snapshot) -> Result<Dirty, ParityError> {
         let dirty = Dirty::new(&self.folder);
         for one in self.spool.lock().unwrap().iter().filter(|one| !seen.sees(one.xid)) {
             for change in &one.changes {

@@ -9,7 +9,7 @@
 //! 1. A transaction that `S` sees had written its commit record before it became visible, so its commit is at or before `L`,
 //!    hence at or before `P`: `T` holds its changes.
 //! 2. Of the transactions that `T` holds and `S` does not see, the stream names every changed key. The caller gives these
-//!    keys ([`Aligned::unseen`]); whether `S` sees a transaction is decided by its number ([`Visible::sees`]), never by
+//!    keys ([`Aligned::unseen`]); whether `S` sees a transaction is decided by its number ([`Snapshot::sees`]), never by
 //!    comparing positions: a commit record may be written long before its transaction becomes visible (synchronous standbys).
 //! 3. For any other key, `S` and `T` rest on the same transactions in the same order. So a key outside of (2) that is equal
 //!    in `S` and `T` *was copied and applied rightly up to P*, and one that is not was not: no false alarm, and nothing missed.
@@ -29,8 +29,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pgrunbook_postgres::Lsn;
 use pgrunbook_postgres::pgoutput::Change;
+use pgrunbook_postgres::{Lsn, Snapshot};
 
 use super::compare::{Ask, Place, TableParity, matched, table};
 use super::dirty::{Dirty, touched};
@@ -39,7 +39,6 @@ use super::keys::{self, AT_ONCE, Keys};
 use super::pair::{Finding, Pair, Which};
 use super::rows::Skip;
 use super::side::Side;
-use super::visible::Visible;
 
 /// What whoever applies the stream does for an aligned look at both sides.
 #[async_trait]
@@ -52,7 +51,7 @@ pub trait Aligned: Send + Sync {
     ///
     /// It must look back as far as there are transactions that a snapshot taken before [`Aligned::pause_behind`] may not see:
     /// all that the spool holds is always enough.
-    async fn unseen(&self, seen: &Visible) -> Result<Dirty, ParityError>;
+    async fn unseen(&self, seen: &Snapshot) -> Result<Dirty, ParityError>;
 
     /// Lets the applier go on. Always called after a call of [`Aligned::pause_behind`], also when it failed.
     async fn resume(&self);
@@ -249,7 +248,7 @@ impl Prover {
         let (Some(lsn), Some(snapshot)) = (seen.lsn, seen.snapshot) else {
             return Err(ParityError::Aligned("a file has no positions: compare it while it is locked".to_owned()));
         };
-        let visible = Visible::parse(&snapshot)?;
+        let visible = Snapshot::parse(&snapshot).map_err(|error| ParityError::Aligned(error.to_string()))?;
         let looked = self.while_paused(aligned, dirty, lsn, &visible).await;
         aligned.resume().await;
         let (applied, taken, unseen) = looked?;
@@ -261,7 +260,7 @@ impl Prover {
         aligned: &dyn Aligned,
         dirty: &Dirty,
         lsn: Lsn,
-        visible: &Visible,
+        visible: &Snapshot,
     ) -> Result<(Lsn, Dirty, Dirty), ParityError> {
         let applied = aligned.pause_behind(lsn).await?;
         if applied < lsn {

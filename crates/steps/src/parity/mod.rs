@@ -25,7 +25,6 @@ mod sample;
 mod side;
 mod sqlite;
 mod step;
-mod visible;
 
 pub use base::{Aligned, Pass, Prover, Reader};
 pub use compare::{Ask, Cell, Difference, Parity, Place, Seen, TableParity, Totals, What, compare};
@@ -37,4 +36,3 @@ pub use repair::{Planned, ROWS, Repaired, plan, repair};
 pub use report::{VERSION, Values, evidence};
 pub use sample::{Sampled, Samples, Wrong, sample};
 pub use step::{KIND, gate, place};
-pub use visible::Visible;

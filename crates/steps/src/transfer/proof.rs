@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use pgrunbook_engine::{Cancel, Evidence, StepError};
-use pgrunbook_postgres::Lsn;
 use pgrunbook_postgres::pgoutput::Event;
 use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::spool::{Follow, Spool};
+use pgrunbook_postgres::{Lsn, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -18,7 +18,7 @@ use super::ends::{End, Ends};
 use super::follow::{Follower, Hold, Turn};
 use super::state::{Phase, Transfer};
 use super::step::{recorded, records};
-use crate::parity::{Aligned, Ask, Dirty, ParityError, Pass, Place, Prover, Reader, Visible};
+use crate::parity::{Aligned, Ask, Dirty, ParityError, Pass, Place, Prover, Reader};
 use crate::workplace::Workplace;
 
 /// Dirty keys that a freeze compares without being felt; more are looked at before it.
@@ -229,7 +229,7 @@ impl Aligned for Lanes<'_> {
         Ok(at)
     }
 
-    async fn unseen(&self, seen: &Visible) -> Result<Dirty, ParityError> {
+    async fn unseen(&self, seen: &Snapshot) -> Result<Dirty, ParityError> {
         let held = self.held.lock().await;
         let Some(hold) = &*held else { return Err(ParityError::Aligned("the applier is not held".to_owned())) };
         let unseen = self.follower.dirty(self.way).map_err(|error| ParityError::Aligned(error.message))?.like();
@@ -247,7 +247,7 @@ impl Aligned for Lanes<'_> {
 async fn note_unseen(
     spool: &Spool,
     at: Lsn,
-    seen: &Visible,
+    seen: &Snapshot,
     reader: &Reader,
     unseen: &Dirty,
 ) -> Result<(), ParityError> {
