@@ -13,7 +13,7 @@ use pgrunbook_postgres::receiver::{Limits, Receive, Receiver};
 use pgrunbook_postgres::replication::{Replication, StreamOptions, Streaming};
 use pgrunbook_postgres::slots::slot_state;
 use pgrunbook_postgres::spool::{Follow, Source, Spool};
-use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Lsn, Session, Surroundings};
+use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Session, Surroundings};
 
 #[tokio::main]
 async fn main() {
@@ -42,7 +42,8 @@ async fn main() {
     let session = Session::connect(&source, "follow").await.unwrap();
     let start = slot_state(&session, slot).await.unwrap().unwrap().confirmed.unwrap_or_default();
     drop(session);
-    if applier.position().lsn == Lsn(0) {
+    // A new slot begins where everything before was applied.
+    if applier.position().lsn < start {
         applier.reached(start);
         applier.settle().await.unwrap();
     }

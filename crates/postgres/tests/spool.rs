@@ -145,3 +145,32 @@ async fn segment_with_the_first_block_of_an_open_transaction_stays() {
         (Lsn(310), std::fs::metadata(&segments(folder.path())[0]).unwrap().len())
     );
 }
+
+#[tokio::test]
+async fn follower_that_is_ahead_of_the_spool_passes_over_what_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Source { system: 1, timeline: 1 };
+    let (spool, mut writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
+    let mut transaction = |xid, lsn| {
+        writer.append(Lsn(lsn), &begin_of(xid, lsn)).unwrap();
+        writer.append(Lsn(lsn), &commit_of(lsn)).unwrap();
+    };
+    transaction(1, 100);
+    // It was applied up to 210; then the machine died, and of the spool only what was synced is left.
+    let mut follow = Follow::start(&spool, Lsn(210)).unwrap();
+    transaction(2, 200);
+    transaction(3, 300);
+    writer.flush().await.unwrap();
+    let mut begun = Vec::new();
+    loop {
+        let batch = tokio::time::timeout(PATIENCE, follow.next()).await.unwrap().unwrap().unwrap();
+        begun.extend(batch.events.iter().filter_map(|event| match event {
+            Event::Begin(begin) => Some(begin.xid),
+            _ => None,
+        }));
+        if batch.position >= Lsn(310) {
+            break;
+        }
+    }
+    assert_eq!(begun, [3]);
+}

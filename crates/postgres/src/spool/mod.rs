@@ -17,7 +17,7 @@ mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -80,9 +80,9 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// How far the spool goes, on disk.
+/// How far the spool goes: what is written, or what is also on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Synced {
+pub struct Extent {
     /// Every transaction that ended here or before is in the spool, and nothing that ended later is seen.
     pub lsn: Lsn,
     segment: u64,
@@ -93,7 +93,8 @@ pub struct Synced {
 #[derive(Debug, Clone)]
 pub struct Spool {
     shared: Arc<Shared>,
-    synced: watch::Receiver<Synced>,
+    written: watch::Receiver<Extent>,
+    synced: watch::Receiver<Extent>,
 }
 
 #[derive(Debug)]
@@ -101,7 +102,6 @@ struct Shared {
     folder: PathBuf,
     source: Source,
     bytes: AtomicU64,
-    hurry: AtomicBool,
     segments: Mutex<Segments>,
 }
 
@@ -173,6 +173,9 @@ impl Spool {
 
     /// Everything that ended after `from`, and perhaps something before it; from now on, for ever.
     ///
+    /// It goes as far as is written, and does not wait until that is on disk: only what the slot is told must be. When the
+    /// machine dies, whoever has applied more than the spool then holds gets it from the server once more, and passes it over.
+    ///
     /// # Errors
     /// [`SpoolError::Pruned`] if it does not reach back so far.
     pub fn reader(&self, from: Lsn) -> Result<Reader, SpoolError> {
@@ -183,9 +186,9 @@ impl Spool {
                 return Err(SpoolError::Pruned { path: self.shared.folder.clone(), from, begins });
             }
             // The newest file may not be there yet.
-            segments.first_needed(from).map_or(0, |segment| segment.number).min(self.synced.borrow().segment)
+            segments.first_needed(from).map_or(0, |segment| segment.number).min(self.written.borrow().segment)
         };
-        Ok(Reader::new(self.shared.clone(), self.synced.clone(), number))
+        Ok(Reader::new(self.shared.clone(), self.written.clone(), number))
     }
 
     /// Removes segments of which nobody needs anything who has applied everything that ended at `below` or before.
@@ -224,14 +227,9 @@ impl Spool {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// How far it goes; changes whenever it goes further.
-    pub fn synced(&self) -> watch::Receiver<Synced> {
+    /// How far it goes on disk; changes whenever it goes further.
+    pub fn synced(&self) -> watch::Receiver<Extent> {
         self.synced.clone()
-    }
-
-    /// While somebody waits for a marker: sync whatever came at once, in place of every 50 ms.
-    pub fn hurry(&self, hurry: bool) {
-        self.shared.hurry.store(hurry, Ordering::Relaxed);
     }
 
     /// The folder.

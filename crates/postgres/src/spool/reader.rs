@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::record::{self, Found, HEAD, Kind};
-use super::{Shared, SpoolError, Synced};
+use super::{Extent, Shared, SpoolError};
 use crate::lsn::Lsn;
 
 /// How much is read at once.
@@ -31,7 +31,7 @@ pub enum Record {
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
-    synced: watch::Receiver<Synced>,
+    written: watch::Receiver<Extent>,
     segment: u64,
     file: Option<File>,
     /// Where the next read begins; what is in `buffer` lies right before.
@@ -40,11 +40,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, synced: watch::Receiver<Synced>, segment: u64) -> Self {
-        Self { shared, synced, segment, file: None, offset: 0, buffer: BytesMut::new() }
+    pub(super) fn new(shared: Arc<Shared>, written: watch::Receiver<Extent>, segment: u64) -> Self {
+        Self { shared, written, segment, file: None, offset: 0, buffer: BytesMut::new() }
     }
 
-    /// The next record; `None` at the end of what is synced.
+    /// The next record; `None` at the end of what is written.
     ///
     /// # Errors
     /// [`SpoolError::Damaged`], or the file system's.
@@ -64,7 +64,7 @@ impl Reader {
                 Found::Damaged => return Err(self.damaged("a checksum is wrong")),
                 Found::Partly => {}
             }
-            let end = *self.synced.borrow();
+            let end = *self.written.borrow();
             let to = match self.segment.cmp(&end.segment) {
                 std::cmp::Ordering::Less => u64::MAX,
                 std::cmp::Ordering::Equal => end.offset,
@@ -90,12 +90,12 @@ impl Reader {
     /// [`SpoolError::Closed`] when nobody writes any more.
     pub async fn grown(&mut self) -> Result<(), SpoolError> {
         let path = &self.shared.folder;
-        self.synced.changed().await.map_err(|_| SpoolError::Closed { path: path.clone() })
+        self.written.changed().await.map_err(|_| SpoolError::Closed { path: path.clone() })
     }
 
     /// Marks what is there now as seen, so that [`Reader::grown`] waits for more than this.
     pub fn look(&mut self) {
-        self.synced.borrow_and_update();
+        self.written.borrow_and_update();
     }
 
     /// Reads more, no further than `to`; whether there was more.

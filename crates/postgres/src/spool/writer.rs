@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::record::{self, Kind};
 use super::recover::{HINT, Recovered, hint};
-use super::{Segment, Shared, Spool, SpoolError, Synced};
+use super::{Extent, Segment, Shared, Spool, SpoolError};
 use crate::lsn::Lsn;
 use crate::pgoutput::track::{Step, Tracker};
 
@@ -44,7 +44,7 @@ pub struct Writer {
     commands: Option<Sender<Command>>,
     room: Arc<Semaphore>,
     failure: Arc<Mutex<Option<SpoolError>>>,
-    synced: watch::Receiver<Synced>,
+    synced: watch::Receiver<Extent>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,20 +62,25 @@ impl Writer {
         let Recovered { lock, folder, source, segments, tracker, end } = recovered;
         let number = segments.files.back().map_or(1, |segment| segment.number);
         let bytes = segments.files.iter().map(|segment| segment.bytes).sum();
-        let shared = Arc::new(Shared {
-            folder,
-            source,
-            bytes: AtomicU64::new(bytes),
-            hurry: AtomicBool::new(false),
-            segments: Mutex::new(segments),
-        });
+        let shared = Arc::new(Shared { folder, source, bytes: AtomicU64::new(bytes), segments: Mutex::new(segments) });
         let whole = (end, tracker.lsn);
-        let (publish, synced) = watch::channel(Synced { lsn: tracker.lsn, segment: number, offset: end });
+        let extent = Extent { lsn: tracker.lsn, segment: number, offset: end };
+        let (publish_written, written) = watch::channel(extent);
+        let (publish_synced, synced) = watch::channel(extent);
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
         let failure = Arc::new(Mutex::new(None));
         let (commands, orders) = channel();
-        let disk =
-            Disk { _lock: lock, shared: shared.clone(), file: None, number, written: end, whole, unsynced: 0, publish };
+        let disk = Disk {
+            _lock: lock,
+            shared: shared.clone(),
+            file: None,
+            number,
+            written: end,
+            whole,
+            unsynced: 0,
+            publish_written,
+            publish_synced,
+        };
         let (in_thread, told) = (room.clone(), failure.clone());
         let path = shared.folder.clone();
         let thread = std::thread::Builder::new()
@@ -88,7 +93,7 @@ impl Writer {
                 in_thread.close();
             })
             .map_err(SpoolError::io("start a thread for", &path))?;
-        let spool = Spool { shared: shared.clone(), synced: synced.clone() };
+        let spool = Spool { shared: shared.clone(), written, synced: synced.clone() };
         let mut writer = Self {
             shared,
             tracker,
@@ -115,7 +120,7 @@ impl Writer {
     }
 
     /// How far it is synced; changes whenever it is further.
-    pub fn synced(&self) -> watch::Receiver<Synced> {
+    pub fn synced(&self) -> watch::Receiver<Extent> {
         self.synced.clone()
     }
 
@@ -286,7 +291,8 @@ struct Disk {
     written: u64,
     whole: (u64, Lsn),
     unsynced: u64,
-    publish: watch::Sender<Synced>,
+    publish_written: watch::Sender<Extent>,
+    publish_synced: watch::Sender<Extent>,
 }
 
 impl Disk {
@@ -295,8 +301,6 @@ impl Disk {
         loop {
             let order = if self.unsynced == 0 {
                 orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else if self.shared.hurry.load(Ordering::Relaxed) {
-                orders.recv_timeout(Duration::ZERO)
             } else {
                 orders.recv_timeout(SYNC_AFTER.saturating_sub(since.elapsed()))
             };
@@ -322,7 +326,7 @@ impl Disk {
         match command {
             Command::Write { bytes, whole } => {
                 self.write(&bytes)?;
-                self.whole = whole;
+                self.reached(whole);
             }
             Command::Roll { number, bytes, whole } => {
                 // Only the last segment may be torn.
@@ -334,7 +338,7 @@ impl Disk {
                 sync_folder(&self.shared.folder)?;
                 (self.number, self.written) = (number, 0);
                 self.write(&bytes)?;
-                self.whole = whole;
+                self.reached(whole);
             }
             Command::Cut { offset } => {
                 let path = self.shared.path(self.number);
@@ -368,6 +372,17 @@ impl Disk {
         Ok(())
     }
 
+    /// What is whole may be read.
+    fn reached(&mut self, whole: (u64, Lsn)) {
+        self.whole = whole;
+        self.publish_written.send_replace(self.extent());
+    }
+
+    fn extent(&self) -> Extent {
+        let (offset, lsn) = self.whole;
+        Extent { lsn, segment: self.number, offset }
+    }
+
     fn sync(&mut self) -> Result<(), SpoolError> {
         if self.unsynced == 0 {
             return Ok(());
@@ -375,13 +390,13 @@ impl Disk {
         let path = self.shared.path(self.number);
         self.file()?.sync_data().map_err(SpoolError::io("sync", &path))?;
         self.unsynced = 0;
-        let (offset, lsn) = self.whole;
+        let extent = self.extent();
         let hinted = self.shared.folder.join(HINT);
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(false).open(&hinted);
-        let noted = file.and_then(|file| file.write_all_at(&hint(self.number, offset), 0));
+        let noted = file.and_then(|file| file.write_all_at(&hint(extent.segment, extent.offset), 0));
         noted.map_err(SpoolError::io("write", &hinted))?;
-        self.publish.send_replace(Synced { lsn, segment: self.number, offset });
+        self.publish_synced.send_replace(extent);
         Ok(())
     }
 }

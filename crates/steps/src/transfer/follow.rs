@@ -84,8 +84,6 @@ impl Drop for Lane {
 enum Order {
     /// Commit what is there, tell where that is, and apply nothing more until the second is dropped.
     Hold(oneshot::Sender<(Lsn, Spool)>, oneshot::Receiver<()>),
-    /// Sync whatever comes at once: somebody waits for a marker.
-    Hurry(bool),
     /// Note which keys change, from now on.
     Note(Reader, oneshot::Sender<()>),
     /// Both sides are equal but for what is noted. What the spool holds now is kept for a later process.
@@ -220,15 +218,6 @@ impl Follower {
             .await?;
         let release = released.ok_or_else(|| lane.stands_still())?;
         Ok(Hold { at, spool, _release: release })
-    }
-
-    /// Whether somebody waits for this way, so that nothing is gathered before it is written.
-    ///
-    /// # Errors
-    /// If the stream stands still.
-    pub async fn hurry(&self, way: Way, hurry: bool) -> Result<(), StepError> {
-        let lane = self.lane(way)?;
-        lane.orders.send(Order::Hurry(hurry)).await.map_err(|_| lane.stands_still())
     }
 
     /// Notes which keys change on a way, from now on.
@@ -659,7 +648,6 @@ impl Work {
                 }
                 order = self.orders.recv() => match order {
                     None => return Ok(()),
-                    Some(Order::Hurry(hurry)) => spool.hurry(hurry),
                     Some(Order::Note(reader, tell)) => {
                         self.noting = Some(reader);
                         let _ = tell.send(());

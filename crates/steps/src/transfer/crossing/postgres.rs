@@ -107,7 +107,6 @@ impl PostgresLeg {
         fence::install(&ready.onto).await?;
         // What came in while both sides were compared.
         ready.follower.caught_up(self.way(), how.asked.catch_up, cancel).await?;
-        ready.follower.hurry(self.way(), true).await?;
         self.ready = Some(ready);
         self.evidence = std::mem::take(&mut self.evidence).fact("compared_before", compared);
         Ok(())
@@ -166,7 +165,6 @@ impl PostgresLeg {
         let begun = Instant::now();
         ready.follower.fenced(way, &id, marker).await?;
         let drained = begun.elapsed();
-        ready.follower.hurry(way, false).await?;
         let wanted = positions(&ready.from, &from.schema).await.map_err(PgError::into_step_error)?;
         let set = set_positions(&ready.onto, &onto.schema, &wanted).await.map_err(PgError::into_step_error)?;
 
