@@ -1,6 +1,6 @@
 //! The way of a SQLite file into PostgreSQL without a runbook: for `bench/sqlite`.
 //!
-//! `sqlite_load generate FILE ROWS` writes the benchmark's file, `sqlite_load load FILE URL SCHEMA` carries it over and
+//! `sqlite_load generate FILE ROWS JOURNAL` writes the benchmark's file, `sqlite_load load FILE URL SCHEMA` carries it over and
 //! prints how long each part took, `sqlite_load floats FILE URL SCHEMA` compares every double bit for bit.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program for one machine's measurements")]
 
@@ -20,10 +20,10 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["generate", file, rows] => generate(Path::new(file), rows.parse().unwrap()),
+        ["generate", file, rows, journal] => generate(Path::new(file), rows.parse().unwrap(), journal),
         ["load", file, url, schema] => carry(Path::new(file), url, schema).await,
         ["floats", file, url, schema] => floats(Path::new(file), url, schema).await,
-        _ => println!("sqlite_load generate FILE ROWS | load FILE URL SCHEMA | floats FILE URL SCHEMA"),
+        _ => println!("sqlite_load generate FILE ROWS JOURNAL | load FILE URL SCHEMA | floats FILE URL SCHEMA"),
     }
 }
 
@@ -35,7 +35,7 @@ fn options(url: &str) -> ConnectOptions {
 }
 
 /// Two tables of so many rows, one wide and one with a key of two columns, and long notes for one row in twenty.
-fn generate(file: &Path, rows: u64) {
+fn generate(file: &Path, rows: u64, journal: &str) {
     let connection = rusqlite::Connection::open(file).unwrap();
     connection
         .execute_batch(
@@ -94,6 +94,7 @@ fn generate(file: &Path, rows: u64) {
             "COMMIT; CREATE UNIQUE INDEX items_uid ON items (uid); CREATE INDEX notes_item ON notes (item_id)",
         )
         .unwrap();
+    connection.query_row(&format!("PRAGMA journal_mode = {journal}"), [], |_| Ok(())).unwrap();
 }
 
 async fn carry(file: &Path, url: &str, schema: &str) {
@@ -107,12 +108,13 @@ async fn carry(file: &Path, url: &str, schema: &str) {
     for finding in &looked.findings {
         println!("{} {}: {}", finding.severity.word(), finding.object, finding.what);
     }
-    let plan = Arc::new(looked.plan());
-    let loaded = load(&options(url), schema, &image.path, plan, &How::default(), &Cancel::default()).await.unwrap();
+    let (plan, image_took) = (Arc::new(looked.plan()), image.took);
+    let image = Arc::new(image);
+    let loaded = load(&options(url), schema, image, plan, &How::default(), &Cancel::default()).await.unwrap();
     println!(
         "preflight and image {:.2} image {:.2} copied {:.2} load {:.2} all {:.2} rss_mb {}",
         looked_at.as_secs_f64(),
-        image.took.as_secs_f64(),
+        image_took.as_secs_f64(),
         loaded.copied.as_secs_f64(),
         loaded.took.as_secs_f64(),
         begun.elapsed().as_secs_f64(),

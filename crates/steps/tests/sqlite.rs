@@ -54,9 +54,9 @@ impl File {
     }
 
     pub async fn load(&self, session: &Session, looked: &Preflight) -> Result<Loaded, SqliteError> {
-        let image = image::take(&self.path(), self.folder.path(), Duration::from_secs(5)).unwrap();
+        let image = image::take(&self.path(), self.folder.path(), 3, Duration::from_secs(5)).unwrap();
         let plan = Arc::new(looked.plan());
-        load(session.options(), "tenant", &image.path, plan, &How::default(), &Cancel::default()).await
+        load(session.options(), "tenant", Arc::new(image), plan, &How::default(), &Cancel::default()).await
     }
 }
 
@@ -303,18 +303,63 @@ fn a_writer_that_does_not_let_go_is_named() {
     let file = File::new("CREATE TABLE t (a INT)");
     let writer = file.open();
     writer.execute_batch("BEGIN EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
-    let error = image::take(&file.path(), file.folder.path(), Duration::from_millis(50)).unwrap_err();
+    let error = image::take(&file.path(), file.folder.path(), 1, Duration::from_millis(50)).unwrap_err();
     assert!(matches!(error, SqliteError::Busy { .. }), "{error}");
     writer.execute_batch("COMMIT").unwrap();
-    let image = image::take(&file.path(), file.folder.path(), Duration::from_secs(5)).unwrap();
+    let image = image::take(&file.path(), file.folder.path(), 1, Duration::from_secs(5)).unwrap();
     assert!(!image.source_changed().unwrap());
     writer.execute_batch("INSERT INTO t VALUES (2)").unwrap();
     assert!(image.source_changed().unwrap());
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&image.path).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(image.copy().unwrap()).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    let rows: i64 =
-        Connection::open(&image.path).unwrap().query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
+    let rows: i64 = image.open().unwrap().query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
     assert_eq!(rows, 1);
+    let copy = image.copy().unwrap().to_owned();
+    drop(image);
+    assert!(!copy.exists());
+}
+
+#[test]
+fn image_of_a_file_with_a_write_ahead_log_is_no_copy_and_hinders_nobody() {
+    let file = File::new("PRAGMA journal_mode = wal; CREATE TABLE t (a INT); INSERT INTO t VALUES (1)");
+    let path = file.path();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    // It commits all the while, and never waits for a reader.
+    let writer = file.open();
+    let writing = std::thread::spawn(move || {
+        let mut written = 0_u64;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            writer.execute_batch("INSERT INTO t VALUES (2)").unwrap();
+            written += 1;
+        }
+        written
+    });
+    let count = |connection: &Connection| -> i64 {
+        connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap()
+    };
+    for _ in 0..20 {
+        let image = image::take(&path, file.folder.path(), 3, Duration::from_secs(30)).unwrap();
+        assert_eq!(image.copy(), None);
+        let first = count(&image.open().unwrap());
+        let later = file.open();
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while count(&later) == first {
+            assert!(std::time::Instant::now() < deadline, "the writer stands still");
+        }
+        let seen = [image.open().unwrap(), image.open().unwrap(), image.open().unwrap()];
+        assert_eq!(seen.each_ref().map(|one| count(one)), [first; 3]);
+        assert!(image.source_changed().unwrap());
+    }
+    stop.send(()).unwrap();
+    assert!(writing.join().unwrap() > 20);
+    assert_eq!(
+        std::fs::read_dir(file.folder.path())
+            .unwrap()
+            .filter(|one| one.as_ref().is_ok_and(|one| one.file_name() == "base.sqlite"))
+            .count(),
+        0
+    );
 }
 
 /// A value's bytes as the server sends them.

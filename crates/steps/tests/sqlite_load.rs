@@ -1,12 +1,12 @@
 //! The load of a SQLite file: cut tables, tables that are there already, and a process that ends in the middle.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::transfer::Making;
+use pgrunbook_steps::transfer::sqlite::image::Image;
 use pgrunbook_steps::transfer::sqlite::{
     Choices, How, Loaded, Plan, SqliteError, check_existing, discard, image, load, preflight_with_image,
 };
@@ -16,15 +16,16 @@ use crate::sqlite::{File, database, rows};
 const ROWS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)";
 
 /// The file's image and plan.
-fn look(file: &File) -> (PathBuf, Arc<Plan>) {
+fn look(file: &File) -> (Arc<Image>, Arc<Plan>) {
     let looked = file.look(&[]).unwrap();
     let folder = file.path().parent().unwrap().to_owned();
-    (image::take(&file.path(), &folder, Duration::from_secs(5)).unwrap().path, Arc::new(looked.plan()))
+    let image = image::take(&file.path(), &folder, 3, Duration::from_secs(5)).unwrap();
+    (Arc::new(image), Arc::new(looked.plan()))
 }
 
 async fn load_as(session: &Session, file: &File, how: &How) -> Result<Loaded, SqliteError> {
     let (image, plan) = look(file);
-    load(session.options(), "tenant", &image, plan, how, &Cancel::default()).await
+    load(session.options(), "tenant", image, plan, how, &Cancel::default()).await
 }
 
 fn filling() -> How {
@@ -154,7 +155,7 @@ async fn a_load_whose_process_ended_is_discarded_and_made_again() {
     holder.execute("BEGIN; CREATE TABLE tenant.second ()").await.unwrap();
     let task = {
         let (options, image, plan, how) = (session.options().clone(), image.clone(), plan.clone(), how.clone());
-        tokio::spawn(async move { load(&options, "tenant", &image, plan, &how, &Cancel::default()).await })
+        tokio::spawn(async move { load(&options, "tenant", image, plan, &how, &Cancel::default()).await })
     };
     let waits = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'tenant'::regnamespace AND relname = 'first'),
                  (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')";
@@ -169,7 +170,7 @@ async fn a_load_whose_process_ended_is_discarded_and_made_again() {
     holder.execute("ROLLBACK").await.unwrap();
 
     let cancel = Cancel::default();
-    let again = || load(session.options(), "tenant", &image, plan.clone(), &how, &cancel);
+    let again = || load(session.options(), "tenant", image.clone(), plan.clone(), &how, &cancel);
     let error = again().await.unwrap_err();
     assert!(matches!(&error, SqliteError::Exists(name) if name == "tenant.first"), "{error}");
     assert_eq!(discard(&session, "tenant", &plan, &how, false).await.unwrap(), ["first"]);
@@ -191,5 +192,5 @@ fn a_refused_file_leaves_no_image() {
     assert!(matches!(error, SqliteError::Choice { .. }), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     let (looked, image) = look(&[]).unwrap();
-    assert!(looked.profile.catalog.table("t").is_some() && image.path.exists());
+    assert!(looked.profile.catalog.table("t").is_some() && image.copy().unwrap().exists());
 }

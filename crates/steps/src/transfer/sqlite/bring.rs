@@ -1,7 +1,7 @@
 //! A file's whole transfer but for the crossing: look, load, follow, give up, end.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use serde_json::json;
 use super::choice::Choices;
 use super::error::SqliteError;
 use super::existing::check_existing;
+use super::image::Image;
 use super::load::{self, How};
 use super::open::{open_live, open_write};
-use super::preflight::{Preflight, preflight};
-use super::shape::{self, Shape, declared};
+use super::preflight::{Preflight, preflight, preflight_with_image};
+use super::seal;
+use super::shape::{self, Shape};
 use super::sync::{Access, Feed, Synced, blocking};
 use super::writeback::What;
-use super::{image, seal};
 use crate::fence::{self, Fence, Lift};
 use crate::transfer::TransferError;
 use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
@@ -118,6 +119,33 @@ pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, 
     let readers = loader.jobs;
     let looked = blocking(move || preflight(&path, &choices, &schema, readers)).await;
     let looked = looked.map_err(SqliteError::into_step_error)?;
+    let findings = findings(loader, ends, &looked).await?;
+    Ok((looked, findings))
+}
+
+/// The same, of an image that can be loaded.
+async fn look_to_load(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, Image), StepError> {
+    let folder = image_folder(loader);
+    tokio::fs::create_dir_all(&folder)
+        .await
+        .map_err(|error| StepError::failed("file", format!("{} cannot be made: {error}", folder.display())))?;
+    let (path, schema, choices) = (ends.path.clone(), loader.schema.to_owned(), choices(loader.spec)?);
+    let readers = loader.jobs;
+    let looked = blocking(move || preflight_with_image(&path, &choices, &schema, readers, &folder, PATIENCE)).await;
+    let (looked, image) = looked.map_err(SqliteError::into_step_error)?;
+    let findings = findings(loader, ends, &looked).await?;
+    let refused: Vec<Finding> = in_the_way(&findings).cloned().collect();
+    match refused.is_empty() {
+        true => Ok((looked, image)),
+        false => Err(TransferError::Findings { findings: refused }.into()),
+    }
+}
+
+fn image_folder(loader: &Loader<'_>) -> PathBuf {
+    loader.workplace.root().join(".pgrunbook/spool").join(loader.target).join(format!("{}_image", loader.schema))
+}
+
+async fn findings(loader: &Loader<'_>, ends: &SqliteEnds, looked: &Preflight) -> Result<Vec<Finding>, StepError> {
     let excluded = |finding: &Finding| {
         let table = finding.object.strip_prefix("table ");
         finding.code == "skipped" && table.is_some_and(|table| loader.spec.exclude.contains(table))
@@ -128,7 +156,7 @@ pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, 
         // What the file declares beside columns and rows is the migrations' affair.
         let declares = |finding: &Finding| !matches!(finding.severity, Severity::Consent(_)) || is_of_rows(finding);
         findings.retain(declares);
-        let more = check_existing(&session, loader.schema, &looked).await.map_err(SqliteError::into_step_error)?;
+        let more = check_existing(&session, loader.schema, looked).await.map_err(SqliteError::into_step_error)?;
         let begun = state::find(&session, loader.schema).await.map_err(PgError::into_step_error)?.is_some();
         findings.extend(more.into_iter().filter(|finding| !begun || finding.code != "not-empty"));
     }
@@ -140,7 +168,7 @@ pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, 
     }
     let accepted: Vec<String> = loader.spec.accept.iter().cloned().collect();
     accept(&mut findings, &accepted);
-    Ok((looked, findings))
+    Ok(findings)
 }
 
 /// Consents that concern rows, whoever made the tables.
@@ -182,7 +210,7 @@ pub async fn bring(loader: &Loader<'_>) -> Result<Evidence, StepError> {
     shape::install(&records).await.map_err(PgError::into_step_error)?;
     fence::install(&records).await?;
     let found = state::find(&records, loader.schema).await.map_err(PgError::into_step_error)?;
-    let (mut transfer, mut looked) = match found {
+    let (mut transfer, looked) = match found {
         Some(transfer) => (same(loader, &ends, transfer).await?, None),
         None => {
             let (transfer, looked) = begin(loader, &ends, &records).await?;
@@ -191,11 +219,11 @@ pub async fn bring(loader: &Loader<'_>) -> Result<Evidence, StepError> {
     };
     let mut evidence = Evidence::of(String::new());
     if transfer.phase < Phase::Building {
-        let fresh = match looked.take() {
+        let (fresh, image) = match looked {
             Some(looked) => looked,
-            None => unrefused(look(loader, &ends).await?)?,
+            None => look_to_load(loader, &ends).await?,
         };
-        evidence = load_rows(loader, &ends, &records, &mut transfer, &fresh, evidence).await?;
+        evidence = load_rows(loader, &ends, &records, &mut transfer, &fresh, Arc::new(image), evidence).await?;
     }
     if let Some(stopped) = &transfer.stopped {
         return Err(crate::transfer::follow::stopped_error(stopped));
@@ -206,14 +234,6 @@ pub async fn bring(loader: &Loader<'_>) -> Result<Evidence, StepError> {
     }
     evidence.summary = format!("{} is in {} and can follow {}", loader.schema, loader.target, ends.path.display());
     Ok(evidence)
-}
-
-fn unrefused((looked, findings): (Preflight, Vec<Finding>)) -> Result<Preflight, StepError> {
-    let refused: Vec<Finding> = in_the_way(&findings).cloned().collect();
-    match refused.is_empty() {
-        true => Ok(looked),
-        false => Err(TransferError::Findings { findings: refused }.into()),
-    }
 }
 
 async fn same(loader: &Loader<'_>, ends: &SqliteEnds, transfer: Transfer) -> Result<Transfer, StepError> {
@@ -232,8 +252,12 @@ async fn same(loader: &Loader<'_>, ends: &SqliteEnds, transfer: Transfer) -> Res
     .help("undo it first (`pgrunbook transfer abandon`), or ask for the same again"))
 }
 
-async fn begin(loader: &Loader<'_>, ends: &SqliteEnds, records: &Session) -> Result<(Transfer, Preflight), StepError> {
-    let looked = unrefused(look(loader, ends).await?)?;
+async fn begin(
+    loader: &Loader<'_>,
+    ends: &SqliteEnds,
+    records: &Session,
+) -> Result<(Transfer, (Preflight, Image)), StepError> {
+    let looked = look_to_load(loader, ends).await?;
     let target_key = identify(records, loader.target).await.map_err(PgError::into_step_error)?.key;
     let sql = state::insert_sql(loader.schema, &ends.key().await?, &target_key, loader.spec, loader.run);
     records.execute(&sql).await.map_err(PgError::into_step_error)?;
@@ -248,12 +272,13 @@ async fn load_rows(
     records: &Session,
     transfer: &mut Transfer,
     looked: &Preflight,
+    image: Arc<Image>,
     evidence: Evidence,
 ) -> Result<Evidence, StepError> {
     let schema = loader.schema;
     take_away(records, schema, &transfer.spec, transfer.phase).await?;
-    let (path, found) = (ends.path.clone(), looked.clone());
-    let shape = blocking(move || Shape::of(&found, &open_live(&path)?, &path)).await;
+    let (seen, found) = (image.clone(), looked.clone());
+    let shape = blocking(move || Shape::of(&found, &*seen.open()?, seen.source())).await;
     let mut shape = shape.map_err(SqliteError::into_step_error)?;
     let existing = loader.spec.structure == Making::Existing;
     if existing {
@@ -261,15 +286,6 @@ async fn load_rows(
     }
     shape::record(records, schema, &ends.path, &shape).await.map_err(PgError::into_step_error)?;
     phase(records, transfer, Phase::Copying).await?;
-
-    let folder = loader.workplace.root().join(".pgrunbook/spool").join(loader.target).join(format!("{schema}_image"));
-    tokio::fs::create_dir_all(&folder)
-        .await
-        .map_err(|error| StepError::failed("file", format!("{} cannot be made: {error}", folder.display())))?;
-    let (path, into) = (ends.path.clone(), folder.clone());
-    let taken = blocking(move || image::take(&path, &into, PATIENCE)).await.map_err(SqliteError::into_step_error)?;
-    let (image, image_bytes, read_for) = (taken.path.clone(), taken.bytes, taken.took);
-    drop(taken);
 
     let mut plan = looked.plan();
     for map in &mut plan.mapping.tables {
@@ -282,26 +298,17 @@ async fn load_rows(
     }
     let plan = Arc::new(plan);
     let how = How { connections: loader.jobs, mark: mark(schema), structure: loader.spec.structure, ..How::default() };
-    let loaded = load::load(&ends.options, schema, &image, plan, &how, loader.cancel).await;
+    let loaded = load::load(&ends.options, schema, image.clone(), plan, &how, loader.cancel).await;
     let loaded = loaded.map_err(SqliteError::into_step_error)?;
     if !existing {
         shape::note_target(records, schema, &mut shape).await.map_err(PgError::into_step_error)?;
     }
-    // The image may be younger than the look at the file.
-    let at = image.clone();
-    let now = blocking(move || declared(&open_live(&at)?, &at)).await.map_err(SqliteError::into_step_error)?;
-    let differences = shape.differences(&now);
-    if !differences.is_empty() {
-        return Err(StepError::failed(
-            "file-schema",
-            format!("the schema of {} changed while it was copied: {}", ends.path.display(), differences.join("; ")),
-        )
-        .help("run again: what was made is taken away first"));
-    }
     shape::record(records, schema, &ends.path, &shape).await.map_err(PgError::into_step_error)?;
     phase(records, transfer, Phase::Building).await?;
     finish(loader, ends, records, transfer, &image).await?;
-    let _ = tokio::fs::remove_dir_all(&folder).await;
+    let (image_bytes, read_for) = (image.bytes, image.took);
+    drop(image);
+    let _ = tokio::fs::remove_dir(image_folder(loader)).await;
 
     let rows: u64 = loaded.tables.iter().map(|table| table.sum.rows).sum();
     let tables: Vec<_> = loaded
@@ -330,7 +337,7 @@ async fn finish(
     ends: &SqliteEnds,
     records: &Session,
     transfer: &mut Transfer,
-    image: &Path,
+    image: &Arc<Image>,
 ) -> Result<(), StepError> {
     let schema = loader.schema;
     let standing = fence::state(records, schema).await.map_err(PgError::into_step_error)?;
@@ -348,7 +355,7 @@ async fn finish(
         fence::fence(&session, &wish, loader.cancel).await?;
     }
     let session = ends.session("pgrunbook:verify").await?;
-    let mut feed = Feed::open(session, image, transfer, Access::Read).await?;
+    let mut feed = Feed::of_image(session, image.clone(), transfer).await?;
     let differences = feed.compare().await?.words(&shape);
     if !differences.is_empty() {
         return Err(StepError::failed(

@@ -1,7 +1,7 @@
 //! What a SQLite file declares: tables, columns, keys, indexes, and what is not carried over.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::Connection;
 
@@ -12,11 +12,8 @@ use super::open::quoted;
 /// Everything that the file declares.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Catalog {
-    pub path: PathBuf,
     /// `UTF-8`, `UTF-16le` or `UTF-16be`.
     pub encoding: String,
-    /// `wal`, or one of the rollback journal's.
-    pub journal_mode: String,
     pub application_id: i64,
     pub user_version: i64,
     pub schema_version: i64,
@@ -172,9 +169,7 @@ impl Catalog {
     pub fn read(connection: &Connection, path: &Path) -> Result<Self, SqliteError> {
         let number = |name: &str| pragma::<i64>(connection, path, name);
         let mut catalog = Self {
-            path: path.to_owned(),
             encoding: pragma(connection, path, "encoding")?,
-            journal_mode: pragma(connection, path, "journal_mode")?,
             application_id: number("application_id")?,
             user_version: number("user_version")?,
             schema_version: number("schema_version")?,

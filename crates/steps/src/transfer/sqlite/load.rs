@@ -5,7 +5,6 @@
 //! built, while others still travel. Whatever fails, what was made is dropped, and nothing else.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +18,9 @@ use tokio::sync::mpsc;
 use super::catalog::Catalog;
 use super::error::SqliteError;
 use super::fill;
+use super::image::Image;
 use super::jobs::{Job, Jobs};
 use super::map::Mapping;
-use super::open::open_image;
 use super::piece::{self, Piece};
 use super::rows::{last_number, read};
 use super::structure::{Object, ObjectKind, Structure};
@@ -102,7 +101,7 @@ const RANGES: u32 = 16;
 pub async fn load(
     target: &ConnectOptions,
     schema: &str,
-    image: &Path,
+    image: Arc<Image>,
     plan: Arc<Plan>,
     how: &How,
     cancel: &Cancel,
@@ -229,7 +228,7 @@ pub async fn discard(
 struct Copier<'a> {
     target: &'a ConnectOptions,
     schema: &'a str,
-    image: &'a Path,
+    image: Arc<Image>,
     plan: Arc<Plan>,
     how: &'a How,
     cancel: &'a Cancel,
@@ -293,10 +292,10 @@ impl Copier<'_> {
 
     /// The pieces of all tables, the largest tables first; and the tables that are cut.
     async fn pieces(&self) -> Result<(Vec<Piece>, Vec<usize>), SqliteError> {
-        let (image, plan, connections) = (self.image.to_owned(), self.plan.clone(), self.how.connections.max(1));
+        let (image, plan, connections) = (self.image.clone(), self.plan.clone(), self.how.connections.max(1));
         let whole_bytes = self.how.whole_bytes;
         blocking(move || {
-            let connection = open_image(&image)?;
+            let connection = image.open()?;
             let total: u64 = plan.bytes.iter().sum();
             let mut order: Vec<usize> = (0..plan.mapping.tables.len()).collect();
             order.sort_by_key(|table| std::cmp::Reverse(plan.bytes[*table]));
@@ -308,7 +307,7 @@ impl Copier<'_> {
                     && bytes > whole_bytes
                     && u128::from(bytes) * connections as u128 * 5 > u128::from(total) * 6;
                 let table = &plan.catalog.tables[plan.mapping.tables[number].source];
-                let parts = piece::cut(&connection, &image, table, number, if is_large { RANGES } else { 1 })?;
+                let parts = piece::cut(&connection, image.source(), table, number, if is_large { RANGES } else { 1 })?;
                 if parts.len() > 1 {
                     cut.push(number);
                 }
@@ -411,7 +410,7 @@ impl Copier<'_> {
         let sink = session.client().copy_in::<_, Bytes>(&sql).await.map_err(|error| session.error(&error))?;
         let mut sink = std::pin::pin!(sink);
         let (sender, mut receiver) = mpsc::channel::<Bytes>(CHUNKS);
-        let (plan, image, cancel) = (self.plan.clone(), self.image.to_owned(), self.cancel.clone());
+        let (plan, image, cancel) = (self.plan.clone(), self.image.clone(), self.cancel.clone());
         let reader = tokio::task::spawn_blocking(move || read(&plan, &image, piece, &sender, &cancel));
         let mut sent = Ok(());
         while let Some(chunk) = receiver.recv().await {
@@ -434,13 +433,13 @@ impl Copier<'_> {
 
     /// New rows continue behind the highest number that SQLite ever gave.
     async fn continue_identities(&self, admin: &Session) -> Result<(), SqliteError> {
-        let (image, plan) = (self.image.to_owned(), self.plan.clone());
+        let (image, plan) = (self.image.clone(), self.plan.clone());
         let highest = blocking(move || {
-            let connection = open_image(&image)?;
+            let connection = image.open()?;
             let mut highest = Vec::new();
             for map in &plan.mapping.tables {
                 let table = &plan.catalog.tables[map.source];
-                if let Some(last) = last_number(&connection, &image, table, map)? {
+                if let Some(last) = last_number(&connection, image.source(), table, map)? {
                     highest.push(last);
                 }
             }
@@ -477,9 +476,4 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SqliteError> + Send + 'static,
 ) -> Result<T, SqliteError> {
     tokio::task::spawn_blocking(work).await.expect("nothing in here panics, and nobody cancels it")
-}
-
-/// Where a run keeps its image.
-pub fn image_folder(run_folder: &Path, schema: &str) -> PathBuf {
-    run_folder.join("sqlite").join(schema)
 }

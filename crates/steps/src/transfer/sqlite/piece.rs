@@ -1,6 +1,7 @@
 //! Tables cut into ranges of their rowid, and threads that work on them.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -77,10 +78,10 @@ pub fn cut(
 ///
 /// # Errors
 /// The first error of opening or working.
-pub fn work<J: Send, T: Send>(
+pub fn work<J: Send, T: Send, C: Deref<Target = Connection>>(
     jobs: Vec<J>,
     threads: usize,
-    open: impl Fn() -> Result<Connection, SqliteError> + Sync,
+    open: impl Fn() -> Result<C, SqliteError> + Sync,
     work: impl Fn(&Connection, J) -> Result<T, SqliteError> + Sync,
 ) -> Result<Vec<T>, SqliteError> {
     let threads = threads.clamp(1, jobs.len().max(1));

@@ -1,17 +1,21 @@
 //! Everything that is known of a file before anything is changed: its profile, the mapping, and all findings at once.
 //!
 //! Every value is looked at before the load, although the load looks at each again: the findings must come all at once and
-//! before the target is touched. The check of the pages (1.5 processor seconds for 860 MB) runs beside it.
+//! before the target is touched. The check of the pages is one long job: rows are read beside it.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
+
+use rusqlite::Connection;
 
 use super::catalog::Origin;
 use super::choice::{Choice, Choices};
 use super::error::SqliteError;
-use super::image::{self, Image};
+use super::image::{self, Image, Seen};
 use super::load::Plan;
 use super::map::{Mapping, propose};
+use super::open::open_live;
 use super::profile::{Profile, profile};
 use super::prove::{Proofs, prove};
 use super::structure::{Structure, structure};
@@ -39,16 +43,62 @@ impl Preflight {
     }
 }
 
+/// Where the rows of a file are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Reading<'a> {
+    /// In the file itself, beside those who write to it.
+    Live(&'a Path),
+    Image(&'a Image),
+}
+
+/// A connection to it.
+pub(super) enum Reader<'a> {
+    Live(Connection),
+    Image(Seen<'a>),
+}
+
+impl Deref for Reader<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Self::Live(connection) => connection,
+            Self::Image(seen) => seen,
+        }
+    }
+}
+
+impl<'a> Reading<'a> {
+    /// What messages name.
+    pub fn file(self) -> &'a Path {
+        match self {
+            Self::Live(path) => path,
+            Self::Image(image) => image.source(),
+        }
+    }
+
+    pub fn open(self) -> Result<Reader<'a>, SqliteError> {
+        Ok(match self {
+            Self::Live(path) => Reader::Live(open_live(path)?),
+            Self::Image(image) => Reader::Image(image.open()?),
+        })
+    }
+}
+
 /// Reads the file twice at most, in several threads, and changes nothing. Blocking.
 ///
 /// # Errors
 /// If the file cannot be read as it is, or the choices name what is not in it.
 pub fn preflight(path: &Path, choices: &Choices, schema: &str, readers: usize) -> Result<Preflight, SqliteError> {
+    look(Reading::Live(path), choices, schema, readers)
+}
+
+fn look(reading: Reading<'_>, choices: &Choices, schema: &str, readers: usize) -> Result<Preflight, SqliteError> {
     let is_date =
         |table: &str, column: &str| matches!(choices.column(table, column), Some(Choice::Moment { .. } | Choice::Date));
-    let profile = profile(path, readers, &is_date)?;
+    let profile = profile(reading, readers, &is_date)?;
     let mut mapping = propose(&profile, choices)?;
-    let proofs = prove(&profile, &mapping, readers)?;
+    let proofs = prove(reading, &profile, &mapping, readers)?;
     let mut findings = skipped(&profile, choices);
     findings.extend(misfits(&mapping, &proofs));
     findings.extend(respelled_keys(&profile, &mapping, &proofs));
@@ -57,13 +107,10 @@ pub fn preflight(path: &Path, choices: &Choices, schema: &str, readers: usize) -
     Ok(Preflight { profile, mapping, structure, proofs, findings })
 }
 
-/// Looks at the file and takes its image at the same time: neither changes anything, and beside one another they take
-/// little longer than the slower. Blocking.
-///
-/// Whoever writes in between is seen by both or by one of them: the load looks at each value of the image again.
+/// Takes the file's image for so many readers and looks at that: what is looked at is what will be loaded. Blocking.
 ///
 /// # Errors
-/// As [`preflight`] and [`image::take`]; then no image is left.
+/// As [`preflight`] and [`image::take`].
 pub fn preflight_with_image(
     path: &Path,
     choices: &Choices,
@@ -72,22 +119,10 @@ pub fn preflight_with_image(
     folder: &Path,
     budget: Duration,
 ) -> Result<(Preflight, Image), SqliteError> {
-    let (looked, image) = std::thread::scope(|scope| {
-        let image = scope.spawn(|| image::take(path, folder, budget));
-        let looked = preflight(path, choices, schema, readers);
-        (looked, image.join().expect("nothing in there panics"))
-    });
-    match (looked, image) {
-        (Ok(looked), Ok(image)) => Ok((looked, image)),
-        (Err(error), image) => {
-            if let Ok(image) = image {
-                // It is of no use any more; that it stays is no reason to hide the error.
-                let _ = std::fs::remove_file(&image.path);
-            }
-            Err(error)
-        }
-        (Ok(_), Err(error)) => Err(error),
-    }
+    // One more for what is asked beside the rows.
+    let image = image::take(path, folder, readers + 1, budget)?;
+    let looked = look(Reading::Image(&image), choices, schema, readers)?;
+    Ok((looked, image))
 }
 
 /// What the step leaves out: said again, so that it is seen where people look.

@@ -8,8 +8,8 @@ use rusqlite::types::ValueRef;
 use super::calendar::{self, Fraction, NotADate, Spelling, Zone};
 use super::catalog::{Catalog, Column, Table, collect, data_version};
 use super::error::SqliteError;
-use super::open::open_live;
 use super::piece::{self, Piece};
+use super::preflight::Reading;
 
 /// A profiled file.
 #[derive(Debug, Clone)]
@@ -203,12 +203,13 @@ struct Looks {
 ///
 /// # Errors
 /// If the file cannot be opened, is damaged, or needs what only the application has.
-pub fn profile(
-    path: &Path,
+pub(super) fn profile(
+    reading: Reading<'_>,
     readers: usize,
     is_date: &(dyn Fn(&str, &str) -> bool + Sync),
 ) -> Result<Profile, SqliteError> {
-    let connection = open_live(path)?;
+    let path = reading.file();
+    let connection = reading.open()?;
     let catalog = Catalog::read(&connection, path)?;
     let before = data_version(&connection, path)?;
     let looks: Vec<Vec<Looks>> = catalog
@@ -239,7 +240,7 @@ pub fn profile(
     };
     let mut tables: Vec<TableStats> = catalog.tables.iter().map(TableStats::empty).collect();
     let mut violations = Vec::new();
-    for seen in piece::work(jobs, readers, || open_live(path), read)? {
+    for seen in piece::work(jobs, readers, || reading.open(), read)? {
         match seen {
             Seen::Violations(said) => violations.extend(said),
             Seen::Rows(number, part) => tables[number].merge(part),

@@ -8,8 +8,8 @@ use super::catalog::Table;
 use super::error::SqliteError;
 use super::kind::{Kind, LONGEST, Misfit, class_of, excerpt};
 use super::map::{ColumnMap, Mapping, TableMap};
-use super::open::open_live;
 use super::piece::{self, Piece};
+use super::preflight::Reading;
 use super::profile::{ColumnStats, Profile};
 
 /// Examples of misfits that are kept for each column.
@@ -54,9 +54,14 @@ fn is_open(kind: Kind, stats: &ColumnStats) -> bool {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn prove(profile: &Profile, mapping: &Mapping, readers: usize) -> Result<Proofs, SqliteError> {
-    let path = &profile.catalog.path;
-    let connection = open_live(path)?;
+pub(super) fn prove(
+    reading: Reading<'_>,
+    profile: &Profile,
+    mapping: &Mapping,
+    readers: usize,
+) -> Result<Proofs, SqliteError> {
+    let path = reading.file();
+    let connection = reading.open()?;
     let mut pieces = Vec::new();
     let mut open = Vec::new();
     for (number, map) in mapping.tables.iter().enumerate() {
@@ -73,7 +78,7 @@ pub fn prove(profile: &Profile, mapping: &Mapping, readers: usize) -> Result<Pro
     let parts = piece::work(
         pieces,
         readers,
-        || open_live(path),
+        || reading.open(),
         |connection, piece| {
             let map = &mapping.tables[piece.table];
             let table = &profile.catalog.tables[map.source];

@@ -11,10 +11,11 @@ use tokio::sync::mpsc;
 
 use super::catalog::Table;
 use super::error::{BadValue, SqliteError};
+use super::image::Image;
 use super::kind::{class_of, excerpt};
 use super::load::{LoadedTable, Plan};
 use super::map::{ColumnMap, TableMap};
-use super::open::{open_image, quoted};
+use super::open::quoted;
 use super::piece::Piece;
 use super::prove::{comes_back, no_replacement};
 
@@ -24,7 +25,7 @@ const CHUNK: usize = 256 << 10;
 /// Reads a piece and hands it over in chunks of binary COPY. Blocking.
 pub(super) fn read(
     plan: &Plan,
-    image: &Path,
+    image: &Image,
     piece: Piece,
     sender: &mpsc::Sender<Bytes>,
     cancel: &Cancel,
@@ -33,8 +34,8 @@ pub(super) fn read(
     let table = &plan.catalog.tables[map.source];
     let columns: Vec<&ColumnMap> = map.copied().collect();
     // Built only when there is an error: it is asked for every field.
-    let failed = |error| SqliteError::of(image, format!("read table {}", table.name))(error);
-    let connection = open_image(image)?;
+    let failed = |error| SqliteError::of(image.source(), format!("read table {}", table.name))(error);
+    let connection = image.open()?;
     let mut statement =
         connection.prepare(&piece.select(table, columns.iter().map(|column| column.source))).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
@@ -105,7 +106,7 @@ type Last = Option<(String, String, i64)>;
 /// The identity column of a table and the last number that was given: the table's highest, or what AUTOINCREMENT noted.
 pub(super) fn last_number(
     connection: &rusqlite::Connection,
-    image: &Path,
+    path: &Path,
     table: &Table,
     map: &TableMap,
 ) -> Result<Last, SqliteError> {
@@ -115,12 +116,12 @@ pub(super) fn last_number(
     };
     let sql = format!("SELECT max({}) FROM main.{}", quoted(&column.name), quoted(&table.name));
     let highest: Option<i64> =
-        connection.query_row(&sql, [], |row| row.get(0)).map_err(SqliteError::of(image, "read a key"))?;
+        connection.query_row(&sql, [], |row| row.get(0)).map_err(SqliteError::of(path, "read a key"))?;
     let mut last = highest.unwrap_or(0);
     if table.autoincrement {
         let noted: Option<i64> = connection
             .query_row("SELECT max(seq) FROM sqlite_sequence WHERE name = ?1", [&table.name], |row| row.get(0))
-            .map_err(SqliteError::of(image, "read sqlite_sequence"))?;
+            .map_err(SqliteError::of(path, "read sqlite_sequence"))?;
         last = last.max(noted.unwrap_or(0));
     }
     Ok(Some((map.name.clone(), column.name.clone(), last)))

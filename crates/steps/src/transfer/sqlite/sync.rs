@@ -22,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::catalog::data_version;
 use super::diff::{self, Diff, Known, Seen, same};
 use super::error::SqliteError;
+use super::image::Image;
 use super::open::{open_live, open_write, quoted};
 use super::shape::{self, Carried, Shape, declared};
 use crate::transfer::state::{Transfer, text};
@@ -84,14 +85,33 @@ impl Feed {
     /// # Errors
     /// If another process holds it, or a side cannot be reached.
     pub async fn open(session: Session, path: &Path, transfer: &Transfer, access: Access) -> Result<Self, StepError> {
-        let shape = shape::recorded(&session, &transfer.schema).await?;
-        lock(&session, &transfer.schema, "feed").await?;
         let file = path.to_owned();
         let opened = blocking(move || match access {
             Access::Read => open_live(&file),
             Access::Write => open_write(&file),
         });
         let connection = opened.await.map_err(SqliteError::into_step_error)?;
+        Self::with(session, connection, path, transfer).await
+    }
+
+    /// The same, but the file stays as its image shows it.
+    ///
+    /// # Errors
+    /// As [`Feed::open`].
+    pub async fn of_image(session: Session, image: Arc<Image>, transfer: &Transfer) -> Result<Self, StepError> {
+        let path = image.source().to_owned();
+        let connection = blocking(move || image.part_with_one()).await.map_err(SqliteError::into_step_error)?;
+        Self::with(session, connection, &path, transfer).await
+    }
+
+    async fn with(
+        session: Session,
+        connection: Connection,
+        path: &Path,
+        transfer: &Transfer,
+    ) -> Result<Self, StepError> {
+        let shape = shape::recorded(&session, &transfer.schema).await?;
+        lock(&session, &transfer.schema, "feed").await?;
         Ok(Self {
             session,
             connection: Arc::new(Mutex::new(connection)),
