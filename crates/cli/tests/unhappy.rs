@@ -1,5 +1,8 @@
 //! Bad input and bad nights: one clear sentence, the right exit code, nothing lost.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
 use pgrunbook_postgres::ConnectOptions;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, url};
 
@@ -78,6 +81,46 @@ async fn read_only_replica() {
     assert_eq!(said.code, Some(2), "{}{}", said.out, said.err);
     assert!(said.err.contains("is a standby and takes no writes. Nothing was changed."), "{}", said.err);
     assert!(said.err.contains("target_session_attrs=read-write"), "{}", said.err);
+}
+
+/// A way to the server on which a connection is cut as soon as it asks something after it was let in.
+fn cut_off(options: &ConnectOptions) -> ConnectOptions {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, server) = (listener.local_addr().unwrap().port(), options.hosts[0].port);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)) else { return };
+            let (mut answers, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+            let mut message = [0; 8192];
+            // The startup message begins with its length, and `p` is the password's: the next is a question.
+            while let Ok(length @ 1..) = client.read(&mut message) {
+                if !matches!(message[0], 0 | b'p') || server.write_all(&message[..length]).is_err() {
+                    break;
+                }
+            }
+            for stream in [&client, &server] {
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            }
+        }
+    });
+    let mut way = options.clone();
+    way.hosts[0].port = port;
+    way
+}
+
+#[tokio::test]
+async fn connection_that_is_lost_while_planning_is_no_doubt() {
+    let mut place = place().await;
+    let way = cut_off(&place.database);
+    pointed_at(&mut place, &way);
+    for command in ["plan", "run"] {
+        let said = place.call(&[command, "RUNBOOK.md"]);
+        assert_eq!(said.code, Some(2), "{command}: {}{}", said.out, said.err);
+        assert!(said.err.contains("was lost: ") && said.err.contains(". Nothing was changed."), "{}", said.err);
+        assert!(said.err.contains("help: say it again once the server answers"), "{}", said.err);
+    }
+    assert_eq!(place.call(&["status"]).out, "", "no run was begun");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use pgrunbook_document::{Diagnostic, StepId};
 
 use crate::journal::JournalError;
 use crate::plan::Moved;
-use crate::step::StepError;
+use crate::step::{Failure, StepError};
 
 /// Why the engine did not begin, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +72,23 @@ impl From<JournalError> for EngineError {
 
 impl EngineError {
     pub(crate) fn of_step(step: &StepId, source: StepError) -> Self {
-        Self::Step { step: step.clone(), source: Box::new(source) }
+        Self::Step { step: step.clone(), source: Box::new(nothing_begun(source)) }
     }
 
     pub(crate) fn of_target(target: &str, source: StepError) -> Self {
-        Self::Target { target: target.to_owned(), source: Box::new(source) }
+        Self::Target { target: target.to_owned(), source: Box::new(nothing_begun(source)) }
     }
+}
+
+/// A step calls a lost connection a doubt, since it cannot know what it was asked for; here no effect was begun, and so there
+/// is none.
+fn nothing_begun(error: StepError) -> StepError {
+    if error.failure != Failure::InDoubt {
+        return error;
+    }
+    let help = error.help.or_else(|| Some("say it again once the server answers".to_owned()));
+    let message = format!("{}. Nothing was changed.", error.message.trim_end_matches('.'));
+    StepError { failure: Failure::Unusable, message, help, ..error }
 }
 
 fn errors(count: usize) -> String {
