@@ -3,6 +3,7 @@
 use pgrunbook_engine::RunEnd;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared, url};
 use pgrunbook_postgres::{ConnectOptions, Session};
+use pgrunbook_steps::audit::audit;
 
 use crate::bench::{Bench, failure};
 
@@ -197,4 +198,54 @@ async fn complete_says_that_rollback_is_gone() {
     let (_, end) =
         this.bench.run(&format!("# Back\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{back}")).await;
     assert_eq!(failure(&end).1, "phase");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_flows_back_is_no_finding_of_an_audit_and_everything_else_that_is_published_is() {
+    let this = Move::new().await;
+    let (_, end) = this.bench.run(&format!("{MOVE}{GO}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let role = &this.bench.database.database;
+    let declared = format!(
+        "[schemas]\nhealth = {{}}\nelsewhere = {{}}\n[roles.{role}_app]\nkind = \"runtime\"\naccess = {{ health = \"all\" }}\n"
+    );
+    this.bench.write("topology.toml", &declared);
+    let topology = pgrunbook_steps::topology::load(this.bench.folder.path(), "default").unwrap();
+    let session = this.bench.session().await;
+    let published = async || -> Vec<String> {
+        let audited = audit(&session, &topology, jiff::civil::date(2026, 11, 21)).await.unwrap();
+        audited.findings.into_iter().filter(|one| one.rule == "publication").map(|one| one.path).collect()
+    };
+    let ours = session.value("SELECT string_agg(pubname, ' ') FROM pg_publication").await.unwrap();
+    assert!(ours.starts_with("pgrunbook_health_") && ours.ends_with("_reverse"), "{ours}");
+    assert_eq!(published().await, [""; 0]);
+
+    // A name that only looks like ours, and more in ours than the transfer has put there.
+    this.bench
+        .execute(&format!(
+            "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.secret (id int PRIMARY KEY); ALTER PUBLICATION {ours} ADD TABLE elsewhere.secret;
+             CREATE PUBLICATION pgrunbook_health_reverse FOR TABLE health.visit"
+        ))
+        .await;
+    let wanted = [
+        format!("any role with REPLICATION -> publication `{ours}` -> `elsewhere.secret`"),
+        "any role with REPLICATION -> publication `pgrunbook_health_reverse` -> `health.visit`".to_owned(),
+    ];
+    let mut found = published().await;
+    found.sort();
+    assert_eq!(found, wanted);
+
+    // Who may not read the record cannot know whose they are.
+    session.execute(&format!("CREATE ROLE {role}_auditor; SET ROLE {role}_auditor")).await.unwrap();
+    assert_eq!(published().await.len(), 4, "visit and note, and the two");
+    session.execute(&format!("RESET ROLE; DROP ROLE {role}_auditor")).await.unwrap();
+
+    // What is left, or made again, when the transfer is over is nobody's.
+    this.bench.execute("DROP PUBLICATION pgrunbook_health_reverse").await;
+    let cancel = pgrunbook_engine::Cancel::default();
+    let workplace = this.bench.workplace().await;
+    pgrunbook_steps::transfer::complete(&workplace, "main", "health", "test", &cancel).await.unwrap();
+    assert_eq!(published().await, [""; 0]);
+    this.bench.execute(&format!("CREATE PUBLICATION {ours} FOR TABLE health.visit")).await;
+    assert_eq!(published().await, [format!("any role with REPLICATION -> publication `{ours}` -> `health.visit`")]);
 }

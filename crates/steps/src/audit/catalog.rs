@@ -371,6 +371,8 @@ pub struct Catalog {
     pub user_mappings: Vec<UserMapping>,
     pub foreign_tables: Vec<ForeignTable>,
     pub publications: Vec<Publication>,
+    /// Publications that a transfer keeps for its way back, and the schema of each.
+    pub kept_publications: BTreeMap<String, String>,
     pub subscriptions: Vec<Subscription>,
     pub event_triggers: Vec<EventTrigger>,
     pub comments: Vec<Comment>,
@@ -489,6 +491,7 @@ pub async fn read(session: &Session, topology: &Topology) -> Result<Catalog, PgE
         query::COMMENTS,
         &owned,
     ];
+    let kept_publications = crate::transfer::kept_publications(session).await?;
     let mut answers = Answers(session.simple(&queries.join(";\n")).await?.into_iter());
     let roles = answers.each(role);
     let members = answers.each(|mut row| Member {
@@ -628,6 +631,7 @@ pub async fn read(session: &Session, topology: &Topology) -> Result<Catalog, PgE
             };
             Publication { name, owner, what }
         }),
+        kept_publications,
         subscriptions: answers.each(|mut row| Subscription {
             name: row.text(),
             owner: row.number(),

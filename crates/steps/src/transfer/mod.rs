@@ -40,3 +40,4 @@ pub use proof::compare_live;
 pub use spec::{Making, Side, Spec, Sync};
 pub use status::{Rollback, Status, Stream, status, table};
 pub use step::{COMPLETE, CUTOVER, FOLLOW, PREFLIGHT, TRANSFER};
+pub(crate) use streams::kept_publications;

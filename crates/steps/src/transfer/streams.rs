@@ -1,5 +1,6 @@
 //! Publications and slots of a transfer: what the server of each side keeps for it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,32 @@ impl Names {
     pub fn stream(&self, way: Way) -> String {
         format!("{}:{way}", self.0)
     }
+}
+
+const RECORDED: &str = "SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'pgrunbook' AND c.relname = 'transfer'
+      AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))";
+
+const UNFINISHED: &str = "SELECT t.schema, t.target FROM pgrunbook.transfer AS t WHERE t.phase <> 'complete'";
+
+/// The publications by which this database's changes flow back while a transfer is not complete, and the schema of each: what
+/// an audit finds and need not report. The name alone proves nothing, since anybody may choose one: it is the name that the
+/// record of a transfer leads to. None where the role may not read the record.
+///
+/// # Errors
+/// What the server says.
+pub async fn kept_publications(session: &Session) -> Result<BTreeMap<String, String>, PgError> {
+    if session.value(RECORDED).await? != "t" {
+        return Ok(BTreeMap::new());
+    }
+    let rows = session.simple(UNFINISHED).await?.pop().unwrap_or_default().rows;
+    let of = |row: Vec<Option<String>>| {
+        let mut values = row.into_iter();
+        let (schema, target) = (values.next()??, values.next()??);
+        Some((Names::of(&schema, &target).slot(Way::Reverse), schema))
+    };
+    Ok(rows.into_iter().filter_map(of).collect())
 }
 
 /// The other way.

@@ -169,7 +169,8 @@ impl Look<'_> {
                 }
                 Published::Table(oid) => {
                     let Some(table) = self.catalog.relations.get(&oid) else { continue };
-                    if !self.reach.is_known_schema(&table.object.schema) {
+                    let kept = self.catalog.kept_publications.get(&one.name) == Some(&table.object.schema);
+                    if kept || !self.reach.is_known_schema(&table.object.schema) {
                         continue;
                     }
                     (table.object.to_string(), format!("ALTER PUBLICATION {name} DROP TABLE {};", table.sql()))
