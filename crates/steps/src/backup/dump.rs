@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::compare::{TableSum, compare, sums_of};
 use super::programs::{Audience, call, find};
+use crate::fence;
 use crate::source::Snapshot;
 use crate::topology::Topology;
 
@@ -182,6 +183,19 @@ async fn dump_at(
 /// # Errors
 /// If `pg_restore` cannot read it, or it holds nothing.
 pub async fn list(path: &Path, major: u32, audience: Audience<'_>) -> Result<usize, StepError> {
+    let text = contents(path, major, audience).await?;
+    let entries = text.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
+    if entries == 0 {
+        return Err(StepError::failed(
+            "bad-backup",
+            "the backup holds nothing: the database or the selection is empty",
+        ));
+    }
+    Ok(entries)
+}
+
+/// A dump's table of contents, as `pg_restore --list` prints it.
+async fn contents(path: &Path, major: u32, audience: Audience<'_>) -> Result<String, StepError> {
     let program = find("pg_restore", major)?;
     let quiet = Audience { watcher: &Silent, ..audience };
     // Into a file, since a database may have more entries than lines of output are kept.
@@ -191,15 +205,49 @@ pub async fn list(path: &Path, major: u32, audience: Audience<'_>) -> Result<usi
     let text = std::fs::read_to_string(&contents);
     let _ = std::fs::remove_file(&contents);
     listed.map_err(|error| StepError::failed("bad-backup", format!("the backup cannot be read: {error}")))?;
-    let text = text.map_err(|error| cannot("read", &contents, &error))?;
-    let entries = text.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
-    if entries == 0 {
-        return Err(StepError::failed(
-            "bad-backup",
-            "the backup holds nothing: the database or the selection is empty",
-        ));
+    text.map_err(|error| cannot("read", &contents, &error))
+}
+
+/// A selection of a dump's entries in a file, which is gone with this.
+#[derive(Debug)]
+pub struct Selection(PathBuf);
+
+impl Selection {
+    /// For `pg_restore`.
+    pub fn argument(&self) -> String {
+        format!("--use-list={}", self.0.display())
     }
-    Ok(entries)
+}
+
+impl Drop for Selection {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Everything but the triggers of a fence, where a dump of some schemas was made while they were fenced: the function that
+/// the triggers call is in another schema, and who is to be refused is a matter of the moment, not of the rows. None where
+/// the dump has no such trigger, or has the function too.
+///
+/// # Errors
+/// If `pg_restore` cannot read it.
+pub async fn without_fence(path: &Path, major: u32, audience: Audience<'_>) -> Result<Option<Selection>, StepError> {
+    let text = contents(path, major, audience).await?;
+    let Some(rest) = entries_without_fence(&text) else { return Ok(None) };
+    let selection = Selection(path.with_extension("selection"));
+    std::fs::write(&selection.0, rest).map_err(|error| cannot("written", &selection.0, &error))?;
+    Ok(Some(selection))
+}
+
+/// `3400; 2620 16480 TRIGGER health notes pgrunbook_fence owner`: schema, table, trigger, owner.
+fn entries_without_fence(contents: &str) -> Option<String> {
+    let is_fence = |line: &&str| {
+        line.contains(" TRIGGER ") && fence::TRIGGER_NAMES.iter().any(|name| line.contains(&format!(" {name} ")))
+    };
+    if !contents.lines().any(|line| is_fence(&line)) || contents.contains(" FUNCTION pgrunbook refuse_write(") {
+        return None;
+    }
+    Some(contents.lines().filter(|line| !is_fence(line)).map(|line| format!("{line}\n")).collect())
 }
 
 /// The roles that policies are for. Without them a policy cannot be restored: `pg_restore` has a way to leave out owners and
@@ -265,6 +313,8 @@ pub async fn restore_into(
     }
     let jobs = std::thread::available_parallelism().map_or(2, usize::from).min(8);
     arguments.push(format!("--jobs={jobs}"));
+    let selection = without_fence(path, major, audience).await?;
+    arguments.extend(selection.iter().map(Selection::argument));
     arguments.push(format!("--dbname={}", database.database));
     arguments.push(path.display().to_string());
     let program = find("pg_restore", major)?;
@@ -342,4 +392,23 @@ struct Silent;
 
 impl pgrunbook_engine::step::Watcher for Silent {
     fn progress(&self, _step: &pgrunbook_document::StepId, _progress: pgrunbook_engine::step::Progress) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_is_left_out_where_its_function_is_not_in_the_dump() {
+        let contents = "; a comment\n\
+            3398; 2606 16477 CONSTRAINT health notes notes_pkey owner\n\
+            3400; 2620 16480 TRIGGER health notes pgrunbook_fence owner\n\
+            3401; 2620 16481 TRIGGER health notes pgrunbook_fence_row owner\n\
+            3402; 2620 16482 TRIGGER health notes touched owner\n";
+        let rest = entries_without_fence(contents).expect("it has a fence");
+        assert!(rest.contains("notes_pkey") && rest.contains("touched") && !rest.contains("pgrunbook_fence"), "{rest}");
+        let whole = format!("{contents}250; 1255 16403 FUNCTION pgrunbook refuse_write() postgres\n");
+        assert_eq!(entries_without_fence(&whole), None, "a whole database comes back with its fences and their record");
+        assert_eq!(entries_without_fence("3402; 2620 16482 TRIGGER health notes touched owner\n"), None);
+    }
 }

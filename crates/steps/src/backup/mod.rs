@@ -8,6 +8,8 @@ pub(crate) mod sqlite;
 mod step;
 
 pub use compare::{Difference, TableSum, compare, sums, sums_of};
-pub use dump::{Dump, DumpOptions, Verify, beside, digest, dump, dump_source, list, private, restore_into};
+pub use dump::{
+    Dump, DumpOptions, Selection, Verify, beside, digest, dump, dump_source, list, private, restore_into, without_fence,
+};
 pub use sqlite::{back_up as back_up_sqlite, check as check_sqlite};
 pub use step::{KIND, path_of};

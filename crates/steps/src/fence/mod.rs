@@ -27,7 +27,7 @@ pub use guard::{By, Fence, Fenced, Patience, fence};
 pub use holder::Holder;
 pub use lift::{Lift, Lifted, unfence};
 pub use proof::{Proof, Trial, prove};
-pub use standing::{Held, Standing, install, list, state};
+pub use standing::{Held, Standing, TRIGGER_NAMES, install, list, state};
 pub use step::{FENCE, Freezing, Frozen, UNFENCE};
 
 use pgrunbook_postgres::{PgError, Session};

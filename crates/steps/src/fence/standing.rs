@@ -12,6 +12,9 @@ pub(super) const TRIGGER: &str = "pgrunbook_fence";
 /// The row trigger on tables into which an unfenced parent leads rows.
 pub(super) const ROW_TRIGGER: &str = "pgrunbook_fence_row";
 
+/// The names of a fence's triggers.
+pub const TRIGGER_NAMES: [&str; 2] = [TRIGGER, ROW_TRIGGER];
+
 /// `tgtype`: BEFORE, for each statement, INSERT, DELETE, UPDATE and TRUNCATE.
 /// See `src/include/catalog/pg_trigger.h` of PostgreSQL.
 const STATEMENT_TYPE: i32 = 2 + 4 + 8 + 16 + 32;

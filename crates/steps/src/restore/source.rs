@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use super::step::mark;
 use crate::backup::programs::{Audience, call, find};
-use crate::backup::{beside, list, private};
+use crate::backup::{Selection, beside, list, private, without_fence};
+use crate::fence;
 use crate::source::{self, Exchange, Exchanged, Snapshot, exchanged, rested_on, take_back};
 use crate::topology::Topology;
 
@@ -92,8 +93,16 @@ pub(super) async fn put_back(
     let scripts = Scripts::new(cx.artifacts, &kept)?;
     std::fs::write(&scripts.head, head).map_err(|error| unwritten(&scripts.head, &error))?;
     std::fs::write(&scripts.tail, tail).map_err(|error| unwritten(&scripts.tail, &error))?;
-    let made = [format!("--file={}", scripts.body.display()), file.display().to_string()];
+    let mut made = vec![format!("--file={}", scripts.body.display()), file.display().to_string()];
+    // A fence that stood when the backup was made comes back only where one stands now.
+    let is_open = matches!(
+        fence::state(&session, &snapshot.schema).await.map_err(PgError::into_step_error)?,
+        fence::Standing::Unfenced
+    );
+    let selection = if is_open { without_fence(file, major, audience).await? } else { None };
+    made.extend(selection.iter().map(Selection::argument));
     call(&find("pg_restore", major)?, &made, None, None, audience).await?;
+    drop(selection);
     audience.say(format!("restoring {}", snapshot.schema));
     let mut arguments: Vec<String> = [
         "--no-psqlrc",
