@@ -36,6 +36,8 @@ pub struct Console {
 struct Shown {
     /// Titles of the sections by step and item.
     sections: BTreeMap<String, String>,
+    /// Checklist lines by item.
+    items: BTreeMap<String, String>,
     /// The section whose title was printed last.
     section: Option<String>,
     bar: Option<ProgressBar>,
@@ -49,11 +51,14 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 
 impl Console {
     pub fn new(app: &App, plan: &Plan, cancel: Cancel, no_input: bool, rehearsal: bool) -> Self {
-        let mut sections = BTreeMap::new();
+        let (mut sections, mut items) = (BTreeMap::new(), BTreeMap::new());
         for phase in plan.phases.iter().chain(&plan.rollback_paths) {
             for entry in &phase.entries {
                 let id = match entry {
-                    PlannedEntry::Item { id, .. } => id.to_string(),
+                    PlannedEntry::Item { id, text, .. } => {
+                        items.insert(id.to_string(), text.clone());
+                        id.to_string()
+                    }
                     PlannedEntry::Step(step) => step.id.to_string(),
                 };
                 sections.insert(id, phase.title.clone());
@@ -64,7 +69,7 @@ impl Console {
             colour: app.colour(),
             interactive: app.is_interactive() && !no_input && !rehearsal,
             cancel,
-            shown: Mutex::new(Shown { sections, ..Shown::default() }),
+            shown: Mutex::new(Shown { sections, items, ..Shown::default() }),
             rehearsal,
         }
     }
@@ -267,6 +272,14 @@ impl Operator for Console {
         }
         let mut took = None;
         match &sealed.event {
+            // Nobody was asked it: an answer says nothing without its question.
+            Event::Item { item, in_advance: true, .. } => {
+                let id = item.to_string();
+                self.section(&mut shown, &id);
+                if let Some(text) = shown.items.get(&id) {
+                    self.print(&shown, &format!("  □ {text}"));
+                }
+            }
             Event::Intent { step, .. } => {
                 self.section(&mut shown, step.as_str());
                 shown.begun = Some((step.clone(), sealed.at));

@@ -32,6 +32,9 @@ use crate::workplace::Workplace;
 /// About how much of a table's file is one range, in bytes.
 const RANGE: u64 = 64 << 20;
 
+/// An index that was built in less is not worth a line: a schema has hundreds.
+const TOLD: Duration = Duration::from_secs(1);
+
 /// How long the first catching up may take. Behind it `follow` waits further.
 const CATCH_UP: Duration = Duration::from_secs(24 * 3600);
 
@@ -91,6 +94,10 @@ impl Loader<'_> {
         let ends = self.ends()?;
         let (source, target) = (ends.source.session(&self.name()).await?, ends.target.session(&self.name()).await?);
         let mut findings = preflight(&source, &target, &self.wanted()).await?;
+        // What an earlier attempt brought is what this one goes on with.
+        if state::find(&target, self.schema).await.map_err(PgError::into_step_error)?.is_some() {
+            findings.retain(|finding| !matches!(finding.code, "collision" | "schema-not-empty"));
+        }
         let accepted: Vec<String> = self.spec.accept.iter().cloned().collect();
         accept(&mut findings, &accepted);
         Ok(findings)
@@ -330,8 +337,8 @@ impl Loader<'_> {
     ) -> Result<(), StepError> {
         let objects: Vec<build::Object> = structure.after.iter().map(built).collect();
         let tell = |built: &build::Built| {
-            if !built.was_there {
-                self.say(format!("{} ({:.1} s)", built.name, built.took.as_secs_f64()));
+            if !built.was_there && built.took >= TOLD {
+                self.say(format!("built {} in {:.1} s", built.name, built.took.as_secs_f64()));
             }
         };
         let how = build::Building { schema: self.schema, jobs: self.jobs, cancel: self.cancel, tell: &tell, ready };

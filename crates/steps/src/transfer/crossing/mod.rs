@@ -152,6 +152,13 @@ struct Crossed {
     legs: Vec<(String, Evidence)>,
 }
 
+impl Crossed {
+    /// Rows that were proven equal, of all schemas.
+    fn compared(&self) -> u64 {
+        self.legs.iter().filter_map(|(_, leg)| leg.facts.get("parity")?.get("compared")?.as_u64()).sum()
+    }
+}
+
 /// Moves the right to write of these transfers to one side. Those that are there already stay.
 ///
 /// # Errors
@@ -177,9 +184,10 @@ pub async fn cutover(
         arm(workplace, target, asked, to, &how, within.saturating_sub(crossed.frozen));
     }
     let mut evidence = Evidence::of(format!(
-        "the {side} takes the writes of {}; writers waited {:.0} ms",
+        "the {side} takes the writes of {}; writers waited {:.0} ms; {} rows compared, none differs",
         asked.schemas.join(", "),
-        crossed.frozen.as_secs_f64() * 1e3
+        crossed.frozen.as_secs_f64() * 1e3,
+        crossed.compared()
     ))
     .fact("frozen_us", u64::try_from(crossed.frozen.as_micros()).unwrap_or(u64::MAX))
     .fact("to", side)

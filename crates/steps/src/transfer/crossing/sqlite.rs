@@ -203,7 +203,7 @@ impl SqliteLeg {
         self.note("last_sync", synced.facts());
         self.note("drain_us", drained);
         self.note("sequences", serde_json::to_value(&numbers).expect("names and numbers"));
-        self.note("parity", serde_json::json!({ "differences": 0, "tables": sums, "read_again": full }));
+        self.note("parity", serde_json::json!({ "differences": 0, "compared": compared_rows(&sums), "tables": sums, "read_again": full }));
         self.note("parity_us", compared);
         self.note("fenced_tables", sealed.tables.clone());
         self.note(
@@ -239,7 +239,7 @@ impl SqliteLeg {
         writing(&ready.feed, |connection, path| seal::lift(connection, path, false)).await?;
         let compared = micros(begun);
         self.note("drain_us", drained);
-        self.note("parity", serde_json::json!({ "differences": 0, "tables": sums }));
+        self.note("parity", serde_json::json!({ "differences": 0, "compared": compared_rows(&sums), "tables": sums }));
         self.note("parity_us", compared);
         Ok(())
     }
@@ -356,6 +356,11 @@ async fn writing<T: Send + 'static>(
     let (connection, path) = (feed.connection.clone(), feed.path.clone());
     let done = blocking(move || work(&connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner), &path));
     done.await.map_err(|error| error.told(SAFE))
+}
+
+/// Rows of all tables, of what [`Feed::sums`] tells.
+fn compared_rows(sums: &serde_json::Value) -> u64 {
+    sums.as_array().into_iter().flatten().filter_map(|table| table["rows"].as_u64()).sum()
 }
 
 fn micros(begun: Instant) -> u64 {

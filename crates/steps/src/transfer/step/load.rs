@@ -153,10 +153,22 @@ impl Asked {
 
     /// What a plan says of what was found.
     pub fn told(&self, change: &mut Change, findings: &[Finding]) {
-        change.warnings.extend(findings.iter().map(|one| format!("{}: {}", one.object, one.what)));
-        let refused = blocking(findings).count();
-        if refused > 0 {
-            change.blocked = Some(format!("{refused} findings stand in the way of the transfer into {}", self.schema));
+        // Tables that migrations make: the step that applies them may come before this one. The transfer looks again.
+        let is_to_come = |one: &Finding| {
+            self.spec.structure == Making::Existing && matches!(one.code, "no-table" | "existing-missing")
+        };
+        change.warnings.extend(findings.iter().map(|one| {
+            let yet = if is_to_come(one) { " Not yet: a step before this one must make it." } else { "" };
+            format!("{}: {}{yet}", one.object, one.what)
+        }));
+        let refused: Vec<String> = blocking(findings)
+            .filter(|one| !is_to_come(one))
+            .map(|one| format!("{}: {}", one.object, one.what.trim_end_matches('.')))
+            .collect();
+        if let Some(first) = refused.first() {
+            let more = if refused.len() > 1 { format!("; and {} more", refused.len() - 1) } else { String::new() };
+            change.blocked =
+                Some(format!("this stands in the way of the transfer into {}: {first}{more}", self.schema));
         }
     }
 }

@@ -50,6 +50,9 @@ impl Step for Preflight {
         let refused: Vec<Finding> = blocking(&findings).cloned().collect();
         let evidence = Evidence::of(match findings.len() {
             0 => "nothing stands in the way".to_owned(),
+            some if refused.is_empty() => {
+                format!("nothing stands in the way; {some} findings are told in the evidence")
+            }
             some => format!("{some} findings, {} of them in the way", refused.len()),
         })
         .fact("findings", to_json(&findings));
