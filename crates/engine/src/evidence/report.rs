@@ -225,6 +225,9 @@ fn outcome_row(step: &StepId, (sealed, outcome, begun): (&Sealed, &Outcome, Opti
 /// Facts that say nothing to a reader: they stand in `checks/`.
 const PLAIN_FACTS: [&str; 4] = ["micros", "query_sha256", "row_count", "target"];
 
+/// Characters of a fact that the report shows.
+const SHOWN_CHARS: usize = 200;
+
 /// A time for people; the journal has it to the nanosecond.
 fn when(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
@@ -244,7 +247,11 @@ fn facts(text: &mut String, step: &StepId, evidence: &Evidence) {
     let _ = write!(text, "{}: ", code(step.as_str()));
     let facts = shown.iter().map(|(name, value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let short: String = value.chars().take(200).collect();
+        let mut short: String = value.chars().take(SHOWN_CHARS).collect();
+        if short.len() < value.len() {
+            // The whole of it is in `checks/`.
+            short.push('…');
+        }
         format!("{} {}", inline(name), code(&short))
     });
     let _ = writeln!(text, "{}\n", facts.collect::<Vec<_>>().join(", "));
