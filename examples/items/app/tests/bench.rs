@@ -76,18 +76,8 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    /// A profile with items that carry its name, so that a row which strays is known by it.
     pub fn profile(&self, source: &str, items: u32) -> PathBuf {
-        let folder = self.path("profiles");
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("{source}.db"));
-        let seed = source.bytes().fold(7, |seed: u64, byte| seed * 31 + u64::from(byte));
-        legacy::make(&path, items, seed).unwrap();
-        let db = Connection::open(&path).unwrap();
-        let mark = "UPDATE items SET title = ?1 || ' ' || title; ";
-        db.execute(mark, [source]).unwrap();
-        db.execute("UPDATE notes SET author = ?1 || ' ' || author", [source]).unwrap();
-        path
+        profile(&self.path("profiles"), source, items)
     }
 
     /// The variables of a service.
@@ -129,30 +119,46 @@ impl Bench {
     pub async fn load(&self, serving: &Serving, source: &str) {
         let made = serving.admin(source, TOKEN).await;
         assert_eq!(made.status, 200, "{}", made.body);
-        let schema = made.body["schema"].as_str().unwrap();
-        let db = Connection::open(self.path(&format!("profiles/{source}.db"))).unwrap();
-        let session = Session::connect(&self.database, "test").await.unwrap();
-        // The notes are counted already.
-        session.execute(&format!("SET session_replication_role = replica; SET search_path = {schema}")).await.unwrap();
-        for (table, columns) in [
-            ("items", "id, title, body, score, pinned, meta, note_count, created_at, updated_at"),
-            ("notes", "id, item_id, author, body, created_at, updated_at"),
-            ("item_tags", "item_id, tag, weight"),
-        ] {
-            let mut rows = db.prepare(&format!("SELECT {columns} FROM {table}")).unwrap();
-            let width = rows.column_count();
-            let mut rows = rows.query([]).unwrap();
-            let mut values: Vec<String> = Vec::new();
-            while let Some(row) = rows.next().unwrap() {
-                let cells: Vec<String> = (0..width)
-                    .map(|at| literal(row.get_ref_unwrap(at), columns.split(", ").nth(at).unwrap()))
-                    .collect();
-                values.push(format!("({})", cells.join(", ")));
-            }
-            session.execute(&format!("INSERT INTO {table} ({columns}) VALUES {}", values.join(", "))).await.unwrap();
-        }
-        session.execute("SELECT setval('items_id_seq', (SELECT max(id) FROM items)), setval('notes_id_seq', (SELECT max(id) FROM notes))").await.unwrap();
+        fill(&self.database, &self.path(&format!("profiles/{source}.db")), made.body["schema"].as_str().unwrap()).await;
     }
+}
+
+/// A profile with items that carry its name, so that a row which strays is known by it.
+pub fn profile(folder: &Path, source: &str, items: u32) -> PathBuf {
+    std::fs::create_dir_all(folder).unwrap();
+    let path = folder.join(format!("{source}.db"));
+    let seed = source.bytes().fold(7, |seed: u64, byte| seed * 31 + u64::from(byte));
+    legacy::make(&path, items, seed).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let mark = "UPDATE items SET title = ?1 || ' ' || title; ";
+    db.execute(mark, [source]).unwrap();
+    db.execute("UPDATE notes SET author = ?1 || ' ' || author", [source]).unwrap();
+    path
+}
+
+/// Fills a source's tables with what a profile's file has.
+pub async fn fill(database: &ConnectOptions, file: &Path, schema: &str) {
+    let db = Connection::open(file).unwrap();
+    let session = Session::connect(database, "test").await.unwrap();
+    // The notes are counted already.
+    session.execute(&format!("SET session_replication_role = replica; SET search_path = {schema}")).await.unwrap();
+    for (table, columns) in [
+        ("items", "id, title, body, score, pinned, meta, note_count, created_at, updated_at"),
+        ("notes", "id, item_id, author, body, created_at, updated_at"),
+        ("item_tags", "item_id, tag, weight"),
+    ] {
+        let mut rows = db.prepare(&format!("SELECT {columns} FROM {table}")).unwrap();
+        let width = rows.column_count();
+        let mut rows = rows.query([]).unwrap();
+        let mut values: Vec<String> = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            let cells: Vec<String> =
+                (0..width).map(|at| literal(row.get_ref_unwrap(at), columns.split(", ").nth(at).unwrap())).collect();
+            values.push(format!("({})", cells.join(", ")));
+        }
+        session.execute(&format!("INSERT INTO {table} ({columns}) VALUES {}", values.join(", "))).await.unwrap();
+    }
+    session.execute("SELECT setval('items_id_seq', (SELECT max(id) FROM items)), setval('notes_id_seq', (SELECT max(id) FROM notes))").await.unwrap();
 }
 
 fn literal(value: rusqlite::types::ValueRef<'_>, column: &str) -> String {

@@ -4,4 +4,6 @@
 mod bench;
 mod modes;
 mod outage;
+mod project;
 mod runbook;
+mod whole;
