@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apply;
+mod full;
 #[path = "../../engine/tests/shared/journal_suite.rs"]
 mod journal_suite;
 mod ledger;
 mod relation;
 mod replication;
 mod sandbox;
+mod small_disk;
 mod spool;
 mod stream;
 mod tls;
