@@ -23,6 +23,7 @@ pub struct Pooler {
     folder: PathBuf,
     port: u16,
     superuser: ConnectOptions,
+    run_as: RunAs,
 }
 
 impl Pooler {
@@ -34,7 +35,6 @@ impl Pooler {
         users: &[(String, String)],
         superuser: ConnectOptions,
     ) -> Result<Self, SandboxError> {
-        let program = path_of("pgbouncer").ok_or(SandboxError::NoPgBouncer)?;
         let port = free_port()?;
         let folder = sandbox.join(format!("pooler-{port}"));
         fs::create_dir(&folder).map_err(SandboxError::io(format!("make {}", folder.display())))?;
@@ -73,21 +73,31 @@ server_tls_sslmode = disable
         }
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))
             .map_err(SandboxError::io(format!("open {}", folder.display())))?;
-        let mut command = run_as.command(&program);
-        command.args(["-q", "-d", &file("conf")]);
+        let pooler = Self { folder, port, superuser, run_as };
+        pooler.start_again()?;
+        Ok(pooler)
+    }
+
+    /// Starts it once more after [`Pooler::stop`], on the same port and with the configuration as it is now. Blocking.
+    ///
+    /// # Errors
+    /// If it does not start, or does not answer within ten seconds.
+    pub fn start_again(&self) -> Result<(), SandboxError> {
+        let program = path_of("pgbouncer").ok_or(SandboxError::NoPgBouncer)?;
+        let mut command = self.run_as.command(&program);
+        command.args(["-q", "-d"]).arg(self.ini());
         finished("pgbouncer", &mut command)?;
-        let pooler = Self { folder, port, superuser };
         // It answers a moment after it has gone to the background.
         let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             if begun.elapsed() > Duration::from_secs(10) {
-                let said = fs::read_to_string(pooler.folder.join("log")).unwrap_or_default();
+                let said = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
                 let said = said.lines().last().unwrap_or("it does not answer").to_owned();
                 return Err(SandboxError::Program { program: "pgbouncer".to_owned(), said });
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(pooler)
+        Ok(())
     }
 
     /// The superuser's connection through it, to the database `postgres`.
@@ -109,6 +119,27 @@ server_tls_sslmode = disable
     pub fn stop(&self) {
         stop(&self.folder);
     }
+
+    /// Has it stand still, with all its connections open: nobody gets an answer until [`Pooler::go_on`].
+    pub fn stand_still(&self) {
+        tell(&self.folder, rustix::process::Signal::STOP);
+    }
+
+    /// Ends [`Pooler::stand_still`].
+    pub fn go_on(&self) {
+        tell(&self.folder, rustix::process::Signal::CONT);
+    }
+}
+
+/// Its process, if it runs.
+fn pid(folder: &Path) -> Option<u32> {
+    fs::read_to_string(folder.join("pid")).ok().and_then(|text| text.trim().parse().ok())
+}
+
+fn tell(folder: &Path, what: rustix::process::Signal) {
+    if let Some(pid) = pid(folder) {
+        signal(pid, what);
+    }
 }
 
 /// Ends every PgBouncer of a sandbox.
@@ -121,10 +152,10 @@ pub(super) fn stop_all(sandbox: &Path) {
 }
 
 fn stop(folder: &Path) {
-    let pid = fs::read_to_string(folder.join("pid")).ok().and_then(|text| text.trim().parse().ok());
-    let Some(pid) = pid else { return };
-    // SIGTERM: at once; SIGINT would wait for clients.
+    let Some(pid) = pid(folder) else { return };
+    // SIGTERM: at once; SIGINT would wait for clients. One that stands still hears nothing before it goes on.
     signal(pid, rustix::process::Signal::TERM);
+    signal(pid, rustix::process::Signal::CONT);
     let begun = Instant::now();
     while process::lives(pid, None) && begun.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(5));

@@ -10,6 +10,7 @@
 //! the replica role. [`prove`] names what of these it finds. See <https://www.postgresql.org/docs/15/sql-createtrigger.html>.
 
 mod error;
+mod freezing;
 mod guard;
 mod holder;
 mod lift;
@@ -23,12 +24,13 @@ pub mod freeze;
 
 pub use error::FenceError;
 pub use freeze::{Claim, Freeze, Thaw};
+pub use freezing::{Freezing, Frozen};
 pub use guard::{By, Fence, Fenced, Patience, fence};
 pub use holder::Holder;
 pub use lift::{Lift, Lifted, unfence};
 pub use proof::{Proof, Trial, prove};
 pub use standing::{Held, Standing, TRIGGER_NAMES, install, list, state};
-pub use step::{FENCE, Freezing, Frozen, UNFENCE};
+pub use step::{FENCE, UNFENCE};
 
 use pgrunbook_postgres::{PgError, Session};
 

@@ -1,20 +1,20 @@
 //! The blocks: `fence = "stop-writers"` and `unfence = "let-writers-go"`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, parse_duration};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError, SystemClock};
+use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::{self, Entry};
-use pgrunbook_postgres::pgbouncer::{self, Door, PoolerError};
-use pgrunbook_postgres::{ConnectOptions, PgError, Session};
+use pgrunbook_postgres::pgbouncer::{self, Door};
+use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
 
-use super::guard::{By, Fence, Fenced, Patience, fence};
+use super::freezing::{Freezing, RESUME_BUDGET, pooler_error};
+use super::guard::{By, Fence, Fenced, Patience};
 use super::lift::{Lift, Lifted, unfence};
-use super::standing::{self, Held, Standing};
-use super::{Freeze, freeze, table};
+use super::standing::{Held, Standing};
+use super::{freeze, table};
 use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::workplace::Workplace;
 
@@ -171,107 +171,6 @@ fn patience(lock_timeout: Option<Span>, budget: Option<Span>) -> Patience {
 
 fn doors(names: &[String], workplace: &Workplace) -> Result<Vec<Door>, StepError> {
     names.iter().map(|name| Ok(Door::through(name, workplace.postgres(name)?))).collect()
-}
-
-/// How long a resume is tried: clients wait.
-const RESUME_BUDGET: Duration = Duration::from_secs(30);
-
-/// A fence with what stands around it: poolers before, a budget behind.
-#[derive(Debug, Clone)]
-pub struct Freezing {
-    pub options: ConnectOptions,
-    pub wish: Fence,
-    pub doors: Vec<Door>,
-    pub budget: Option<Duration>,
-}
-
-/// What came of it.
-#[derive(Debug, Clone)]
-pub struct Frozen {
-    pub fenced: Fenced,
-    /// Undoes all when the budget is over, unless a switch disarms it.
-    pub freeze: Option<Freeze>,
-}
-
-impl Freezing {
-    /// Pauses the poolers and sets the fence. On any failure all is undone, and clients go on.
-    ///
-    /// # Errors
-    /// Of the poolers and of the fence.
-    pub async fn begin(&self, cx: &RunCx<'_>) -> Result<Frozen, StepError> {
-        let name = crate::sql::application_name(cx.run, cx.step);
-        let session = Session::connect(&self.options, &name).await.map_err(PgError::into_step_error)?;
-        // Made before the first client waits.
-        standing::install(&session).await?;
-        freeze::forget(&self.wish.schema);
-        let guard = self.budget.map(|budget| {
-            let (this, operator) = (self.clone(), cx.operator.to_owned());
-            let undo: freeze::Undo = Box::new(move || Box::pin(async move { this.thaw(&operator).await }));
-            Freeze::begin(&self.wish.schema, budget, Arc::new(SystemClock), undo)
-        });
-        let outcome = async {
-            if !self.doors.is_empty() {
-                cx.say(format!("pausing {} pooler(s)", self.doors.len()));
-                let limit = self.budget.unwrap_or(self.wish.patience.budget);
-                pgbouncer::pause_all(&self.doors, limit).await.map_err(pooler_error)?;
-            }
-            fence(&session, &self.wish, cx.cancel).await.map_err(StepError::from)
-        };
-        let error = match outcome.await {
-            Ok(fenced) => match guard.as_ref().and_then(Freeze::ended) {
-                None => return Ok(Frozen { fenced, freeze: guard }),
-                // The budget was over while the fence was being set.
-                Some(thaw) => StepError::failed("freeze-budget", format!("{thaw}")),
-            },
-            Err(error) => error,
-        };
-        // The fence may have been committed after the undo looked for it.
-        let thawed = match guard.map(|guard| async move { guard.give_up().await }) {
-            Some(giving_up) => {
-                let _ = giving_up.await;
-                self.thaw(cx.operator).await
-            }
-            None => self.thaw(cx.operator).await,
-        };
-        match thawed {
-            Ok(()) => Err(error),
-            Err(stuck) => Err(StepError::in_doubt("thaw", format!("{error} Then the way back failed: {stuck}"))),
-        }
-    }
-
-    /// Lifts the fence, if it is there, and resumes the poolers; also where the first fails.
-    async fn thaw(&self, operator: &str) -> Result<(), String> {
-        let lifted = async {
-            let session = Session::connect(&self.options, "pgrunbook:thaw").await?;
-            // Another's fence is left alone.
-            if !standing::is_committed(&session, &self.wish.id).await? {
-                return Ok(());
-            }
-            let lift = Lift { schema: &self.wish.schema, id: Some(&self.wish.id), by: operator, ..Lift::default() };
-            unfence(&session, &lift, &pgrunbook_engine::Cancel::default()).await.map(drop)
-        };
-        let lifted = lifted.await.map_err(|error| error.to_string());
-        let resumed = pgbouncer::resume_all(&self.doors, RESUME_BUDGET).await.map_err(|error| error.to_string());
-        match (lifted, resumed) {
-            (Ok(()), Ok(())) => Ok(()),
-            (Err(why), Ok(())) | (Ok(()), Err(why)) => Err(why),
-            (Err(one), Err(other)) => Err(format!("{one}; {other}")),
-        }
-    }
-}
-
-fn pooler_error(error: PoolerError) -> StepError {
-    let text = error.to_string();
-    match &error {
-        PoolerError::Console { .. } => StepError::unusable("pooler", format!("{text}. No client waits."))
-            .help("the target must lead through PgBouncer, as a user of its `admin_users`"),
-        PoolerError::NoDatabase { .. } => StepError::unusable("pooler", format!("{text}. No client waits."))
-            .help("SHOW DATABASES on its console says which it knows"),
-        PoolerError::NotPaused { .. } => StepError::failed("pooler-timeout", text)
-            .help("end the long transactions, or give the step a longer `budget`, then resume"),
-        PoolerError::Stuck(_) => StepError::in_doubt("pooler-stuck", text).help("type it now; then resume"),
-    }
-    .source(error)
 }
 
 struct FenceStep {

@@ -1,6 +1,7 @@
 //! Fences on real servers: under load, held up, half done, and by whom they are passed.
 
 mod freeze;
+mod front;
 mod guard;
 mod load;
 mod pooler;

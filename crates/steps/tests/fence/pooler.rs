@@ -14,24 +14,31 @@ use pgrunbook_steps::switch::pooler::{Ini, repoint};
 use super::MESSAGE;
 
 /// A server of its own with a pooler before it: what is paused here is nobody else's.
-struct Front {
-    server: Sandbox,
-    pooler: Pooler,
+pub struct Front {
+    pub server: Sandbox,
+    pub pooler: Pooler,
 }
 
 impl Front {
     /// `app` leads to the database `legacy`, whose `public.acct` is written.
     async fn new() -> Self {
+        Self::of("public").await
+    }
+
+    /// The same with another schema. Freezes of one process are told apart by it.
+    pub async fn of(legacy_schema: &str) -> Self {
         let server = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let legacy = server.database("legacy").await.unwrap();
         let health = server.database("health").await.unwrap();
         let table = "acct (id int PRIMARY KEY, n bigint NOT NULL); INSERT INTO";
         let rows = "acct SELECT g, 0 FROM generate_series(1, 8) AS g";
-        for (options, schema) in [(&legacy, "public"), (&health, "tenant")] {
+        for (options, schema) in [(&legacy, legacy_schema), (&health, "tenant")] {
             let session = Session::connect(options, "test").await.unwrap();
             let made = format!("CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {schema}.{table} {schema}.{rows}");
             session.execute(&made).await.unwrap();
         }
+        let session = Session::connect(&legacy, "test").await.unwrap();
+        session.execute(&format!("ALTER DATABASE legacy SET search_path = {legacy_schema}")).await.unwrap();
         let pooler = server.pooler(PoolMode::Transaction, &[]).await.unwrap();
         let front = Self { server, pooler };
         let port = front.server.options().hosts[0].port;
@@ -51,7 +58,7 @@ impl Front {
         Console::connect(&self.pooler.options()).await.unwrap().reload().await.unwrap();
     }
 
-    fn app(&self) -> ConnectOptions {
+    pub fn app(&self) -> ConnectOptions {
         self.pooler.options().with_database("app")
     }
 
@@ -59,7 +66,7 @@ impl Front {
         Door::through("front", &self.app())
     }
 
-    async fn direct(&self, database: &str) -> Session {
+    pub async fn direct(&self, database: &str) -> Session {
         Session::connect(&self.server.options().with_database(database), "direct").await.unwrap()
     }
 }
