@@ -36,12 +36,15 @@ async fn exit_code_says_whether_two_sides_are_the_same_and_repair_makes_them_so(
     assert_eq!(listed.iter().filter(|one| one["key_hash"].as_str().unwrap().len() == 32).count(), 2);
 
     // It says first what it would do.
+    let untouched = "SELECT string_agg(id || ':' || xmin, ',') FROM health.notes WHERE id NOT IN (2, 3)";
+    let before = place.value(untouched).await;
     let said = call(&["--repair"]);
     assert_eq!(said.code, Some(2), "{}\n{}", said.out, said.err);
     assert!(said.out.contains("repair notes: insert 1, update 1, delete 0"), "{}", said.out);
     assert_eq!(call(&[]).code, Some(1));
     let said = call(&["--repair", "--yes"]);
     assert_eq!(said.code, Some(0), "{}\n{}", said.out, said.err);
+    assert_eq!(place.value(untouched).await, before, "just the rows that differ were written");
     assert_eq!(call(&[]).code, Some(0));
 
     let said = call(&["--table", "nowhere"]);
