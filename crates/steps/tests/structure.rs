@@ -1,9 +1,11 @@
 //! The structure of a nasty legacy schema, made under another name, and proven to be the same.
 
+use std::time::{Duration, Instant, SystemTime};
+
 use pgrunbook_document::StepId;
 use pgrunbook_engine::Cancel;
 use pgrunbook_engine::step::{Progress, Watcher};
-use pgrunbook_postgres::sandbox::{Sandbox, shared_of};
+use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared_of};
 use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::backup::programs::Audience;
 use pgrunbook_steps::transfer::preflight::Wanted;
@@ -418,4 +420,58 @@ async fn without_createdb_a_throwaway_cluster_does_and_policies_keep_their_roles
     assert!(text_of(&structure, "POLICY", "a p").contains(&format!(" TO {role} ")));
     // What never worked is told, and is no difference.
     assert!(structure.notes.iter().any(|one| one.code == "broken-function"), "{}", to_table(&structure.notes));
+}
+
+/// Another process's database is known by its second, its owner, and that somebody is in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scratch_of_a_killed_process_is_swept_and_nobody_elses() {
+    let cluster = Sandbox::start(SandboxOptions::default()).await.unwrap();
+    let (from, to) = databases(&cluster, &cluster, SMALL, "").await;
+    let (session, wanted) = (connect(&to).await, Wanted::new("tenant"));
+    let scratches = async || {
+        let all = "SELECT coalesce(string_agg(datname, ' ' ORDER BY datname), '') FROM pg_database WHERE datname LIKE 'pgrunbook%'";
+        session.value(all).await.unwrap()
+    };
+    // It dies in the middle: its connections are lost, and nobody drops what it made.
+    let dies = tokio::spawn({
+        let (from, to, wanted) = (from.clone(), to.clone(), wanted.clone());
+        async move { derived(&from, &to, &wanted, &[]).await.map(drop) }
+    });
+    let begun = Instant::now();
+    let left = loop {
+        let left = scratches().await;
+        if !left.is_empty() {
+            break left;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "no scratch database was made");
+    };
+    dies.abort();
+    assert!(dies.await.unwrap_err().is_cancelled(), "it was still at work");
+    let in_it = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{left}'");
+    while session.value(&in_it).await.unwrap() != "0" {
+        assert!(begun.elapsed() < Duration::from_secs(60), "its sessions stay");
+    }
+    // Within the hour it may be at work, for all that others know.
+    derived(&from, &to, &wanted, &[]).await.unwrap();
+    assert_eq!(scratches().await, left);
+
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (pid, long_ago) = (left.rsplit('_').next().unwrap().to_owned(), now - 2 * 3600);
+    let old = format!("pgrunbook_scratch_{long_ago}_{pid}");
+    session.execute(&format!("ALTER DATABASE {left} RENAME TO {old}")).await.unwrap();
+    let used = format!("pgrunbook_scratch_{long_ago}_1");
+    for name in [used.as_str(), "pgrunbook_scratch_1_mine", "pgrunbook_scratch_notes", "pgrunbook_scratchy_1_1"] {
+        session.execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    }
+    let user = connect(&to.with_database(&used)).await;
+    // One who may drop only their own leaves it to its owner.
+    session.execute("CREATE ROLE maker LOGIN CREATEDB PASSWORD 'maker'").await.unwrap();
+    let maker = ConnectOptions { user: "maker".to_owned(), password: Some("maker".to_owned()), ..to.clone() };
+    derived(&from, &maker, &wanted, &[]).await.unwrap();
+    assert!(scratches().await.contains(&old), "{}", scratches().await);
+
+    derived(&from, &to, &wanted, &[]).await.unwrap();
+    let rest = format!("{used} pgrunbook_scratch_1_mine pgrunbook_scratch_notes pgrunbook_scratchy_1_1");
+    assert_eq!(scratches().await, rest);
+    assert_eq!(user.value("SELECT 1").await.unwrap(), "1", "nobody was thrown out");
 }

@@ -1,6 +1,6 @@
 //! A database to be thrown away: on the target's server, else in a throwaway cluster of this machine.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, installed};
 use pgrunbook_postgres::{ConnectOptions, Session, quote};
@@ -52,7 +52,7 @@ impl Scratch {
         let maintenance = Session::connect(target.options(), "pgrunbook:scratch").await?;
         maintenance.execute(SETTLE).await?;
         sweep(&maintenance).await?;
-        let seconds = now();
+        let seconds = now(&maintenance).await?;
         // Two at once have two backends.
         let name = format!("{PREFIX}{seconds}_{}", maintenance.backend_pid());
         let quoted = quote::ident(&name).unwrap_or_default();
@@ -83,8 +83,11 @@ impl Scratch {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// The server's clock, in seconds: those of two operators' machines may differ.
+const NOW: &str = "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp())::pg_catalog.int8";
+
+async fn now(session: &Session) -> Result<u64, TransferError> {
+    Ok(session.value(NOW).await?.parse().unwrap_or_default())
 }
 
 async fn drop_database(session: &Session, name: &str) -> Result<(), TransferError> {
@@ -97,11 +100,18 @@ const LEFTOVERS: &str = "SELECT d.datname FROM pg_catalog.pg_database AS d
 WHERE d.datname LIKE 'pgrunbook\\_scratch\\_%' AND pg_catalog.pg_has_role(d.datdba, 'USAGE')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.datid = d.oid)";
 
+/// The second in which a database of this name was made by us; of any other name nothing is known.
+fn made(name: &str) -> Option<u64> {
+    let (seconds, backend) = name.strip_prefix(PREFIX)?.split_once('_')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number(backend) && is_number(seconds) { seconds.parse().ok() } else { None }
+}
+
 async fn sweep(session: &Session) -> Result<(), TransferError> {
+    let now = now(session).await?;
     for row in session.simple(LEFTOVERS).await?.into_iter().flat_map(|answer| answer.rows) {
         let name = row.into_iter().next().flatten().unwrap_or_default();
-        let made = name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next()?.parse::<u64>().ok());
-        if made.is_some_and(|made| made + LEFT.as_secs() < now()) {
+        if made(&name).is_some_and(|made| made.saturating_add(LEFT.as_secs()) < now) {
             drop_database(session, &name).await?;
         }
     }
