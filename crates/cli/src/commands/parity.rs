@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pgrunbook_postgres::ConnectSpec;
 use pgrunbook_steps::open::connect_options;
-use pgrunbook_steps::parity::{Ask, Place, ROWS, Samples, Values, compare, place, plan, repair, sample};
+use pgrunbook_steps::parity::{Ask, Naming, Place, ROWS, Samples, Values, compare, place, plan, repair, sample};
 use pgrunbook_steps::secret::Reference;
 use pgrunbook_steps::workplace::Workplace;
 
@@ -39,10 +39,11 @@ pub async fn parity(app: &App, args: &ParityArgs) -> Result<u8, Failure> {
         },
     };
     let json = app.global.format == Output::Json;
+    let naming = Naming::of(workplace.root())?;
     let mut found = compare([&a, &b], &ask).await?;
     let print = |found: &pgrunbook_steps::parity::Parity| {
         if json {
-            put(&found.json(&Values::All).to_string());
+            put(&found.json(&Values::All, &naming).to_string());
         } else {
             put(found.terminal().trim_end());
         }

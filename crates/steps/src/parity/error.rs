@@ -48,6 +48,9 @@ pub enum ParityError {
     /// Where the two sides meet could not be found.
     #[error("{0}")]
     Aligned(String),
+    /// The project's secret by which rows are named in evidence.
+    #[error("rows cannot be named: {path}: {error}")]
+    Naming { path: String, error: std::io::Error },
     /// A repair would do what it cannot, or did what it should not have done.
     #[error("{0}. Nothing was changed.")]
     Repair(String),
@@ -78,6 +81,7 @@ impl ParityError {
             Self::Repair(_) => "parity-repair",
             Self::Interrupted => "interrupted",
             Self::Task(_) => "parity-task",
+            Self::Naming { .. } => "parity-naming",
         }
     }
 
@@ -103,6 +107,7 @@ impl ParityError {
             Self::Repair(_) => "compare again and look at the rows; they may have changed in between",
             Self::Interrupted => "run it again",
         }
+            Self::Naming { .. } => "look at its rights; without it a new one is made, and rows get other names",
     }
 
     pub(super) fn server(side: &str) -> impl Fn(PgError) -> Self + Copy + '_ {

@@ -16,6 +16,7 @@ mod dirty;
 mod error;
 mod keys;
 mod lookup3;
+mod naming;
 mod pair;
 mod postgres;
 mod repair;
@@ -31,6 +32,7 @@ pub use compare::{Ask, Cell, Difference, Parity, Place, Seen, TableParity, Total
 pub use dirty::{Dirty, Touched};
 pub use error::ParityError;
 pub use keys::Keys;
+pub use naming::Naming;
 pub use pair::{Finding, Pair, Which};
 pub use repair::{Planned, ROWS, Repaired, plan, repair};
 pub use report::{VERSION, Values, evidence};

@@ -1,16 +1,16 @@
 //! What a comparison found: for a terminal, as JSON, and as evidence.
 //!
 //! Keys and values of rows may be personal data. A terminal shows them, shortened, to who asked. Evidence is kept and handed
-//! round: it names rows by hashes of their keys, unless columns were allowed by name.
+//! round: it names rows by [`Naming`], which tells nothing of their keys, unless columns were allowed by name.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use pgrunbook_engine::Evidence;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::compare::{Difference, Parity, TableParity, What};
+use super::naming::Naming;
 use super::sample::Sampled;
 
 /// Characters of a value that are shown.
@@ -38,13 +38,6 @@ impl Values {
             Self::Of(columns) => columns.contains(column),
             Self::All => true,
         }
-    }
-}
-
-impl Difference {
-    /// Names the row without telling its key: the first half of the SHA-256 of the key's binary form.
-    pub fn key_hash(&self) -> String {
-        Sha256::digest(&self.bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -123,8 +116,8 @@ impl Parity {
         text
     }
 
-    /// As JSON. `values` says which keys and values are in it.
-    pub fn json(&self, values: &Values) -> Value {
+    /// As JSON. `values` says which keys and values are in it, `naming` what rows are called.
+    pub fn json(&self, values: &Values, naming: &Naming) -> Value {
         let sides = self.sides.iter().map(|side| {
             json!({ "label": side.label, "snapshot": side.snapshot, "lsn": side.lsn.map(|lsn| lsn.to_string()) })
         });
@@ -140,7 +133,7 @@ impl Parity {
             "sides": sides.collect::<Vec<_>>(),
             "differences": self.differences(),
             "findings": findings.collect::<Vec<_>>(),
-            "tables": self.tables.iter().map(|table| table.json(values)).collect::<Vec<_>>(),
+            "tables": self.tables.iter().map(|table| table.json(values, naming)).collect::<Vec<_>>(),
             "took_ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -152,7 +145,7 @@ impl TableParity {
         self.totals.all() == 0 && self.sums[0] == self.sums[1]
     }
 
-    fn json(&self, values: &Values) -> Value {
+    fn json(&self, values: &Values, naming: &Naming) -> Value {
         let sums = self.sums.map(|sum| {
             // Numbers of 64 bits are no numbers of JSON everywhere.
             json!({ "rows": sum.rows, "sums": sum.sums.map(|part| format!("{part:016x}")) })
@@ -165,17 +158,18 @@ impl TableParity {
             "missing_in_a": self.totals.missing_in_a,
             "missing_in_b": self.totals.missing_in_b,
             "differ": self.totals.differ,
-            "listed": self.listed.iter().map(|difference| listed(difference, values)).collect::<Vec<_>>(),
+            "listed": self.listed.iter().map(|difference| listed(difference, values, naming)).collect::<Vec<_>>(),
         })
     }
 }
 
-fn listed(difference: &Difference, values: &Values) -> Value {
+fn listed(difference: &Difference, values: &Values, naming: &Naming) -> Value {
     let key =
         difference.key.iter().filter(|(column, _)| values.allows(column)).map(|(column, value)| {
             (column.clone(), value.as_deref().map_or(Value::Null, |value| shortened(value).into()))
         });
-    let mut object = json!({ "key_hash": difference.key_hash(), "key": key.collect::<serde_json::Map<_, _>>() });
+    let mut object =
+        json!({ "key_hash": naming.name(&difference.bytes), "key": key.collect::<serde_json::Map<_, _>>() });
     let what = match &difference.what {
         What::MissingInA => "missing in A",
         What::MissingInB => "missing in B",
@@ -197,12 +191,12 @@ fn listed(difference: &Difference, values: &Values) -> Value {
 }
 
 /// What a comparison is in the evidence.
-pub fn evidence(parity: &Parity, sampled: Option<&Sampled>, values: &Values) -> Evidence {
+pub fn evidence(parity: &Parity, sampled: Option<&Sampled>, values: &Values, naming: &Naming) -> Evidence {
     let summary = match sampled {
         Some(sampled) => format!("{}; {}", parity.summary(), sampled.summary()),
         None => parity.summary(),
     };
-    let mut evidence = Evidence::of(summary).fact("parity", parity.json(values));
+    let mut evidence = Evidence::of(summary).fact("parity", parity.json(values, naming));
     if let Some(sampled) = sampled {
         evidence = evidence.fact("samples", sampled.json(values));
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::compare::{Ask, Parity, Place, compare};
+use super::naming::Naming;
 use super::repair::{self, ROWS};
 use super::report::{Values, evidence};
 use super::sample::{Sampled, Samples, sample};
@@ -50,7 +51,7 @@ pub const KIND: Kind = Kind {
             },
             FieldSpec {
                 name: "show_values",
-                about: "Columns whose values may stand in the evidence; else it holds hashes of keys.",
+                about: "Columns whose values may stand in the evidence; else it names rows by keyed hashes.",
                 required: false,
             },
             FieldSpec {
@@ -207,7 +208,8 @@ impl Step for Parities {
             }
             _ => None,
         };
-        let evidence = gate(&parity, sampled.as_ref(), &values)?;
+        let naming = Naming::of(self.workplace.root())?;
+        let evidence = gate(&parity, sampled.as_ref(), &values, &naming)?;
         Ok(match repaired {
             Some(planned) => evidence.fact("repaired", json!(planned)),
             None => evidence,
@@ -219,8 +221,13 @@ impl Step for Parities {
 ///
 /// # Errors
 /// With the first of what is not, and all of it as evidence.
-pub fn gate(parity: &Parity, sampled: Option<&Sampled>, values: &Values) -> Result<Evidence, StepError> {
-    let evidence = evidence(parity, sampled, values);
+pub fn gate(
+    parity: &Parity,
+    sampled: Option<&Sampled>,
+    values: &Values,
+    naming: &Naming,
+) -> Result<Evidence, StepError> {
+    let evidence = evidence(parity, sampled, values, naming);
     if parity.holds() && sampled.is_none_or(Sampled::holds) {
         return Ok(evidence);
     }
