@@ -649,6 +649,9 @@ pub struct ParityArgs {
     /// Not this table (repeatable).
     #[arg(long, value_name = "NAME")]
     pub exclude: Vec<String>,
+    /// Of a SQLite side, as a transfer has it (repeatable): `items.at=timestamptz from unix seconds`, or `skip`.
+    #[arg(long, value_name = "TABLE.COLUMN=KIND")]
+    pub map: Vec<String>,
     /// Connections on each side.
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub jobs: u8,

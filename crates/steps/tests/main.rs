@@ -15,6 +15,7 @@ mod matrix;
 mod migrate;
 mod parity;
 mod parity_live;
+mod parity_sqlite;
 mod parity_step;
 mod preflight;
 mod source;

@@ -8,6 +8,7 @@ use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::parity::{
     Ask, Finding, Parity, ParityError, Place, Samples, TableParity, What, Which, compare, repair, sample,
 };
+use pgrunbook_steps::transfer::sqlite::Choices;
 
 use crate::bench::cluster;
 
@@ -402,7 +403,7 @@ async fn sqlite_file_is_compared_with_its_table() {
         )
         .await
         .unwrap();
-    let a = Place::Sqlite { path: path.clone() };
+    let a = Place::Sqlite { path: path.clone(), choices: Choices::default() };
     let b = Place::Postgres { options: Box::new(database), schema: "public".to_owned() };
     let equal = run(&a, &b, &[], &[], 1).await.unwrap();
     assert!(equal.holds(), "{}", equal.terminal());

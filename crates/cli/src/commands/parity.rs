@@ -5,8 +5,11 @@ use std::path::Path;
 
 use pgrunbook_postgres::ConnectSpec;
 use pgrunbook_steps::open::connect_options;
-use pgrunbook_steps::parity::{Ask, Naming, Place, ROWS, Samples, Values, compare, place, plan, repair, sample};
+use pgrunbook_steps::parity::{
+    Ask, Naming, Place, ROWS, Samples, Values, choices, compare, place, plan, repair, sample,
+};
 use pgrunbook_steps::secret::Reference;
+use pgrunbook_steps::transfer::sqlite::Choices;
 use pgrunbook_steps::workplace::Workplace;
 
 use crate::app::App;
@@ -18,8 +21,9 @@ use crate::failure::Failure;
 /// Exit 1 where they differ.
 pub async fn parity(app: &App, args: &ParityArgs) -> Result<u8, Failure> {
     let workplace = app.workplace()?;
-    let a = side(app, &workplace, &args.a, &args.schema_a)?;
-    let b = side(app, &workplace, &args.b, &args.schema_b)?;
+    let choices = choices(&super::transfer::map(&args.map)?)?;
+    let a = side(app, &workplace, &args.a, &args.schema_a, &choices)?;
+    let b = side(app, &workplace, &args.b, &args.schema_b, &choices)?;
     if args.repair {
         app.refuse_if_protected("parity --repair", "`parity = \"...\"` with `repair = true`")?;
     }
@@ -81,18 +85,18 @@ pub async fn parity(app: &App, args: &ParityArgs) -> Result<u8, Failure> {
 }
 
 /// A target's name, a reference to a URL, a URL, or a SQLite file.
-fn side(app: &App, workplace: &Workplace, text: &str, schema: &str) -> Result<Place, Failure> {
+fn side(app: &App, workplace: &Workplace, text: &str, schema: &str, choices: &Choices) -> Result<Place, Failure> {
     if workplace.places().contains_key(text) {
-        return Ok(place(workplace, text, schema)?);
+        return Ok(place(workplace, text, schema, choices)?);
     }
     let path = app.surroundings.cwd.join(Path::new(text));
     if path.is_file() {
-        return Ok(Place::Sqlite { path });
+        return Ok(Place::Sqlite { path, choices: choices.clone() });
     }
     let reference = Reference::parse(text);
     if !reference.is_secret() && !text.contains("://") && !text.contains('=') {
         // The project says which targets there are.
-        return Ok(place(workplace, text, schema)?);
+        return Ok(place(workplace, text, schema, choices)?);
     }
     let value = workplace.secret(&reference)?;
     let spec = ConnectSpec::Given { text: value, origin: reference_shown(&reference) };

@@ -1,5 +1,6 @@
 //! `transfer`: a cutover's moving parts without a runbook, and the long-running follower between two runs.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -45,22 +46,23 @@ impl Watcher for Aside<'_> {
     }
 }
 
+/// The values of `--map`.
+pub fn map(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let read = |pair: &String| match pair.split_once('=') {
+        Some((column, kind)) => Ok((column.trim().to_owned(), kind.trim().to_owned())),
+        None => Err(Failure::unusable("map", format!("--map {pair}: write it as TABLE.COLUMN=KIND"))),
+    };
+    pairs.iter().map(read).collect()
+}
+
 fn spec(wish: &TransferWish) -> Result<Spec, Failure> {
-    let map = wish
-        .map
-        .iter()
-        .map(|pair| match pair.split_once('=') {
-            Some((column, kind)) => Ok((column.trim().to_owned(), kind.trim().to_owned())),
-            None => Err(Failure::unusable("map", format!("--map {pair}: write it as TABLE.COLUMN=KIND"))),
-        })
-        .collect::<Result<_, _>>()?;
     Ok(Spec {
         from: wish.from.clone(),
         source_schema: wish.source_schema.clone(),
         structure: if wish.existing { Making::Existing } else { Making::Create },
         exclude: wish.exclude.iter().cloned().collect(),
         accept: wish.accept.iter().cloned().collect(),
-        map,
+        map: map(&wish.map)?,
         reverse: !wish.no_reverse,
         sync: if wish.dirty_keys { Sync::DirtyKeys } else { Sync::Rescan },
         spool_limit: wish.spool_limit,

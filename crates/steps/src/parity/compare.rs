@@ -13,14 +13,16 @@ use super::error::ParityError;
 use super::pair::{Finding, Pair, Which, fields, pairs};
 use super::rows::Skip;
 use super::side::Side;
+use crate::transfer::sqlite::Choices;
 
 /// Where a side is.
 #[derive(Debug, Clone)]
 pub enum Place {
     /// A schema of a database.
     Postgres { options: Box<ConnectOptions>, schema: String },
-    /// A file.
-    Sqlite { path: std::path::PathBuf },
+    /// A file, and what was said of its columns in the words of a transfer's `map`: how moments are counted, and what is not
+    /// compared. The types are the other side's.
+    Sqlite { path: std::path::PathBuf, choices: Choices },
 }
 
 /// What is compared, and how.

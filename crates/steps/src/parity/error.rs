@@ -17,11 +17,14 @@ pub enum ParityError {
     #[error("{side}: {error}")]
     Sqlite { side: String, error: rusqlite::Error },
     /// A value of a file that has no place in the column's type on the other side.
-    #[error("{side}: {column} holds {found} in the row {key}")]
-    Value { side: String, column: String, key: String, found: String },
+    #[error("{side}: {column} holds {found} in the row {key}: it {why}")]
+    Value { side: String, column: String, key: String, found: String, why: String },
     /// A type that the values of a file cannot be compared with.
     #[error("{table}.{column} is {type_name}: values of a SQLite file cannot be compared with it")]
     Type { table: String, column: String, type_name: String },
+    /// Something was said of a column that a file does not have.
+    #[error("{side}: `map` names {key}, and there is no such table or column")]
+    Unmapped { side: String, key: String },
     /// A table was named that neither side has.
     #[error("there is no table {0} on either side")]
     NoTable(String),
@@ -45,12 +48,12 @@ pub enum ParityError {
     /// The file that dirty keys are spilled to.
     #[error("dirty keys cannot be kept in {path}: {error}")]
     Spill { path: String, error: std::io::Error },
-    /// Where the two sides meet could not be found.
-    #[error("{0}")]
-    Aligned(String),
     /// The project's secret by which rows are named in evidence.
     #[error("rows cannot be named: {path}: {error}")]
     Naming { path: String, error: std::io::Error },
+    /// Where the two sides meet could not be found.
+    #[error("{0}")]
+    Aligned(String),
     /// A repair would do what it cannot, or did what it should not have done.
     #[error("{0}. Nothing was changed.")]
     Repair(String),
@@ -69,6 +72,7 @@ impl ParityError {
             Self::Copy { .. } => "parity-copy",
             Self::Sqlite { .. } => "parity-sqlite",
             Self::Value { .. } => "parity-value",
+            Self::Unmapped { .. } => "parity-map",
             Self::Type { .. } => "parity-type",
             Self::NoTable(_) => "no-table",
             Self::Nothing => "nothing-examined",
@@ -77,11 +81,11 @@ impl ParityError {
             Self::KeyText { .. } => "parity-key",
             Self::NoKey { .. } => "parity-no-key",
             Self::Spill { .. } => "parity-spill",
+            Self::Naming { .. } => "parity-naming",
             Self::Aligned(_) => "parity-aligned",
             Self::Repair(_) => "parity-repair",
             Self::Interrupted => "interrupted",
             Self::Task(_) => "parity-task",
-            Self::Naming { .. } => "parity-naming",
         }
     }
 
@@ -93,7 +97,8 @@ impl ParityError {
             }
             Self::Copy { .. } | Self::Task(_) => "run it again; if it happens again, report it as a fault of pgrunbook",
             Self::Sqlite { .. } => "look whether the file is whole (`PRAGMA quick_check`) and not locked",
-            Self::Value { .. } => "correct the value, or the mapping of its column",
+            Self::Value { .. } => "correct the value, or say in `map` how the column counts moments",
+            Self::Unmapped { .. } => "write `map` as the transfer has it: `table.column`, or a `table` that is skipped",
             Self::Type { .. } => "leave the table out with `exclude`, or map the column to another type",
             Self::NoTable(_) | Self::Nothing => "look at the schemas' names and the filters `tables` and `exclude`",
             Self::NoColumn(_) => "look whether the two are the same table",
@@ -102,12 +107,12 @@ impl ParityError {
             }
             Self::KeyText { .. } => "read the stream with the option binary 'true'",
             Self::NoKey { .. } => "give the table a primary key, or compare it whole while its writers are fenced",
+            Self::Naming { .. } => "look at its rights; without it a new one is made, and rows get other names",
             Self::Spill { .. } => "look at free space and rights of the folder",
             Self::Aligned(_) => "look at the state of the transfer, then run it again",
             Self::Repair(_) => "compare again and look at the rows; they may have changed in between",
             Self::Interrupted => "run it again",
         }
-            Self::Naming { .. } => "look at its rights; without it a new one is made, and rows get other names",
     }
 
     pub(super) fn server(side: &str) -> impl Fn(PgError) -> Self + Copy + '_ {

@@ -69,11 +69,13 @@ pub(super) async fn compare(
         listed: Vec::new(),
     };
     let all: Vec<&[u8]> = keys.iter().collect();
+    let mut spelled = [Vec::new(), Vec::new()];
     for some in all.chunks(AT_ONCE) {
         let some: Keys = some.iter().map(|key| key.to_vec()).collect();
         let (a, b) = tokio::try_join!(sides[0].by_keys(pair, &some), sides[1].by_keys(pair, &some))?;
         for key in some.iter() {
-            let rows = [a.get(key), b.get(key)];
+            let [left, right] = &mut spelled;
+            let rows = [a.get(key).map(|row| pair.common(row, left)), b.get(key).map(|row| pair.common(row, right))];
             for (sum, row) in found.sums.iter_mut().zip(rows) {
                 row.into_iter().for_each(|row| sum.add(row));
             }
@@ -85,7 +87,7 @@ pub(super) async fn compare(
             };
             found.totals.count(order);
             if found.listed.len() < shown {
-                let rows = rows.map(|row| row.cloned().unwrap_or_default());
+                let rows = rows.map(|row| row.unwrap_or_default().to_vec());
                 let one = Unlike { key: key.to_vec(), order, rows };
                 found.listed.push(in_words(sides, pair, one).await?);
             }

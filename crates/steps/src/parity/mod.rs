@@ -37,4 +37,4 @@ pub use pair::{Finding, Pair, Which};
 pub use repair::{Planned, ROWS, Repaired, plan, repair};
 pub use report::{VERSION, Values, evidence};
 pub use sample::{Sampled, Samples, Wrong, sample};
-pub use step::{KIND, gate, place};
+pub use step::{KIND, choices, gate, place};

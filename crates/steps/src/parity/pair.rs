@@ -7,11 +7,14 @@ use pgrunbook_postgres::quote;
 use pgrunbook_postgres::relation::{FIRST_USER_OID, Generated, Shape, Table, TableKind, Travels, TypeKind};
 
 use super::error::ParityError;
+use crate::transfer::sqlite::{Kind, common_jsonb};
 
 /// `text`.
 pub(super) const TEXT: u32 = 25;
 /// `bytea`.
 pub(super) const BYTEA: u32 = 17;
+/// `jsonb`.
+pub(super) const JSONB: u32 = 3802;
 /// `bigint`, `smallint` and `integer`.
 pub(super) const INTEGERS: [u32; 3] = [20, 21, 23];
 
@@ -65,6 +68,8 @@ pub(super) struct SideColumn {
     pub is_enum: bool,
     /// The server computes it: it is compared, and never written.
     pub is_generated: bool,
+    /// Of a file: how it counts moments, where that was said.
+    pub kind: Option<Kind>,
 }
 
 /// A table that both sides have.
@@ -90,6 +95,17 @@ pub(super) struct Column {
     pub as_text: bool,
     /// An enumeration of A: its binary form is its text.
     pub is_enum: bool,
+    /// `jsonb` beside a file: PostgreSQL spells it anew, so one spelling of both is compared.
+    pub is_respelled: bool,
+    /// How the file counts moments, where that was said.
+    pub kind: Option<Kind>,
+}
+
+impl SideTable {
+    /// Types are the server's business: a file has none.
+    fn is_file(&self) -> bool {
+        self.columns.iter().all(|column| column.type_oid.is_none())
+    }
 }
 
 /// What stands against parity before a row is read, or must be known of it.
@@ -101,6 +117,8 @@ pub enum Finding {
     ColumnsMissing { table: String, from: Which, columns: Vec<String> },
     /// Rows that are elsewhere are not compared.
     NotCompared { table: String, why: String },
+    /// What the operator said shall not be compared: for people to know, no difference.
+    Skipped { what: String },
     /// Two types that are compared by their text: for people to know, no difference.
     TypesDiffer { table: String, column: String, types: [String; 2] },
 }
@@ -108,7 +126,7 @@ pub enum Finding {
 impl Finding {
     /// Whether it is a difference.
     pub fn is_difference(&self) -> bool {
-        !matches!(self, Self::TypesDiffer { .. })
+        !matches!(self, Self::TypesDiffer { .. } | Self::Skipped { .. })
     }
 }
 
@@ -120,6 +138,7 @@ impl std::fmt::Display for Finding {
                 write!(f, "{table}: {} has no column {}", from.word(), columns.join(", "))
             }
             Self::NotCompared { table, why } => write!(f, "{table}: not compared: {why}"),
+            Self::Skipped { what } => write!(f, "{what}: not compared, as was asked"),
             Self::TypesDiffer { table, column, types: [a, b] } => {
                 write!(f, "{table}.{column}: {a} in A and {b} in B, compared as text")
             }
@@ -158,6 +177,7 @@ pub(super) fn side_tables(described: Vec<Table>, sub_partitioned: &BTreeSet<u32>
                 || column.generated != Generated::No,
             is_enum: column.type_kind == TypeKind::Enum,
             is_generated: column.generated != Generated::No,
+            kind: None,
         });
         tables.push(SideTable {
             from: format!("{only}{}", table.sql()),
@@ -239,6 +259,11 @@ fn pair(a: &SideTable, b: &SideTable, findings: &mut Vec<Finding>) -> Result<Pai
             (column.as_text, column.oid) = (true, Some(TEXT));
         }
     }
+    // Not of what rows are found by: the servers know nothing of our spelling.
+    let with_file = a.is_file() || b.is_file();
+    for column in columns.iter_mut().skip(key.len()).filter(|_| with_file && !key.is_empty()) {
+        column.is_respelled = column.oid == Some(JSONB);
+    }
     Ok(Pair { name: a.name.clone(), key_len: key.len(), columns, sides: [a.clone(), b.clone()] })
 }
 
@@ -250,6 +275,8 @@ fn column(a: &SideColumn, b: &SideColumn) -> (Column, bool) {
         oid,
         as_text,
         is_enum: a.is_enum,
+        is_respelled: false,
+        kind: a.kind.or(b.kind),
     };
     let (Some(left), Some(right)) = (a.type_oid, b.type_oid) else {
         // A file's values take the form of the other side's type.
@@ -294,6 +321,34 @@ impl Pair {
 
     pub(super) fn rows_estimate(&self) -> u64 {
         self.sides.iter().map(|side| side.rows_estimate).max().unwrap_or(0)
+    }
+
+    /// A row's bytes as they are compared: equal values, equal bytes. `scratch` is used where something is spelled anew.
+    pub(super) fn common<'a>(&self, row: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        if !self.columns.iter().any(|column| column.is_respelled) {
+            return row;
+        }
+        scratch.clear();
+        for (column, field) in self.columns.iter().zip(fields(row)) {
+            let Some(field) = field else {
+                scratch.extend_from_slice(&(-1_i32).to_be_bytes());
+                continue;
+            };
+            let start = scratch.len();
+            scratch.extend_from_slice(&[0; 4]);
+            // A version, then the text: as `jsonb_send` has it.
+            match field {
+                [1, text @ ..] if column.is_respelled => {
+                    let common = std::str::from_utf8(text).ok().and_then(common_jsonb);
+                    scratch.push(1);
+                    scratch.extend_from_slice(common.as_ref().map_or(text, String::as_bytes));
+                }
+                _ => scratch.extend_from_slice(field),
+            }
+            let length = i32::try_from(scratch.len() - start - 4).unwrap_or(i32::MAX);
+            scratch[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        }
+        scratch
     }
 
     /// Where in a row's bytes the identifying fields end.

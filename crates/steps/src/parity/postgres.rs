@@ -167,8 +167,9 @@ impl PostgresSide {
             let label = self.label.clone();
             tasks.spawn(async move {
                 let mut sums = Sums::new(buckets.count());
-                let mut scratch = Vec::new();
+                let (mut scratch, mut spelled) = (Vec::new(), Vec::new());
                 copy(&session, &label, &pair, &sql, |row| {
+                    let row = pair.common(row, &mut spelled);
                     let key = &row[..pair.key_end(row)];
                     if skip.has(key)? {
                         sums.skipped += 1;
@@ -200,7 +201,7 @@ impl PostgresSide {
         let (sender, receiver) = mpsc::channel(2);
         let (session, pair, label) = (Arc::clone(&self.sessions[0]), Arc::clone(pair), self.label.clone());
         tokio::spawn(async move {
-            let mut batch = Batch::default();
+            let (mut batch, mut spelled) = (Batch::default(), Vec::new());
             let (again, columns) = (sender.clone(), pair.columns.len());
             let result = read(
                 &session,
@@ -209,7 +210,7 @@ impl PostgresSide {
                 columns,
                 &sql,
                 |batch_row| {
-                    batch.push(batch_row);
+                    batch.push(pair.common(batch_row, &mut spelled));
                     if batch.len() >= BATCH { Some(std::mem::take(&mut batch)) } else { None }
                 },
                 &again,

@@ -209,9 +209,10 @@ impl Reader {
             }
             Err(error) => return Err(error),
         };
+        let mut spelled = Vec::new();
         for row in rows {
             let key = &row[..pair.key_end(row)];
-            let what = match found.get(key) {
+            let what = match found.get(key).map(|other| pair.common(other, &mut spelled)) {
                 Some(other) if other == row => continue,
                 Some(other) => {
                     let columns = pair.columns.iter().zip(fields(row).into_iter().zip(fields(other)));

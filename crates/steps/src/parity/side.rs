@@ -26,7 +26,9 @@ impl Side {
                 let open = PostgresSide::open(which, options, schema, label, jobs, application_name);
                 Ok(Self::Postgres(open.await?))
             }
-            Place::Sqlite { path } => Ok(Self::Sqlite(SqliteSide::open(which, path.clone()).await?)),
+            Place::Sqlite { path, choices } => {
+                Ok(Self::Sqlite(SqliteSide::open(which, path.clone(), choices.clone()).await?))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! A SQLite file as a side: its values take the binary form that the other side's column type has, or are refused by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use super::bucket::{Buckets, Looked, Sums};
 use super::error::ParityError;
 use super::keys::Keys;
-use super::pair::{BYTEA, Column, Finding, Pair, SideColumn, SideTable, TEXT, Which};
+use super::pair::{Column, Finding, JSONB, Pair, SideColumn, SideTable, TEXT, Which};
 use super::rows::{BATCH, Batch, Rows, Skip};
+use crate::transfer::sqlite::{Choice, Choices, Kind, Misfit, class_of};
 
 /// A deferred transaction begins with what is read first.
 const BEGIN: &str = "BEGIN; SELECT count(*) FROM sqlite_schema";
@@ -26,18 +27,17 @@ WHERE schema = 'main' AND type IN ('table', 'virtual') AND name NOT LIKE 'sqlite
 /// With generated columns (2 and 3), without hidden ones of virtual tables (1).
 const COLUMNS: &str = "SELECT name, type, pk FROM pragma_table_xinfo(?1) WHERE hidden <> 1";
 
-/// What binary forms count from.
-const EPOCH: jiff::civil::Date = jiff::civil::date(2000, 1, 1);
-
 pub(super) struct SqliteSide {
     pub which: Which,
     pub label: String,
     /// In a read transaction from the beginning to the end.
     connection: Arc<Mutex<Connection>>,
+    /// What was said of the file's columns.
+    choices: Arc<Choices>,
 }
 
 impl SqliteSide {
-    pub async fn open(which: Which, path: PathBuf) -> Result<Self, ParityError> {
+    pub async fn open(which: Which, path: PathBuf, choices: Choices) -> Result<Self, ParityError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let label = format!("{} ({name})", which.word());
         let side = label.clone();
@@ -49,7 +49,7 @@ impl SqliteSide {
             Ok(connection)
         })
         .await?;
-        Ok(Self { which, label, connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { which, label, connection: Arc::new(Mutex::new(connection)), choices: Arc::new(choices) })
     }
 
     /// Ends the snapshot.
@@ -79,7 +79,15 @@ impl SqliteSide {
     }
 
     pub async fn tables(&self) -> Result<(Vec<SideTable>, Vec<Finding>), ParityError> {
-        self.on(|connection, label| tables(connection).map_err(ParityError::sqlite(label))).await
+        let choices = Arc::clone(&self.choices);
+        self.on(move |connection, label| {
+            let (found, left_out, names) = tables(connection, &choices).map_err(ParityError::sqlite(label))?;
+            match choices.keys().find(|(key, ..)| !names.contains(*key)) {
+                None => Ok((found, left_out)),
+                Some((key, ..)) => Err(ParityError::Unmapped { side: label.to_owned(), key: key.to_owned() }),
+            }
+        })
+        .await
     }
 
     pub async fn extremes(&self, pair: &Arc<Pair>, key: &Column) -> Result<Option<(i64, i64)>, ParityError> {
@@ -97,8 +105,9 @@ impl SqliteSide {
         let (pair, buckets, skip, which) = (Arc::clone(pair), Arc::clone(buckets), skip.clone(), self.which);
         self.on(move |connection, label| {
             let mut sums = Sums::new(buckets.count());
-            let mut scratch = Vec::new();
+            let (mut scratch, mut spelled) = (Vec::new(), Vec::new());
             rows(connection, label, which, &pair, |row| {
+                let row = pair.common(row, &mut spelled);
                 let key = &row[..pair.key_end(row)];
                 if skip.has(key)? {
                     sums.skipped += 1;
@@ -150,14 +159,23 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|error| ParityError::Task(error.to_string()))?
 }
 
-fn tables(connection: &Connection) -> rusqlite::Result<(Vec<SideTable>, Vec<Finding>)> {
-    let (mut found, mut left_out) = (Vec::new(), Vec::new());
+/// The tables, what is left out, and every name of which something can be said: `table` and `table.column`.
+fn tables(
+    connection: &Connection,
+    choices: &Choices,
+) -> rusqlite::Result<(Vec<SideTable>, Vec<Finding>, BTreeSet<String>)> {
+    let (mut found, mut left_out, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut list = connection.prepare(TABLES)?;
     let mut rows = list.query([])?;
     while let Some(row) = rows.next()? {
         let (name, kind, without_rowid): (String, String, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
         if kind == "virtual" {
             left_out.push(Finding::NotCompared { table: name, why: "it is a virtual table".to_owned() });
+            continue;
+        }
+        names.insert(name.clone());
+        if choices.skips_table(&name) {
+            left_out.push(Finding::Skipped { what: format!("table {name}") });
             continue;
         }
         let from = quoted(&name);
@@ -169,8 +187,15 @@ fn tables(connection: &Connection) -> rusqlite::Result<(Vec<SideTable>, Vec<Find
             if place > 0 {
                 key.push((place, column.clone()));
             }
+            names.insert(format!("{name}.{column}"));
+            let choice = choices.column(&name, &column);
+            if choice == Some(Choice::Skip) {
+                left_out.push(Finding::Skipped { what: format!("{name}.{column}") });
+                continue;
+            }
             columns.push(SideColumn {
                 name: column,
+                kind: choice.and_then(Choice::beside),
                 type_name,
                 type_oid: None,
                 needs_text: false,
@@ -191,7 +216,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<(Vec<SideTable>, Vec<Find
             pages: None,
         });
     }
-    Ok((found, left_out))
+    Ok((found, left_out, names))
 }
 
 /// SQLite's way of quoting a name.
@@ -217,32 +242,27 @@ fn rows(
         bytes.clear();
         for (at, column) in pair.columns.iter().enumerate() {
             let value = row.get_ref(at).map_err(failed)?;
-            let start = bytes.len();
-            bytes.extend_from_slice(&(-1_i32).to_be_bytes());
-            if value == ValueRef::Null {
-                continue;
-            }
             encode(value, column, &mut bytes).map_err(|refused| match refused {
                 Refused::Type => ParityError::Type {
                     table: pair.name.clone(),
                     column: column.name.clone(),
                     type_name: column.type_name.clone(),
                 },
-                Refused::Value => {
+                Refused::Value(misfit) => {
                     let key =
                         pair.identifying().iter().enumerate().filter_map(|(at, column)| {
                             Some(format!("{} = {}", column.name, shown(row.get_ref(at).ok()?)))
                         });
+                    let class = class_of(value);
                     ParityError::Value {
                         side: label.to_owned(),
                         column: format!("{}.{}", pair.name, column.name),
                         key: key.collect::<Vec<_>>().join(", "),
-                        found: format!("a value of the storage class {} that is no {}", class(value), column.type_name),
+                        found: format!("a value of the storage class {class} that is no {}", column.type_name),
+                        why: misfit.to_string(),
                     }
                 }
             })?;
-            let length = i32::try_from(bytes.len() - start - 4).unwrap_or(i32::MAX);
-            bytes[start..start + 4].copy_from_slice(&length.to_be_bytes());
         }
         each(&bytes)?;
     }
@@ -270,8 +290,9 @@ fn sorted(
         .map_err(failed)?;
     {
         let mut insert = sorter.prepare("INSERT INTO sorted (key, row) VALUES (?1, ?2)").map_err(failed)?;
-        let mut scratch = Vec::new();
+        let (mut scratch, mut spelled) = (Vec::new(), Vec::new());
         rows(connection, label, which, pair, |row| {
+            let row = pair.common(row, &mut spelled);
             let key = &row[..pair.key_end(row)];
             if wanted[buckets.of(key, &mut scratch)] {
                 insert.execute((key, row)).map_err(failed)?;
@@ -299,113 +320,100 @@ fn sorted(
 enum Refused {
     /// No value of a file can be compared with the type.
     Type,
-    Value,
+    Value(Misfit),
 }
 
-/// Writes a value, not NULL, as the send function of the column's type does. OIDs are those of PostgreSQL's `pg_type.dat`.
+impl From<Misfit> for Refused {
+    fn from(misfit: Misfit) -> Self {
+        Self::Value(misfit)
+    }
+}
+
+/// Appends a value's length and then its bytes, as the send function of the column's type writes them: as a transfer loads it,
+/// and beyond that what only other programs load. OIDs are those of PostgreSQL's `pg_type.dat`.
 fn encode(value: ValueRef<'_>, column: &Column, into: &mut Vec<u8>) -> Result<(), Refused> {
-    let Some(oid) = column.oid else {
-        raw(value, into);
+    if value == ValueRef::Null {
+        into.extend_from_slice(&(-1_i32).to_be_bytes());
         return Ok(());
+    }
+    let Some(oid) = column.oid else {
+        return field(into, |into| {
+            raw(value, into);
+            Ok(())
+        });
     };
     match (oid, value) {
-        (16, ValueRef::Integer(flag @ 0..=1)) => into.push(u8::from(flag == 1)),
-        (16, ValueRef::Text(text)) => into.push(match text {
-            b"t" | b"true" => 1,
-            b"f" | b"false" => 0,
-            _ => return Err(Refused::Value),
-        }),
-        (20, ValueRef::Integer(number)) => into.extend_from_slice(&number.to_be_bytes()),
-        (21, ValueRef::Integer(number)) => fitting::<i16, 2>(number, i16::to_be_bytes, into)?,
-        (23, ValueRef::Integer(number)) => fitting::<i32, 4>(number, i32::to_be_bytes, into)?,
-        (701, ValueRef::Real(number)) => into.extend_from_slice(&number.to_be_bytes()),
+        // Both servers and files find rows by it: what is respelled only here cannot be.
+        (JSONB, _) if !column.is_respelled => Err(Refused::Type),
         // A column of numeric affinity keeps whole numbers as integers.
         (701, ValueRef::Integer(number)) if number.unsigned_abs() <= 1 << 53 => {
-            into.extend_from_slice(&(number as f64).to_be_bytes());
+            fixed(&(number as f64).to_be_bytes(), into)
         }
         (700, ValueRef::Real(number)) if f64::from(number as f32).to_bits() == number.to_bits() => {
-            into.extend_from_slice(&(number as f32).to_be_bytes());
+            fixed(&(number as f32).to_be_bytes(), into)
         }
-        (TEXT | 1043 | 114, ValueRef::Text(text)) if !text.contains(&0) && std::str::from_utf8(text).is_ok() => {
-            into.extend_from_slice(text);
+        (700, _) => Err(Misfit::OutOfRange.into()),
+        (TEXT, ValueRef::Integer(number)) if column.as_text => fixed(number.to_string().as_bytes(), into),
+        (2950, ValueRef::Blob(bytes)) if bytes.len() == 16 => fixed(bytes, into),
+        (2950, ValueRef::Text(text)) => field(into, |into| uuid(text, into)),
+        (1700, _) if scale(column).is_some() => field(into, |into| scaled(value, scale(column).unwrap_or(0), into)),
+        _ => {
+            let said = column
+                .kind
+                .filter(|kind| matches!((oid, kind), (1114, Kind::Timestamp(_)) | (1184, Kind::Timestamptz(_))));
+            let kind = said.or_else(|| Kind::beside(oid, value)).ok_or(Refused::Type)?;
+            Ok(kind.forward(value, into)?)
         }
-        (TEXT, ValueRef::Integer(number)) if column.as_text => into.extend_from_slice(number.to_string().as_bytes()),
-        (BYTEA, ValueRef::Blob(bytes)) => into.extend_from_slice(bytes),
-        (1700, ValueRef::Integer(number)) => decimal(&number.to_string(), column, into)?,
-        (1700, ValueRef::Real(number)) => decimal(&format!("{number:?}"), column, into)?,
-        (1700, ValueRef::Text(text)) => decimal(utf8(text)?, column, into)?,
-        (1082, ValueRef::Text(text)) => {
-            let date: jiff::civil::Date = utf8(text)?.parse().map_err(|_| Refused::Value)?;
-            let days = date.since((jiff::Unit::Day, EPOCH)).map_err(|_| Refused::Value)?.get_days();
-            into.extend_from_slice(&days.to_be_bytes());
-        }
-        (1114, ValueRef::Text(text)) => {
-            let text = utf8(text)?;
-            // A zone would be dropped in silence.
-            if text.parse::<jiff::Timestamp>().is_ok() {
-                return Err(Refused::Value);
-            }
-            let when: jiff::civil::DateTime = text.parse().map_err(|_| Refused::Value)?;
-            let zoned = when.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| Refused::Value)?;
-            micros(zoned.timestamp(), into)?;
-        }
-        (1184, ValueRef::Text(text)) => micros(utf8(text)?.parse().map_err(|_| Refused::Value)?, into)?,
-        (2950, ValueRef::Blob(bytes)) if bytes.len() == 16 => into.extend_from_slice(bytes),
-        (2950, ValueRef::Text(text)) => uuid(text, into)?,
-        (16 | 20 | 21 | 23 | 700 | 701 | TEXT | 1043 | 114 | BYTEA | 1700 | 1082 | 1114 | 1184 | 2950, _) => {
-            return Err(Refused::Value);
-        }
-        _ => return Err(Refused::Type),
     }
+}
+
+fn fixed(bytes: &[u8], into: &mut Vec<u8>) -> Result<(), Refused> {
+    field(into, |into| {
+        into.extend_from_slice(bytes);
+        Ok(())
+    })
+}
+
+/// Writes a field, and its length before it.
+fn field(into: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Refused>) -> Result<(), Refused> {
+    let start = into.len();
+    into.extend_from_slice(&[0; 4]);
+    write(into)?;
+    let length = i32::try_from(into.len() - start - 4).map_err(|_| Misfit::TooLong)?;
+    into[start..start + 4].copy_from_slice(&length.to_be_bytes());
     Ok(())
 }
 
-fn utf8(text: &[u8]) -> Result<&str, Refused> {
-    std::str::from_utf8(text).map_err(|_| Refused::Value)
+/// So many digits behind the point the column's type keeps, if it says so.
+fn scale(column: &Column) -> Option<usize> {
+    column.type_name.split_once(',').and_then(|(_, rest)| rest.trim_end_matches(')').parse().ok())
 }
 
-fn fitting<T: TryFrom<i64>, const N: usize>(
-    number: i64,
-    bytes: fn(T) -> [u8; N],
-    into: &mut Vec<u8>,
-) -> Result<(), Refused> {
-    into.extend_from_slice(&bytes(T::try_from(number).map_err(|_| Refused::Value)?));
-    Ok(())
-}
-
-/// With as many digits behind the point as the column's type keeps, if it says so.
-fn decimal(text: &str, column: &Column, into: &mut Vec<u8>) -> Result<(), Refused> {
-    let scale = column.type_name.split_once(',').and_then(|(_, rest)| rest.trim_end_matches(')').parse::<usize>().ok());
-    let Some(scale) = scale.filter(|_| !text.contains(['e', 'E', 'N', 'I'])) else {
-        return numeric(text, into).map_err(|_| Refused::Value);
+/// A number with so many digits behind the point: none is dropped, but zeros.
+fn scaled(value: ValueRef<'_>, scale: usize, into: &mut Vec<u8>) -> Result<(), Refused> {
+    let text = match value {
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(text) => std::str::from_utf8(text).map_err(|_| Misfit::InvalidUtf8)?.to_owned(),
+        ValueRef::Null | ValueRef::Blob(_) => return Err(Misfit::Class.into()),
     };
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if text.contains(['e', 'E', 'N', 'I', 'i']) {
+        return numeric(&text, into).map_err(|_| Misfit::NotDecimal.into());
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let fraction = fraction.trim_end_matches('0');
     if fraction.len() > scale {
-        return Err(Refused::Value);
+        return Err(Misfit::TooFine.into());
     }
-    numeric(&format!("{whole}.{fraction:0<scale$}"), into).map_err(|_| Refused::Value)
+    let point = if scale == 0 { "" } else { "." };
+    numeric(&format!("{whole}{point}{fraction:0<scale$}"), into).map_err(|_| Misfit::NotDecimal.into())
 }
 
-fn micros(when: jiff::Timestamp, into: &mut Vec<u8>) -> Result<(), Refused> {
-    // Digits behind the sixth would be rounded away.
-    if when.subsec_nanosecond() % 1000 != 0 {
-        return Err(Refused::Value);
-    }
-    let epoch = EPOCH.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| Refused::Value)?.timestamp();
-    into.extend_from_slice(&(when.as_microsecond() - epoch.as_microsecond()).to_be_bytes());
-    Ok(())
-}
-
+/// In any spelling; a transfer takes one.
 fn uuid(text: &[u8], into: &mut Vec<u8>) -> Result<(), Refused> {
-    let digits: Vec<u8> = utf8(text)?
-        .bytes()
-        .filter(|byte| *byte != b'-')
-        .map(|byte| char::from(byte).to_digit(16).map(|digit| digit as u8).ok_or(Refused::Value))
-        .collect::<Result<_, _>>()?;
-    if digits.len() != 32 {
-        return Err(Refused::Value);
-    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digits: Option<Vec<u8>> = text.iter().filter(|byte| **byte != b'-').map(|byte| digit(*byte)).collect();
+    let digits = digits.filter(|digits| digits.len() == 32).ok_or(Misfit::NotUuid)?;
     into.extend(digits.chunks(2).map(|two| two[0] << 4 | two[1]));
     Ok(())
 }
@@ -441,16 +449,6 @@ pub(super) fn in_words(value: &[u8]) -> String {
         Some((b't', rest)) => String::from_utf8_lossy(rest).into_owned(),
         Some((_, rest)) => rest.iter().fold("x'".to_owned(), |text, byte| format!("{text}{byte:02x}")) + "'",
         None => String::new(),
-    }
-}
-
-fn class(value: ValueRef<'_>) -> &'static str {
-    match value {
-        ValueRef::Null => "null",
-        ValueRef::Integer(_) => "integer",
-        ValueRef::Real(_) => "real",
-        ValueRef::Text(_) => "text",
-        ValueRef::Blob(_) => "blob",
     }
 }
 

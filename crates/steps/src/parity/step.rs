@@ -1,6 +1,6 @@
 //! The block: `parity = "same-rows"`, `target = "main"`, `from = "legacy"`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
@@ -15,6 +15,7 @@ use super::report::{Values, evidence};
 use super::sample::{Sampled, Samples, sample};
 use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::transfer;
+use crate::transfer::sqlite::{Choices, SqliteError};
 use crate::workplace::{self, Workplace};
 
 /// The kind `parity`.
@@ -47,6 +48,11 @@ pub const KIND: Kind = Kind {
             FieldSpec {
                 name: "as",
                 about: "The application's role: tables by their bare names, through its `search_path`.",
+                required: false,
+            },
+            FieldSpec {
+                name: "map",
+                about: "Of a SQLite side, as in `transfer`: `\"items.at\" = \"timestamptz from unix seconds\"`, or `skip`.",
                 required: false,
             },
             FieldSpec {
@@ -104,6 +110,8 @@ struct Fields {
     samples: Option<u32>,
     r#as: Option<String>,
     #[serde(default)]
+    map: BTreeMap<String, String>,
+    #[serde(default)]
     show_values: BTreeSet<String>,
     #[serde(default)]
     repair: bool,
@@ -116,6 +124,7 @@ fn public() -> String {
 struct Parities {
     target: String,
     fields: Fields,
+    choices: Choices,
     workplace: Workplace,
 }
 
@@ -133,20 +142,35 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
             format!("step `{}`: `live` compares a transfer's rows; `samples` and `repair` are of `full`", block.id),
         ));
     }
-    Ok(Box::new(Parities { target: required_target(block)?, fields, workplace: workplace.clone() }))
+    let choices = choices(&fields.map)?;
+    Ok(Box::new(Parities { target: required_target(block)?, fields, choices, workplace: workplace.clone() }))
 }
 
-/// What a target's name stands for as a side.
+/// What was said of a file's columns.
+///
+/// # Errors
+/// With the list of words, for one that is not among them.
+pub fn choices(map: &BTreeMap<String, String>) -> Result<Choices, StepError> {
+    Choices::parse(map.iter().map(|(key, word)| (key.as_str(), word.as_str()))).map_err(SqliteError::into_step_error)
+}
+
+/// What a target's name stands for as a side. `choices`: what was said of its columns, if it is a file.
 ///
 /// # Errors
 /// If there is no such target, or it holds no rows.
-pub fn place(workplace: &Workplace, target: &str, schema: &str) -> Result<Place, StepError> {
+pub fn place(workplace: &Workplace, target: &str, schema: &str, choices: &Choices) -> Result<Place, StepError> {
     match workplace.place(target)? {
         workplace::Place::Postgres(options) => {
             Ok(Place::Postgres { options: Box::new(options.clone()), schema: schema.to_owned() })
         }
-        workplace::Place::Sqlite { path } => Ok(Place::Sqlite { path: path.clone() }),
+        workplace::Place::Sqlite { path } => Ok(Place::Sqlite { path: path.clone(), choices: choices.clone() }),
         _ => Err(StepError::unusable("no-target", format!("target `{target}` holds no tables"))),
+    }
+}
+
+impl Parities {
+    fn place(&self, target: &str, schema: &str) -> Result<Place, StepError> {
+        place(&self.workplace, target, schema, &self.choices)
     }
 }
 
@@ -158,8 +182,8 @@ impl Step for Parities {
 
     async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
         let Fields { from, from_schema, schema, repair, .. } = &self.fields;
-        place(&self.workplace, from, from_schema)?;
-        place(&self.workplace, &self.target, schema)?;
+        self.place(from, from_schema)?;
+        self.place(&self.target, schema)?;
         let mut change = Change {
             summary: format!("compare every row of {from} ({from_schema}) and {} ({schema})", self.target),
             ..Change::default()
@@ -175,8 +199,8 @@ impl Step for Parities {
         if fields.mode == Mode::Live {
             return transfer::compare_live(&self.workplace, &self.target, &fields.schema, cx.cancel).await;
         }
-        let a = place(&self.workplace, &fields.from, &fields.from_schema)?;
-        let b = place(&self.workplace, &self.target, &fields.schema)?;
+        let a = self.place(&fields.from, &fields.from_schema)?;
+        let b = self.place(&self.target, &fields.schema)?;
         let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
         let ask = Ask {
             tables: &fields.tables,

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// How deep values may be nested.
 const DEEPEST: usize = 200;
 
-/// One text for all texts of the same `jsonb` value; `None` for what is no JSON.
+/// One text, valid JSON, for all texts of the same `jsonb` value; `None` for what is no JSON.
 ///
 /// Objects by key, the last of double ones; strings without escapes that need none; numbers as digits and an exponent.
 /// `1.0` and `1.00` count as one number, as `jsonb` compares them.
@@ -83,9 +83,10 @@ impl Reader<'_> {
             }
         }
         out.push('{');
-        for (key, value) in members {
+        for (at, (key, value)) in members.into_iter().enumerate() {
+            out.push_str(if at > 0 { "," } else { "" });
             out.push_str(&serde_json::to_string(&key).ok()?);
-            let _ = write!(out, ":{value},");
+            let _ = write!(out, ":{value}");
         }
         out.push('}');
         Some(())
@@ -97,13 +98,13 @@ impl Reader<'_> {
         if !self.takes(']') {
             loop {
                 self.value(out, depth + 1)?;
-                out.push(',');
                 if self.takes(']') {
                     break;
                 }
                 if !self.takes(',') {
                     return None;
                 }
+                out.push(',');
             }
         }
         out.push(']');
@@ -173,6 +174,7 @@ mod tests {
             assert!(common(one).is_some(), "{one}");
             assert_eq!(common(one), common(other), "{one} and {other}");
         }
+        assert_eq!(common(r#"{"b": [1, []], "a": {}}"#).unwrap(), r#"{"a":{},"b":[1e0,[]]}"#);
         assert_ne!(common("10"), common("1"));
         assert_ne!(common(r#""1""#), common("1"));
         assert_ne!(common("[[1],2]"), common("[[1,2]]"));

@@ -5,6 +5,7 @@
 //! value's way there and back stands in [`Kind`] alone.
 
 mod apply;
+mod beside;
 mod bring;
 mod calendar;
 mod catalog;
@@ -47,6 +48,7 @@ pub use catalog::{Catalog, Collation, Column, ForeignKey, Index, Origin, Table, 
 pub use choice::{Choice, Choices};
 pub use error::{BadValue, SqliteError};
 pub use existing::check_existing;
+pub use jsonb::common as common_jsonb;
 pub use kind::{Clock, Digits, Kind, Misfit, Truth, Width, class_of, excerpt};
 pub use load::{How, Loaded, LoadedTable, Plan, discard, load};
 pub use map::{ColumnMap, Mapping, TableMap};
