@@ -1,6 +1,7 @@
 //! The applier: takes events, makes batches, keeps the position.
 
 mod change;
+mod meet;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,10 +14,9 @@ use crate::options::ConnectOptions;
 use crate::pgoutput::{Begin, Change, Commit, Event, Old, Relation};
 use crate::session::Session;
 
-use super::destination::{self, Misfit};
 use super::error::ApplyError;
 use super::known::{self, text};
-use super::pending::{Pending, Table, row_size};
+use super::pending::{Table, row_size};
 use super::server::{Server, Work};
 use super::write::Writer;
 use super::{Options, PREFIX, Position};
@@ -386,80 +386,6 @@ impl Applier {
         let late =
             || self.since.is_some_and(|since| since.elapsed() >= self.options.batch_delay) && !self.server.is_busy();
         self.fenced || current.large || full || self.skipped >= SKIPPED || late()
-    }
-
-    /// Makes sure that a relation is what it was, and has a place.
-    async fn meet(&mut self, relation: &Arc<Relation>, lsn: Lsn) -> Result<(), ApplyError> {
-        if let Some(table) = self.tables.get_mut(&relation.oid) {
-            if Arc::ptr_eq(&table.relation, relation) {
-                return Ok(());
-            }
-            if table.relation == *relation {
-                table.relation = Arc::clone(relation);
-                return Ok(());
-            }
-        }
-        let shown = format!("{}.{}", relation.schema, relation.name);
-        let before = self.known.iter().find(|known| known::same(known, relation)).cloned();
-        if let Some(before) = &before
-            && **relation != *before
-        {
-            let difference = known::difference(before, relation);
-            let (before, after) = (Some(Box::new(before.clone())), Box::new(Relation::clone(relation)));
-            return self
-                .stop_before(ApplyError::RelationChanged { table: shown, before, after, difference, lsn })
-                .await;
-        }
-        let schema = self.options.rename.schema(&relation.schema).to_owned();
-        let found = destination::find(&self.server.writer().await?.session, relation, &schema).await;
-        let destination = match found {
-            Ok(destination) => Arc::new(destination),
-            Err(Misfit::Absent(difference)) => {
-                let after = Box::new(Relation::clone(relation));
-                return self
-                    .stop_before(ApplyError::RelationChanged {
-                        table: shown,
-                        before: before.map(Box::new),
-                        after,
-                        difference,
-                        lsn,
-                    })
-                    .await;
-            }
-            Err(Misfit::Unfit(why)) => {
-                return self
-                    .stop_before(ApplyError::Unfit { table: format!("{schema}.{}", relation.name), why, lsn })
-                    .await;
-            }
-            Err(Misfit::Failed(error)) => return Err(ApplyError::of(format!("to look at {shown}"), lsn, error)),
-        };
-        if before.is_none() {
-            self.remember(relation).await?;
-        }
-        let mut rules = self.options.pass_over.iter();
-        let pass_over = rules.find(|rule| rule.schema == relation.schema && rule.table == relation.name).cloned();
-        let table = Table { relation: Arc::clone(relation), destination, pass_over, pending: Pending::default() };
-        self.tables.insert(relation.oid, table);
-        Ok(())
-    }
-
-    async fn remember(&mut self, relation: &Relation) -> Result<(), ApplyError> {
-        let sql = known::remember_sql(&self.options.stream, &self.known, relation);
-        self.server.writer().await?.run("to remember a table", &sql).await?;
-        self.known.retain(|known| !known::same(known, relation));
-        self.known.push(relation.clone());
-        Ok(())
-    }
-
-    /// Everything before the current transaction is committed, nothing of it, and then the error is given.
-    async fn stop_before(&mut self, error: ApplyError) -> Result<(), ApplyError> {
-        if self.is_large() {
-            self.server.writer().await?.rollback().await?;
-        } else {
-            self.commit_batch().await?;
-            self.server.writer().await?;
-        }
-        Err(error)
     }
 
     /// Gives what is folded to the server, to commit at this position or, where there is none, as a part of what comes.
