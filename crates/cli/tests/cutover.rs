@@ -173,6 +173,38 @@ impl World {
     }
 }
 
+impl World {
+    /// Calls the program, and kills it as soon as this phase is recorded.
+    async fn killed_in(&self, args: &[&str], phase: &str) {
+        let session = Session::connect(&self.place.database, "test").await.unwrap();
+        let mut command = tokio::process::Command::from(self.place.command(args));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        loop {
+            // The table is made by the program.
+            if session.value("SELECT phase FROM pgrunbook.transfer").await.is_ok_and(|now| now == phase) {
+                child.start_kill().unwrap();
+                child.wait().await.unwrap();
+                return;
+            }
+            if child.try_wait().unwrap().is_some() {
+                let said = Said::of(child.wait_with_output().await.unwrap());
+                panic!("{args:?} ended, and was never seen in {phase}: {said:?}");
+            }
+        }
+    }
+
+    /// Goes on until the newest run is done.
+    async fn finish(&self) {
+        let begun = Instant::now();
+        while !self.place.call(&["status"]).out.lines().next().unwrap_or_default().contains("  completed  ") {
+            let said = self.place.call(&["resume"]);
+            assert!(begun.elapsed() < PATIENCE, "it does not end: {said:?}");
+            assert!(said.code != Some(3), "nobody is there to ask: {said:?}");
+        }
+    }
+}
+
 /// Blocking, and meant to be: nothing else happens meanwhile but what other processes do.
 fn restart(sandbox: &Sandbox) {
     tokio::task::block_in_place(|| {
@@ -214,4 +246,26 @@ async fn no_accepted_write_is_lost_or_doubled_by_any_accident() {
     for seed in seeds {
         nothing_is_lost(seed).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn killed_in_every_phase_it_goes_on_from_there_and_nothing_is_lost() {
+    let (world, within) = (World::new(0).await, Duration::from_secs(60));
+    let writers = Writers::start(world.side(false), 4, 0);
+    writers.wait_for(100, within).await;
+    let forth = &["prepared", "copying", "building", "following", "forth", "switched"][..];
+    for (file, target, phases) in [("FORWARD.md", true, forth), ("BACK.md", false, &["back", "following"][..])] {
+        for (at, phase) in phases.iter().enumerate() {
+            let args: &[&str] = if at == 0 { &["run", file] } else { &["resume"] };
+            world.killed_in(args, phase).await;
+        }
+        world.finish().await;
+        writers.switch_to(world.side(target));
+        writers.wait_for(100, within).await;
+    }
+    let history = writers.stop().await;
+    let (client, connection) = tokio_postgres::connect(&world.side(false).url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let verdict = history.verify(&client, None).await.unwrap();
+    assert!(verdict.is_whole(), "{verdict}");
 }
