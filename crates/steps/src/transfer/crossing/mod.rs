@@ -19,9 +19,9 @@ use pgrunbook_engine::step::Failure;
 use pgrunbook_engine::{Cancel, Evidence, StepError, SystemClock};
 use pgrunbook_postgres::pgbouncer::{Door, pause_all, resume_all};
 
-use super::follow::stopped_error;
 use super::spec::Side;
 use super::sqlite::is_file;
+use super::standing::stopped_error;
 use super::state::Phase;
 use super::step::{recorded, records};
 use crate::fence::Patience;

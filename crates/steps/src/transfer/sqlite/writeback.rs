@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrunbook_engine::{Cancel, StepError};
 use pgrunbook_postgres::receiver::{Limits, Receive, Receiver, Stopped as ReceiverStopped};
@@ -22,7 +22,8 @@ use super::error::SqliteError;
 use super::open::open_write;
 use super::shape;
 use super::sync::{blocking, try_lock};
-use crate::transfer::follow::{Standing, insert_position, stopped_error};
+use crate::transfer::follow::insert_position;
+use crate::transfer::standing::{Standing, Wish};
 use crate::transfer::state::{self, Stopped, Transfer};
 use crate::transfer::streams::Names;
 
@@ -119,39 +120,8 @@ impl WriteBack {
         is_there: impl Fn(&Standing) -> bool,
         what: &str,
     ) -> Result<(), StepError> {
-        let begun = Instant::now();
-        let mut standing = self.standing.clone();
-        loop {
-            {
-                let now = standing.borrow_and_update();
-                if is_there(&now) {
-                    return Ok(());
-                }
-                if let Some(stopped) = &now.stopped {
-                    return Err(stopped_error(stopped));
-                }
-            }
-            tokio::select! {
-                changed = standing.changed() => if changed.is_err() {
-                    return Err(StepError::failed("no-stream", "nothing flows back into the file any more"));
-                },
-                () = tokio::time::sleep(within.saturating_sub(begun.elapsed())) => {
-                    let now = standing.borrow().clone();
-                    let why = now.waits.map_or_else(String::new, |why| format!("; it waits: {why}"));
-                    return Err(StepError::failed(
-                        "lag",
-                        format!(
-                            "what flows back into the file did not come to {what} within {} s: it is at {}{why}. Nothing was changed.",
-                            within.as_secs(), now.reached
-                        ),
-                    )
-                    .help("`pgrunbook transfer status` shows the lag; run again when it has caught up"));
-                }
-                () = cancel.stopping() => {
-                    return Err(StepError::interrupted("stopped while waiting for what flows back; it can go on"));
-                }
-            }
-        }
+        let wish = Wish { stream: "what flows back into the file", what, within, cancel };
+        wish.wait(self.standing.clone(), is_there).await
     }
 }
 

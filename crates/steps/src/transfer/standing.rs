@@ -1,0 +1,101 @@
+//! How far a stream is, and waiting for it: the same for what is followed between databases and for what flows into a file.
+
+use std::time::{Duration, Instant};
+
+use pgrunbook_engine::{Cancel, StepError};
+use pgrunbook_postgres::Lsn;
+use tokio::sync::watch;
+
+use super::state::Stopped;
+
+/// How far a stream is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Standing {
+    /// Everything that the origin committed before this is applied. Moves on also while nothing concerns our tables.
+    pub reached: Lsn,
+    /// The id of the last fence that was passed.
+    pub marker: Option<String>,
+    pub transactions: u64,
+    pub changes: u64,
+    pub spool_bytes: u64,
+    /// What it waits for, if it is not at work: another process that follows, a server that does not answer.
+    pub waits: Option<String>,
+    /// Why it stands still until a person acts.
+    pub stopped: Option<Stopped>,
+}
+
+/// What is waited for, and how long.
+pub struct Wish<'a> {
+    /// In words: `the forward stream`.
+    pub stream: &'a str,
+    /// Where it shall come to, in words: `the fence`.
+    pub what: &'a str,
+    pub within: Duration,
+    pub cancel: &'a Cancel,
+}
+
+impl Wish<'_> {
+    /// Waits until the stream is there.
+    ///
+    /// # Errors
+    /// If it stands still or ended, does not come so far in this time, or the operator stops.
+    pub async fn wait(
+        &self,
+        mut standing: watch::Receiver<Standing>,
+        is_there: impl Fn(&Standing) -> bool,
+    ) -> Result<(), StepError> {
+        let Self { stream, what, within, cancel } = self;
+        let begun = Instant::now();
+        loop {
+            {
+                let now = standing.borrow_and_update();
+                if is_there(&now) {
+                    return Ok(());
+                }
+                if let Some(stopped) = &now.stopped {
+                    return Err(stopped_error(stopped));
+                }
+            }
+            let left = within.saturating_sub(begun.elapsed());
+            tokio::select! {
+                changed = standing.changed() => if changed.is_err() {
+                    // Why it ended may have been told last.
+                    return Err(match &standing.borrow().stopped {
+                        Some(stopped) => stopped_error(stopped),
+                        None => StepError::failed("no-stream", format!("{stream} is not followed any more")),
+                    });
+                },
+                () = tokio::time::sleep(left.min(Duration::from_secs(86_400))) => {
+                    let now = standing.borrow().clone();
+                    let why = now.waits.map_or_else(String::new, |why| format!("; it waits: {why}"));
+                    let (seconds, reached) = (within.as_secs(), now.reached);
+                    return Err(StepError::failed(
+                        "lag",
+                        format!("{stream} did not come to {what} within {seconds} s: it is at {reached}{why}. Nothing was changed."),
+                    )
+                    .help("`pgrunbook transfer status` shows lag and rate; run again when it has caught up"));
+                }
+                () = cancel.stopping() => {
+                    return Err(StepError::interrupted(format!("stopped while waiting for {stream}; it can go on")));
+                }
+            }
+        }
+    }
+}
+
+/// What a stream that stands still is to whoever needs it.
+pub fn stopped_error(stopped: &Stopped) -> StepError {
+    let help = match stopped.code.as_str() {
+        "ddl" => "look at it, then `pgrunbook transfer accept` makes the same change on the other side and goes on",
+        "conflict" => "`pgrunbook parity` shows the rows; mend them, then `pgrunbook transfer accept`",
+        _ => "`pgrunbook transfer status` shows it; after it is mended, `pgrunbook transfer accept` goes on",
+    };
+    StepError::failed(
+        format!("stream-{}", stopped.code),
+        format!(
+            "stream {} stands still since {}: {}. What came before is safe.",
+            stopped.stream, stopped.lsn, stopped.why
+        ),
+    )
+    .help(help)
+}
