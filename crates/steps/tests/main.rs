@@ -18,6 +18,8 @@ mod parity_live;
 mod parity_sqlite;
 mod parity_step;
 mod preflight;
+#[path = "../../postgres/tests/small_disk.rs"]
+mod small_disk;
 mod source;
 mod source_back;
 mod sql;

@@ -1,14 +1,19 @@
 //! What can go wrong with a transfer as a whole, and what is then certainly safe. The other lines of the matrix have their tests
 //! nearer to what breaks: `docs/decisions/0010-failure-matrix.md`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use pgrunbook_engine::{RunEnd, RunOptions};
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use pgrunbook_engine::{Clock, RunEnd, RunOptions};
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, url};
 use pgrunbook_postgres::{ConnectOptions, Session};
 
 use crate::bench::{Bench, failure};
-use crate::transfer::{GO, MOVE, Move, logical};
+use crate::small_disk::SmallDisk;
+use crate::transfer::{GO, LEGACY, MOVE, Move, logical};
 
 const HEAD: &str = "# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n";
 const FOLLOW: &str =
@@ -184,4 +189,106 @@ async fn target_without_a_connection_left_is_waited_for() {
     };
     tokio::time::timeout(Duration::from_secs(120), async { tokio::join!(freed, again) }).await.unwrap();
     this.is_equal().await;
+}
+
+/// Rows cannot be copied into `note` of the target before this ends.
+async fn held(this: &Move) -> Session {
+    let target = this.bench.session().await;
+    let tables = LEGACY.lines().filter(|line| !line.contains("INSERT INTO")).collect::<Vec<_>>().join("\n");
+    target
+        .execute(&format!("CREATE SCHEMA health; SET search_path = health; {tables}; RESET search_path"))
+        .await
+        .unwrap();
+    // Another migration's, with a row that is none of the transfer's.
+    target
+        .execute(
+            "CREATE TABLE health.seed (visit bigint REFERENCES health.visit); INSERT INTO health.seed VALUES (NULL)",
+        )
+        .await
+        .unwrap();
+    let holder = this.bench.session().await;
+    holder.execute("BEGIN; LOCK TABLE health.note IN EXCLUSIVE MODE").await.unwrap();
+    holder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disk_that_runs_full_while_rows_are_copied_ends_the_copy_and_the_source_goes_on() {
+    let Some(disk) = SmallDisk::new(32 << 20) else { return };
+    let target = own(&[]).await;
+    let this = Move::at(&logical().await, &target).await;
+    this.bench.write(".pgrunbook/there", "");
+    std::os::unix::fs::symlink(disk.path(), this.bench.path(".pgrunbook/spool")).unwrap();
+    let holder = held(&this).await;
+    let text = MOVE.replace("undo =", "structure = \"existing\"\nspool_limit = 8000000\nundo =");
+    let run = this.bench.begin(&text).await;
+    let (engine, options) = (this.bench.engine().await, RunOptions::default());
+    let filled = async {
+        until(
+            &this.legacy,
+            "SELECT count(*) = 1 FROM pg_replication_slots WHERE active AND database = current_database()",
+        )
+        .await;
+        disk.fill_but(4 << 20);
+        this.at_legacy("UPDATE visit SET what = 'while it is copied' WHERE id = 1").await;
+    };
+    let (end, ()) = tokio::join!(engine.run(&run, &options, &this.bench.hand), filled);
+    let (step, code, message) = failure(&end.unwrap());
+    assert_eq!((step.as_str(), code.as_str()), ("load", "stream-spool"), "{message}");
+    for words in [
+        "the disk of ",
+        "and must have 8000000",
+        "was dropped, so that its server's disk does not fill",
+        "must begin again",
+    ] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!(this.legacy_value(left).await, "0");
+    this.at_legacy("UPDATE visit SET what = 'the source goes on' WHERE id = 2").await;
+    // With room alone it does not go on: what happened meanwhile is not to be had any more.
+    disk.free();
+    holder.execute("ROLLBACK").await.unwrap();
+    assert_eq!(failure(&this.bench.resume(&run).await).1, "stream-spool");
+    let end = this.bench.rollback(&run, "undo").await;
+    assert!(matches!(end, RunEnd::RolledBack), "{end:?}");
+    let left = "SELECT (SELECT count(*) FROM health.visit) || ' ' || (SELECT count(*) FROM health.seed)";
+    assert_eq!(this.bench.value(left).await, "0 1", "its own rows are gone, and nobody else's");
+    let (_, end) = this.bench.run(&format!("{text}{GO}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.is_equal().await;
+}
+
+/// Wall time that is years off, and goes back and forth.
+struct Wild(AtomicI64);
+
+#[async_trait]
+impl Clock for Wild {
+    fn now(&self) -> Timestamp {
+        let count = self.0.fetch_add(1, Ordering::SeqCst);
+        let years = if count % 2 == 0 { 20 } else { -20 };
+        Timestamp::now() + SignedDuration::from_hours(years * 365 * 24) + SignedDuration::from_secs(count)
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clock_that_is_years_off_and_jumps_changes_nothing() {
+    let this = Move::new().await;
+    let mut engine = this.bench.engine().await;
+    engine.clock = Arc::new(Wild(AtomicI64::new(0)));
+    let run = this.bench.begin(&format!("{MOVE}{GO}")).await;
+    let end = engine.run(&run, &RunOptions::default(), &this.bench.hand).await.unwrap();
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.is_equal().await;
+    this.bench.execute("UPDATE health.visit SET what = 'after' WHERE id = 7").await;
+    let end = engine.rollback(&run, "undo", None, &RunOptions::default(), &this.bench.hand).await.unwrap();
+    assert!(matches!(end, RunEnd::RolledBack), "{end:?}");
+    assert_eq!(this.legacy_value("SELECT what FROM visit WHERE id = 7").await, "after");
 }

@@ -18,9 +18,10 @@ use tokio::sync::watch;
 
 use super::copy::{self, BaseCopyError, Copied, How, Told, pair};
 use super::ends::Ends;
-use super::follow::{Turn, stopped_error};
+use super::follow::Turn;
 use super::preflight::{Origin, Wanted, preflight};
 use super::spec::{Making, Spec};
+use super::standing::stopped_error;
 use super::state::{self, Phase, Transfer};
 use super::streams::{self, Names};
 use super::structure::{self, Object, Structure};
@@ -119,6 +120,9 @@ impl Loader<'_> {
             Some(transfer) => self.same(transfer, &source).await?,
             None => self.begin(&source, &records).await?,
         };
+        if let Some(stopped) = &transfer.stopped {
+            return Err(stopped_error(stopped));
+        }
         let mut evidence = Evidence::of(String::new());
         let structure = match (self.spec.structure, transfer.phase) {
             (Making::Create, Phase::Prepared | Phase::Copying | Phase::Building) => Some(self.derive(&ends).await?),
@@ -144,9 +148,6 @@ impl Loader<'_> {
             self.phase(&records, &mut transfer, Phase::Following).await?;
             // From now on it applies.
             self.workplace.followers().end(self.target, self.schema).await;
-        }
-        if let Some(stopped) = &transfer.stopped {
-            return Err(stopped_error(stopped));
         }
         if transfer.phase == Phase::Following {
             let follower =
@@ -302,8 +303,8 @@ impl Loader<'_> {
             finished: Some(finished),
         };
         if transfer.phase == Phase::Copying {
-            self.workplace.followers().follow(self.workplace, self.target, transfer, Turn::Take).await?;
-            match copy::resume(&ends.source.options, &ends.target.options, &pairs, &how).await {
+            let copying = copy::resume(&ends.source.options, &ends.target.options, &pairs, &how);
+            match self.while_received(transfer, copying).await? {
                 Ok(copied) => return Ok(copied),
                 // It ended before the first range was planned, and with it the snapshot: from the slot on again.
                 Err(BaseCopyError::NotBegun { .. }) => {}
@@ -321,11 +322,25 @@ impl Loader<'_> {
         };
         let snapshot = slot.snapshot.clone().unwrap_or_default();
         self.phase(records, transfer, Phase::Copying).await?;
-        self.workplace.followers().follow(self.workplace, self.target, transfer, Turn::Take).await?;
-        let copied = copy::copy(&ends.source.options, &snapshot, &ends.target.options, &pairs, &how).await;
+        let copying = copy::copy(&ends.source.options, &snapshot, &ends.target.options, &pairs, &how);
+        let copied = self.while_received(transfer, copying).await;
         // The snapshot lives as long as this connection is idle.
         drop(connection);
-        Ok(copied?)
+        Ok(copied??)
+    }
+
+    /// Copies while the changes are received. Rows without the changes behind them are worth nothing: where those can be
+    /// received no more, copying ends too.
+    ///
+    /// Cancellation: a copy that is dropped can be resumed.
+    async fn while_received<T>(&self, transfer: &Transfer, copying: impl Future<Output = T>) -> Result<T, StepError> {
+        let followers = self.workplace.followers();
+        let follower = followers.follow(self.workplace, self.target, transfer, Turn::Take).await?;
+        tokio::select! {
+            biased;
+            error = follower.stands_still(Way::Forward) => Err(error),
+            copied = copying => Ok(copied),
+        }
     }
 
     /// Builds indexes, constraints and what else comes after the rows.
@@ -458,20 +473,8 @@ pub async fn abandon(
         Making::Create => {
             structure::drop_marked(&mut session, schema, &names.slot(Way::Forward)).await?;
         }
-        Making::Existing => {
-            // They were empty when it began, and nobody else could write.
-            let tables: BTreeSet<String> = describe(&session, schema, Filter::All)
-                .await
-                .map_err(PgError::into_step_error)?
-                .into_iter()
-                .filter(|table| table.holds_rows() && !transfer.spec.exclude.contains(&table.name))
-                .map(|table| table.sql())
-                .collect();
-            if !tables.is_empty() && transfer.phase != Phase::Prepared {
-                let tables: Vec<String> = tables.into_iter().collect();
-                session.execute(&format!("TRUNCATE {}", tables.join(", "))).await.map_err(PgError::into_step_error)?;
-            }
-        }
+        // They were empty when it began, and nobody else could write.
+        Making::Existing => copy::empty(&session, schema).await?,
     }
     copy::forget(&session, schema).await?;
     for way in [Way::Forward, Way::Reverse] {

@@ -29,7 +29,7 @@ pub use record::install;
 
 use record::Plan;
 use session::{Holder, Under};
-use work::TableWork;
+use work::{Rest, TableWork};
 
 /// A table of the source, and the one of the target that takes its rows; both as `relation::describe` gives them. Columns
 /// find each other by name.
@@ -135,6 +135,7 @@ pub async fn copy(
             return Err(BaseCopyError::NotEmpty { table: pair.target.sql() });
         }
     }
+    let referenced = referenced(&control, &pairs).await?;
     let holder = Holder::open(source, Under::Imported(snapshot), &names(&pairs)).await?;
     let files = files(&holder, &pairs).await?;
     let mut tables = Vec::new();
@@ -143,7 +144,7 @@ pub async fn copy(
         let plan = plan(pair, file, &holder, Under::Imported(snapshot), how);
         sql.push_str(&record::plan_sql(how.schema, &plan));
         sql.push_str(";\n");
-        tables.push(TableWork::new(pair, plan, false));
+        tables.push(TableWork::new(pair, plan, rest(pair, &referenced)));
     }
     sql.push_str("COMMIT");
     // Before the first range: what is planned here is what a resumed copy must find.
@@ -191,19 +192,20 @@ pub async fn resume(
     }
     if !missing.is_empty() {
         let unfinished: Vec<&Pair> = missing.iter().map(|(pair, _)| *pair).collect();
+        let referenced = referenced(&control, &unfinished).await?;
         let holder = Holder::open(source, Under::Own, &names(&unfinished)).await?;
         let files = files(&holder, &unfinished).await?;
         let mut tables = Vec::new();
         for ((pair, old), file) in missing.into_iter().zip(files) {
             if settle::is_possible(pair, &old, file.filenode) {
                 control.execute(&record::settling_sql(how.schema, &old.relation)).await?;
-                tables.push(TableWork::new(pair, old, true));
+                tables.push(TableWork::new(pair, old, Rest::Settled));
             } else {
                 let plan = plan(pair, file, &holder, Under::Own, how);
                 let sql = record::plan_sql(how.schema, &plan);
-                // TRUNCATE waits for whatever of the dead copy is still being committed.
-                control.execute(&format!("BEGIN; TRUNCATE ONLY {}; {sql}; COMMIT", pair.target.sql())).await?;
-                tables.push(TableWork::new(pair, plan, false));
+                let rest = rest(pair, &referenced);
+                control.execute(&format!("BEGIN; {}; {sql}; COMMIT", rest.emptied(&pair.target.sql()))).await?;
+                tables.push(TableWork::new(pair, plan, rest));
             }
         }
         work::run(source, target, &holder, tables, how).await?;
@@ -240,6 +242,30 @@ pub async fn forget(target: &Session, schema: &str) -> Result<(), BaseCopyError>
     Ok(target.execute(&sql).await?)
 }
 
+/// Takes away the rows of every table that a copy was planned for, and of no other.
+///
+/// # Errors
+/// If the target says no: then all rows are there.
+pub async fn empty(target: &Session, schema: &str) -> Result<(), BaseCopyError> {
+    install(target).await?;
+    let named = |plan: record::Plan| format!("{}.{}", session::ident(schema), session::ident(&plan.relation));
+    let tables: Vec<String> = record::plans(target, schema).await?.into_iter().map(named).collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    match target.execute(&format!("TRUNCATE ONLY {}", tables.join(", ONLY "))).await {
+        // 0A000: a table that is not ours refers to one of them.
+        Err(error) if error.sqlstate() == Some("0A000") => {}
+        result => return Ok(result?),
+    }
+    let each: Vec<String> = tables.iter().map(|table| Rest::Referenced.emptied(table)).collect();
+    if let Err(error) = target.execute(&format!("BEGIN; {}; COMMIT", each.join("; "))).await {
+        let _ = target.execute("ROLLBACK").await;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
 /// Pairs each table of the source that holds rows with the target's of the same name.
 ///
 /// # Errors
@@ -271,6 +297,21 @@ fn copied(pairs: &[Pair]) -> Result<Vec<&Pair>, BaseCopyError> {
 
 fn names(pairs: &[&Pair]) -> Vec<String> {
     pairs.iter().map(|pair| pair.source.sql()).collect()
+}
+
+/// Tables that were made by migrations have their foreign keys already. One that refers to itself may be truncated.
+const REFERENCED: &str = "SELECT DISTINCT confrelid FROM pg_catalog.pg_constraint
+WHERE contype = 'f' AND confrelid <> conrelid AND confrelid = ANY ($1)";
+
+/// The target's tables that others refer to.
+async fn referenced(target: &Session, pairs: &[&Pair]) -> Result<BTreeSet<u32>, BaseCopyError> {
+    let oids: Vec<u32> = pairs.iter().map(|pair| pair.target.oid).collect();
+    let rows = target.client().query(REFERENCED, &[&oids]).await.map_err(|error| target.error(&error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn rest(pair: &Pair, referenced: &BTreeSet<u32>) -> Rest {
+    if referenced.contains(&pair.target.oid) { Rest::Referenced } else { Rest::Whole }
 }
 
 /// Where the source keeps a table's rows.

@@ -25,6 +25,30 @@ const ATTEMPTS: u32 = 5;
 /// The pause after the first loss; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What a table's rows are when all its ranges are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// All of it.
+    Whole,
+    /// All of it, in a table that others refer to: it cannot be truncated.
+    Referenced,
+    /// Only rows that no transaction has written since the plan's snapshot; then it is settled.
+    Settled,
+}
+
+impl Rest {
+    /// What empties a table of the target within a transaction. It waits for whatever of a dead copy is still being committed.
+    pub fn emptied(self, table: &str) -> String {
+        match self {
+            Self::Whole | Self::Settled => format!("TRUNCATE ONLY {table}"),
+            Self::Referenced => format!(
+                "LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE; SET LOCAL session_replication_role = replica;
+                 DELETE FROM ONLY {table}; SET LOCAL session_replication_role = DEFAULT"
+            ),
+        }
+    }
+}
+
 /// A table and what is to be done for it.
 pub(super) struct TableWork {
     pub pair: Pair,
@@ -32,23 +56,22 @@ pub(super) struct TableWork {
     pub shapes: Vec<Shape>,
     /// How its rows get in where some columns travel as text.
     pub stage: Option<Stage>,
-    /// Only rows that no transaction has written since the plan's snapshot; then it is settled.
-    pub is_settled_after: bool,
+    pub rest: Rest,
     left: AtomicUsize,
     rows: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl TableWork {
-    /// Its missing ranges; with `is_settled_after`, of rows that are as they were, and then it is settled.
-    pub fn new(pair: &Pair, plan: Plan, is_settled_after: bool) -> Self {
+    /// Its missing ranges.
+    pub fn new(pair: &Pair, plan: Plan, rest: Rest) -> Self {
         Self {
             shapes: pair.source.travelling().map(|column| column.shape.clone()).collect(),
             stage: Stage::of(pair),
             left: AtomicUsize::new(usize::try_from(plan.ranges).unwrap_or(0).saturating_sub(plan.done.len())),
             pair: pair.clone(),
             plan,
-            is_settled_after,
+            rest,
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -60,7 +83,11 @@ impl TableWork {
 
     /// Emptied and filled in one transaction: then the rows can be frozen.
     fn is_sole(&self) -> bool {
-        self.plan.ranges == 1 && !self.is_settled_after
+        self.plan.ranges == 1 && self.rest == Rest::Whole
+    }
+
+    fn is_settled_after(&self) -> bool {
+        self.rest == Rest::Settled
     }
 
     fn bounds(&self, range: i32) -> (i64, Option<i64>) {
@@ -78,7 +105,7 @@ impl TableWork {
         if let Some(high) = high {
             conditions.push(format!("ctid < '({high},0)'::pg_catalog.tid"));
         }
-        if self.is_settled_after {
+        if self.is_settled_after() {
             conditions.push(super::settle::unchanged(&self.plan.base));
         }
         let mut select =
@@ -131,7 +158,7 @@ pub(super) async fn run(
         let work = &tables[table];
         let missing = (0..work.plan.ranges).filter(|range| work.plan.done.binary_search(range).is_err());
         queue.extend(missing.map(|range| Task::Range { table, range }));
-        if work.is_settled_after && work.left.load(Ordering::Relaxed) == 0 {
+        if work.is_settled_after() && work.left.load(Ordering::Relaxed) == 0 {
             queue.push_back(Task::Settle { table });
         }
     }
@@ -218,10 +245,10 @@ async fn work(shared: Arc<Shared>, sender: mpsc::Sender<Moved>) -> Result<(), Ba
             Task::Settle { .. } => true,
             Task::Range { .. } => {
                 let is_last = work.left.fetch_sub(1, Ordering::SeqCst) == 1;
-                if is_last && work.is_settled_after {
+                if is_last && work.is_settled_after() {
                     shared.queue.lock().unwrap_or_else(PoisonError::into_inner).push_front(Task::Settle { table });
                 }
-                is_last && !work.is_settled_after
+                is_last && !work.is_settled_after()
             }
         };
         let _ = sender.send(Moved { table, is_complete }).await;
