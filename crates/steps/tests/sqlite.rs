@@ -154,7 +154,7 @@ fn values_that_do_not_fit_are_all_named() {
     let looked = file.look(&[]).unwrap();
     let said = looked.findings.iter().find(|one| one.code == "invalid-utf8").unwrap();
     assert!(said.what.contains("1 of 3") && !said.what.contains("'a'"), "{}", said.what);
-    assert!(said.excerpt.contains("id = 'a': text '\\xffA'"), "{}", said.excerpt);
+    assert!(said.excerpt.contains("id = 'a': text of 2 bytes"), "{}", said.excerpt);
 }
 
 #[test]
@@ -225,7 +225,10 @@ async fn what_fails_leaves_nothing_and_touches_nothing_else() {
     file.open().execute_batch("INSERT INTO b VALUES ('late')").unwrap();
     let session = database().await;
     let error = file.load(&session, &looked).await.unwrap_err();
-    assert!(matches!(&error, SqliteError::Misfit(bad) if bad.table == "b" && bad.excerpt == "'late'"), "{error}");
+    assert!(
+        matches!(&error, SqliteError::Misfit(bad) if bad.table == "b" && bad.what == "text of 4 bytes" && !error.to_string().contains("late")),
+        "{error}"
+    );
     let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname = 'tenant'";
     assert_eq!(rows(&session, schemas).await, ["0"]);
     session

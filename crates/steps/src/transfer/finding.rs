@@ -47,8 +47,8 @@ pub struct Finding {
     pub what: String,
     /// What to do, where something can be done: SQL, a setting, a field of the step.
     pub remedy: String,
-    /// The first few places and the beginnings of their values, for the person who has to correct them: shown in the table,
-    /// and left out of what is kept.
+    /// The first few places, by their keys, with what stands there but not its value, for the person who has to correct
+    /// them: shown in the table, and left out of what is kept.
     pub excerpt: String,
 }
 

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::error::{BadValue, SqliteError};
 use super::jsonb;
-use super::kind::{Kind, class_of, excerpt};
+use super::kind::{Kind, described, excerpt};
 use super::prove::no_replacement;
 use super::shape::{Carried, Shape};
 
@@ -198,8 +198,7 @@ fn table_diff(
                     table: table.name.clone(),
                     column: column.name.clone(),
                     key: key_of(table, row),
-                    class: class_of(value),
-                    excerpt: excerpt(value),
+                    what: described(value),
                     why: misfit.to_string(),
                 }))
             })?;

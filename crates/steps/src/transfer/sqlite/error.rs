@@ -15,17 +15,15 @@ pub struct BadValue {
     pub column: String,
     /// `id = 5`
     pub key: String,
-    /// Its storage class.
-    pub class: &'static str,
-    /// Its beginning.
-    pub excerpt: String,
+    /// Its storage class, and its length where it has one: the value itself may be a secret.
+    pub what: String,
     pub why: String,
 }
 
 impl std::fmt::Display for BadValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { table, column, key, class, excerpt, why } = self;
-        write!(f, "table {table}, column {column}, {key}: {class} {excerpt} {why}")
+        let Self { table, column, key, what, why } = self;
+        write!(f, "table {table}, column {column}, {key}: {what} {why}")
     }
 }
 

@@ -571,7 +571,15 @@ pub fn class_of(value: ValueRef<'_>) -> &'static str {
     }
 }
 
-/// The first characters of a value, for a message: bytes that are no text as `\xNN`.
+/// What a message says of a value that may be a secret: its storage class, and its length where it has one.
+pub fn described(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => format!("{} of {} bytes", class_of(value), bytes.len()),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => class_of(value).to_owned(),
+    }
+}
+
+/// The first characters of a key's value, for a message: bytes that are no text as `\xNN`.
 pub fn excerpt(value: ValueRef<'_>) -> String {
     const MOST: usize = 40;
     let (bytes, quote) = match value {

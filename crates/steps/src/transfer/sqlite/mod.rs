@@ -49,7 +49,7 @@ pub use choice::{Choice, Choices};
 pub use error::{BadValue, SqliteError};
 pub use existing::check_existing;
 pub use jsonb::common as common_jsonb;
-pub use kind::{Clock, Digits, Kind, Misfit, Truth, Width, class_of, excerpt};
+pub use kind::{Clock, Digits, Kind, Misfit, Truth, Width, class_of, described, excerpt};
 pub use load::{How, Loaded, LoadedTable, Plan, discard, load};
 pub use map::{ColumnMap, Mapping, TableMap};
 pub use open::{open_live, open_write};

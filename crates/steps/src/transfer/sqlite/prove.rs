@@ -6,7 +6,7 @@ use rusqlite::types::{Value, ValueRef};
 
 use super::catalog::Table;
 use super::error::SqliteError;
-use super::kind::{Kind, LONGEST, Misfit, class_of, excerpt};
+use super::kind::{Kind, LONGEST, Misfit, described, excerpt};
 use super::map::{ColumnMap, Mapping, TableMap};
 use super::piece::{self, Piece};
 use super::preflight::Reading;
@@ -30,7 +30,7 @@ pub struct Proof {
 pub struct Misfits {
     pub count: u64,
     pub why: String,
-    /// Key, storage class and the beginning of the value.
+    /// Key, storage class and length of the value.
     pub examples: Vec<String>,
 }
 
@@ -149,7 +149,7 @@ fn try_piece(
                     entry.count += 1;
                     if entry.examples.len() < EXAMPLES {
                         let key = describe_key(table, &keys, row, keys.len() + open.len());
-                        entry.examples.push(format!("{key}: {} {}", class_of(value), excerpt(value)));
+                        entry.examples.push(format!("{key}: {}", described(value)));
                     }
                 }
             }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::catalog::Table;
 use super::error::{BadValue, SqliteError};
 use super::image::Image;
-use super::kind::{class_of, excerpt};
+use super::kind::{described, excerpt};
 use super::load::{LoadedTable, Plan};
 use super::map::{ColumnMap, TableMap};
 use super::open::quoted;
@@ -65,8 +65,7 @@ pub(super) fn read(
                         table: table.name.clone(),
                         column: column.name.clone(),
                         key: key_of(table, &columns, row),
-                        class: class_of(value),
-                        excerpt: excerpt(value),
+                        what: described(value),
                         why: misfit.to_string(),
                     })));
                 }
