@@ -32,6 +32,14 @@ impl RowSum {
             *sum = sum.wrapping_add(more);
         }
     }
+
+    /// Takes rows out that were added.
+    pub fn take(&mut self, other: Self) {
+        self.rows = self.rows.saturating_sub(other.rows);
+        for (sum, less) in self.sums.iter_mut().zip(other.sums) {
+            *sum = sum.wrapping_sub(less);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -56,5 +64,7 @@ mod tests {
         let mut whole = sum(&[b"a", b"b"]);
         whole.merge(sum(&[b"c"]));
         assert_eq!(whole, sum(&[b"a", b"b", b"c"]));
+        whole.take(sum(&[b"a", b"c"]));
+        assert_eq!(whole, sum(&[b"b"]));
     }
 }

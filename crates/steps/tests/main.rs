@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod contract;
 mod copy;
+mod dirty_keys;
 mod fence;
 mod isolation;
 mod lost;

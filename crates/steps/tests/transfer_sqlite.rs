@@ -14,11 +14,11 @@ use crate::bench::{Bench, failure};
 use crate::transfer::logical;
 
 /// A project whose source `old` is a file.
-struct File {
-    bench: Bench,
+pub struct File {
+    pub bench: Bench,
 }
 
-const LEGACY: &str = "
+pub const LEGACY: &str = "
     PRAGMA journal_mode = wal;
     CREATE TABLE visit (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL, at DATETIME, score NUMERIC, notes INTEGER NOT NULL DEFAULT 0);
     CREATE TABLE note (visit INTEGER NOT NULL REFERENCES visit (id) ON DELETE CASCADE, n INTEGER NOT NULL, body TEXT, raw BLOB, PRIMARY KEY (visit, n)) WITHOUT ROWID;
@@ -33,7 +33,7 @@ const LEGACY: &str = "
     INSERT INTO heard VALUES ('anna', '2024-01-01T00:00:00'), ('anna', '2024-01-01T00:00:00'), (NULL, '2024-02-01 00:00:00');";
 
 impl File {
-    async fn new(sql: &str) -> Self {
+    pub async fn new(sql: &str) -> Self {
         let mut bench = Bench::on(logical().await.fresh_database("file").await.unwrap());
         bench.config("[targets.old]\nsqlite = \"old.db\"\n");
         let this = Self { bench };
@@ -41,17 +41,17 @@ impl File {
         this
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.bench.path("old.db")
     }
 
-    fn open(&self) -> Connection {
+    pub fn open(&self) -> Connection {
         let connection = Connection::open(self.path()).unwrap();
         connection.busy_timeout(Duration::from_secs(20)).unwrap();
         connection
     }
 
-    fn in_file(&self, sql: &str) -> String {
+    pub fn in_file(&self, sql: &str) -> String {
         self.open()
             .query_row(sql, [], |row| row.get::<_, rusqlite::types::Value>(0))
             .map(|value| match value {
@@ -62,7 +62,7 @@ impl File {
             .unwrap()
     }
 
-    async fn done(&self, steps: &str) -> String {
+    pub async fn done(&self, steps: &str) -> String {
         let text = format!("# Move\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{steps}");
         let (run, end) = self.bench.run(&text).await;
         assert!(matches!(end, RunEnd::Completed), "{end:?}");
@@ -70,7 +70,7 @@ impl File {
     }
 
     /// Both sides, row by row, as far as PostgreSQL knows them.
-    async fn is_equal(&self) {
+    pub async fn is_equal(&self) {
         let visits =
             "SELECT group_concat(id || ':' || what || ':' || notes, ';') FROM (SELECT * FROM visit ORDER BY id)";
         let here = "SELECT string_agg(id || ':' || what || ':' || notes, ';' ORDER BY id) FROM health.visit";
@@ -83,14 +83,14 @@ impl File {
 }
 
 /// Writes one thing after another until it is refused, and knows what was accepted.
-struct Writer {
+pub struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
     thread: std::thread::JoinHandle<(BTreeMap<i64, String>, Option<String>)>,
 }
 
 impl Writer {
-    fn start(path: PathBuf) -> Self {
+    pub fn start(path: PathBuf) -> Self {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (ends, count) = (stop.clone(), written.clone());
         let thread = std::thread::spawn(move || {
@@ -125,7 +125,7 @@ impl Writer {
         Self { stop, written, thread }
     }
 
-    fn has_written(&self, more: u64) {
+    pub fn has_written(&self, more: u64) {
         let wanted = self.written.load(Ordering::SeqCst) + more;
         let begun = Instant::now();
         while self.written.load(Ordering::SeqCst) < wanted {
@@ -134,12 +134,12 @@ impl Writer {
         }
     }
 
-    fn refused(self) -> (BTreeMap<i64, String>, String) {
+    pub fn refused(self) -> (BTreeMap<i64, String>, String) {
         let (known, said) = self.thread.join().unwrap();
         (known, said.unwrap())
     }
 
-    fn ended(self) -> BTreeMap<i64, String> {
+    pub fn ended(self) -> BTreeMap<i64, String> {
         self.stop.store(true, Ordering::SeqCst);
         let (known, said) = self.thread.join().unwrap();
         assert_eq!(said, None);
@@ -147,29 +147,29 @@ impl Writer {
     }
 }
 
-fn shown(known: &BTreeMap<i64, String>) -> String {
+pub fn shown(known: &BTreeMap<i64, String>) -> String {
     known.iter().map(|(id, what)| format!("{id}:{what}")).collect::<Vec<_>>().join(";")
 }
 
-const WRITTEN: &str =
+pub const WRITTEN: &str =
     "SELECT coalesce(string_agg(id || ':' || what, ';' ORDER BY id), '') FROM health.visit WHERE id >= 100000";
-const WRITTEN_HERE: &str = "SELECT coalesce(group_concat(id || ':' || what, ';'), '') FROM (SELECT * FROM visit WHERE id >= 100000 ORDER BY id)";
+pub const WRITTEN_HERE: &str = "SELECT coalesce(group_concat(id || ':' || what, ';'), '') FROM (SELECT * FROM visit WHERE id >= 100000 ORDER BY id)";
 
-fn load(more: &str) -> String {
+pub fn load(more: &str) -> String {
     format!(
         "## Load\n\n```toml step\ntransfer = \"load\"\nfrom = \"old\"\ntarget = \"main\"\nschema = \"health\"\n\
          accept = [\"triggers\", \"no-key\", \"trigger\"]\n{more}undo = \"auto\"\n```\n\n"
     )
 }
 
-fn cross(id: &str, more: &str) -> String {
+pub fn cross(id: &str, more: &str) -> String {
     format!(
         "## Cut over {id}\n\n```toml step\ncutover = \"{id}\"\ntarget = \"main\"\nschemas = [\"health\"]\n\
          budget = \"20s\"\n{more}undo = \"auto\"\n```\n\n"
     )
 }
 
-const FOLLOW: &str = "## Follow\n\n```toml step\nfollow = \"up\"\ntarget = \"main\"\nschema = \"health\"\n```\n\n";
+pub const FOLLOW: &str = "## Follow\n\n```toml step\nfollow = \"up\"\ntarget = \"main\"\nschema = \"health\"\n```\n\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_goes_there_and_back_and_there_again_under_writers() {

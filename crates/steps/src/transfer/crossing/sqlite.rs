@@ -15,6 +15,7 @@ use pgrunbook_postgres::{PgError, Session, ledger};
 use super::{How, Parity};
 use crate::fence::{self, Fence, Lift};
 use crate::transfer::spec::Side;
+use crate::transfer::sqlite::keyed::Touched;
 use crate::transfer::sqlite::sync::blocking;
 use crate::transfer::sqlite::{
     Access, Feed, SqliteEnds, SqliteError, WriteBack, fence_id, make_way_back, openers, seal, shape,
@@ -44,6 +45,15 @@ struct Ready {
     /// For fences and records, in the target.
     records: Session,
     back: Option<Arc<WriteBack>>,
+    /// On the way back: what was found before the fence.
+    compared: Option<Compared>,
+}
+
+/// A comparison of all rows, made while writers were at work.
+struct Compared {
+    /// What differed, since the two sides are not looked at in one moment.
+    touched: Vec<Touched>,
+    rows: u64,
 }
 
 impl SqliteLeg {
@@ -89,19 +99,40 @@ impl SqliteLeg {
                 .help("going back would lose what was written since the switch"));
         }
         let session = self.ends.session(&name).await?;
+        let mut compared = None;
         let mut feed = Feed::open(session, &self.ends.path, &self.transfer, Access::Write).await?;
         if self.to == Side::Target {
             // The first reads both sides whole; the second only what changed meanwhile.
             let first = feed.sync().await?;
+            if feed.is_noting() {
+                let proven = feed.prove().await?;
+                self.note("compared_before", proven);
+            }
             let second = feed.sync().await?;
             self.note("synced_before", serde_json::Value::from(vec![first.facts(), second.facts()]));
         } else {
             self.unchanged(&feed).await?;
+            if let Some(back) = &back {
+                compared = self.compare_before(&mut feed, back).await?;
+                back.caught_up(how.asked.catch_up, cancel).await?;
+            }
         }
         let records = self.ends.session(&name).await?;
         fence::install(&records).await?;
-        self.ready = Some(Ready { feed, records, back });
+        self.ready = Some(Ready { feed, records, back, compared });
         Ok(())
+    }
+
+    /// Compares all rows while writers are at work in the target. What flows back is noted from before that on: at the fence,
+    /// the rows that were found to differ and those that flowed back since are all that can differ.
+    async fn compare_before(&mut self, feed: &mut Feed, back: &WriteBack) -> Result<Option<Compared>, StepError> {
+        if !back.note_what_flows().await {
+            return Ok(None);
+        }
+        let begun = Instant::now();
+        let (touched, rows) = feed.compare_online().await?;
+        self.note("compared_before", serde_json::json!({ "rows": rows, "took_us": micros(begun) }));
+        Ok(Some(Compared { touched, rows }))
     }
 
     /// The target's tables must be declared as they were: what is new there has no place in the file.
@@ -180,9 +211,11 @@ impl SqliteLeg {
         let drained = micros(begun);
 
         // Each row of the target was read in `prepare`, or was read back as it was written: what is known of it is what it
-        // has, and the file's last state was compared with it row by row. `full` reads the target again.
+        // has, and the file's last state was compared with it row by row; with dirty keys, each row that was noted since all
+        // were compared. `full` reads both sides again.
         let begun = Instant::now();
-        let differences = if full { ready.feed.compare().await?.words(&ready.feed.shape) } else { Vec::new() };
+        let again = full || ready.feed.leaves_open(&synced);
+        let differences = if again { ready.feed.compare().await?.words(&ready.feed.shape) } else { Vec::new() };
         if !differences.is_empty() {
             return Err(StepError::failed(
                 "parity",
@@ -190,6 +223,10 @@ impl SqliteLeg {
             ));
         }
         let sums = ready.feed.sums().await?;
+        let proof = match again {
+            true => serde_json::json!({ "by": "all rows of both sides read while the file's write lock was held" }),
+            false => ready.feed.proof(&synced),
+        };
         let compared = micros(begun);
 
         // From here on what flows back is told by the file: what came before is from it.
@@ -203,7 +240,11 @@ impl SqliteLeg {
         self.note("last_sync", synced.facts());
         self.note("drain_us", drained);
         self.note("sequences", serde_json::to_value(&numbers).expect("names and numbers"));
-        self.note("parity", serde_json::json!({ "differences": 0, "compared": compared_rows(&sums), "tables": sums, "read_again": full }));
+        let compared_all = compared_rows(&sums);
+        let parity = serde_json::json!({
+            "differences": 0, "compared": compared_all, "tables": sums, "read_again": again, "proof": proof,
+        });
+        self.note("parity", parity);
         self.note("parity_us", compared);
         self.note("fenced_tables", sealed.tables.clone());
         self.note(
@@ -219,6 +260,7 @@ impl SqliteLeg {
     async fn settle_back(&mut self, how: &How) -> Result<(), StepError> {
         let id = fence_id(&how.id, &self.transfer.schema);
         let budget = how.asked.budget;
+        let full = how.asked.parity == Parity::Full;
         let ready = self.ready()?;
         let begun = Instant::now();
         if let Some(back) = &ready.back {
@@ -227,7 +269,31 @@ impl SqliteLeg {
         let drained = micros(begun);
         let begun = Instant::now();
         writing(&ready.feed, move |connection, path| seal::begin(connection, path, budget)).await?;
-        let differences = ready.feed.compare().await?.words(&ready.feed.shape);
+        let flowed = match (&ready.back, &ready.compared) {
+            (Some(back), Some(compared)) if !full => {
+                let flowed = back.what_flowed().await;
+                flowed.map(|flowed| (together(&compared.touched, &flowed), compared.rows))
+            }
+            _ => None,
+        };
+        let (diff, proof) = match &flowed {
+            Some((touched, rows)) => {
+                let names = ready.feed.shape.tables.iter().zip(touched).filter(|(_, touched)| touched.whole);
+                let proof = serde_json::json!({
+                    "by": "all rows compared before the freeze, and in it every row that differed then or flowed back since; \
+                           nobody else committed to the file meanwhile",
+                    "rows_compared_before": rows,
+                    "keys_compared_in_the_freeze": touched.iter().map(|touched| touched.keys.len()).sum::<usize>(),
+                    "tables_compared_whole": names.map(|(table, _)| table.name.as_str()).collect::<Vec<_>>(),
+                });
+                (ready.feed.compare_touched(touched).await?, proof)
+            }
+            None => {
+                let by = "all rows of both sides read while both were closed to writers";
+                (ready.feed.compare().await?, serde_json::json!({ "by": by }))
+            }
+        };
+        let differences = diff.words(&ready.feed.shape);
         if !differences.is_empty() {
             return Err(StepError::failed(
                 "parity",
@@ -235,11 +301,19 @@ impl SqliteLeg {
             )
             .help("`pgrunbook parity` shows the rows"));
         }
-        let sums = ready.feed.sums().await?;
+        let mut parity = serde_json::json!({ "differences": 0, "proof": proof });
+        match &flowed {
+            Some((_, rows)) => parity["compared"] = serde_json::json!(rows),
+            None => {
+                let sums = ready.feed.sums().await?;
+                parity["compared"] = compared_rows(&sums).into();
+                parity["tables"] = sums;
+            }
+        }
         writing(&ready.feed, |connection, path| seal::lift(connection, path, false)).await?;
         let compared = micros(begun);
         self.note("drain_us", drained);
-        self.note("parity", serde_json::json!({ "differences": 0, "compared": compared_rows(&sums), "tables": sums }));
+        self.note("parity", parity);
         self.note("parity_us", compared);
         Ok(())
     }
@@ -289,6 +363,16 @@ impl SqliteLeg {
         }
         execute(&records, &state::phase_sql(self.schema(), before, None)).await
     }
+}
+
+/// What either look says may differ.
+fn together(one: &[Touched], other: &[Touched]) -> Vec<Touched> {
+    let mut all = one.to_vec();
+    all.resize(one.len().max(other.len()), Touched::default());
+    for (sum, more) in all.iter_mut().zip(other) {
+        sum.merge(more);
+    }
+    all
 }
 
 /// Takes a committed fence of a crossing away again.

@@ -13,8 +13,10 @@ use pgrunbook_postgres::pgoutput::{Cell, Change, Event, Old, Relation, Row};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
+use super::catalog::data_version;
 use super::error::SqliteError;
 use super::jsonb;
+use super::keyed::{self, Touched};
 use super::kind::{Kind, excerpt};
 use super::open::quoted;
 use super::seal::{self, Position};
@@ -50,6 +52,16 @@ pub struct Back {
     pub reached: Lsn,
     open: Option<Position>,
     current: Current,
+    /// What is written from a moment on.
+    flowed: Option<Flowed>,
+}
+
+/// What was written into the file since a moment at which no transaction was open.
+struct Flowed {
+    /// The file's `data_version`, as our connection counts: it stays as long as nobody else commits.
+    version: i64,
+    /// By position in the shape.
+    tables: Vec<Touched>,
 }
 
 /// The transaction whose changes come.
@@ -89,7 +101,85 @@ impl Back {
             reached,
             open: None,
             current: Current::Fresh,
+            flowed: None,
         })
+    }
+
+    /// From now on it is noted which rows are written, if no transaction is half written now: whether that is so. Blocking.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn note_what_flows(&mut self) -> Result<bool, SqliteError> {
+        if self.open.is_some() {
+            return Ok(false);
+        }
+        let version = data_version(&self.connection, &self.path)?;
+        self.flowed = Some(Flowed { version, tables: vec![Touched::default(); self.shape.tables.len()] });
+        Ok(true)
+    }
+
+    /// The rows that were written since that was asked for; nothing if anybody else has committed to the file, or a
+    /// transaction is half written. Blocking.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn what_flowed(&self) -> Result<Option<Vec<Touched>>, SqliteError> {
+        let Some(flowed) = self.flowed.as_ref().filter(|_| self.open.is_none()) else { return Ok(None) };
+        let is_ours = data_version(&self.connection, &self.path)? == flowed.version;
+        Ok(is_ours.then(|| flowed.tables.clone()))
+    }
+
+    /// Notes the rows that a change is about.
+    fn note(&mut self, change: &Change) -> Result<(), Failed> {
+        let Some(mut flowed) = self.flowed.take() else { return Ok(()) };
+        let done = self.note_into(&mut flowed, change);
+        self.flowed = Some(flowed);
+        done
+    }
+
+    fn note_into(&self, flowed: &mut Flowed, change: &Change) -> Result<(), Failed> {
+        let mut rows = Vec::new();
+        match change {
+            Change::Insert { relation, new } => rows.push((relation, Some(new))),
+            Change::Update { relation, old, new } => {
+                rows.push((relation, Some(new)));
+                if let Some(Old::Key(old) | Old::Full(old)) = old {
+                    rows.push((relation, Some(old)));
+                }
+            }
+            Change::Delete { relation, old: Old::Key(old) | Old::Full(old) } => rows.push((relation, Some(old))),
+            Change::Truncate { relations, .. } => rows.extend(relations.iter().map(|relation| (relation, None))),
+            Change::Message { .. } => {}
+        }
+        for (relation, row) in rows {
+            let number = self.shape.tables.iter().position(|table| table.name == relation.name);
+            let Some(touched) = number.and_then(|number| flowed.tables.get_mut(number)) else { continue };
+            let table = self.table(relation)?;
+            let key = match row {
+                Some(row) if keyed::is_keyed(table) => self.key(table, relation, row)?,
+                _ => None,
+            };
+            match key {
+                Some(key) => {
+                    touched.keys.insert(key);
+                }
+                None => touched.whole = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// The key of one of the target's rows; nothing where the row does not say it.
+    fn key(&self, table: &Carried, relation: &Relation, row: &Row) -> Result<Option<Vec<u8>>, Failed> {
+        let mut values = vec![None; table.key.len()];
+        for (column, cell) in cells(table, relation, row) {
+            let at = table.key.iter().position(|at| table.columns[*at].name == column.name);
+            if let Some(value) = at.and_then(|at| values.get_mut(at)) {
+                *value = self.value(table, &column.name, column.kind, cell)?;
+            }
+        }
+        let values: Option<Vec<Value>> = values.into_iter().collect();
+        Ok(values.and_then(|values| keyed::key(&self.shape, table, values.iter().map(ValueRef::from))))
     }
 
     /// Whether the file is fenced now. Blocking.
@@ -177,6 +267,7 @@ impl Back {
             ));
         }
         self.row(change)?;
+        self.note(change)?;
         if let Some(open) = &mut self.open {
             open.changes += 1;
         }
@@ -447,4 +538,33 @@ fn is_same(kind: Kind, here: &Value, there: &Value) -> bool {
         kind.forward(ValueRef::from(value), &mut bytes).ok().map(|()| bytes)
     };
     bytes(here).is_some_and(|here| Some(here) == bytes(there))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn what_flowed_is_known_only_as_long_as_nobody_else_commits() {
+        for journal in ["wal", "delete"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a.db");
+            let other = Connection::open(&path).unwrap();
+            other.pragma_update(None, "journal_mode", journal).unwrap();
+            other.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY)").unwrap();
+            let shape = Shape { utf16: false, tables: Vec::new(), declared: BTreeMap::new(), repeats: BTreeMap::new() };
+            let connection = super::super::open::open_write(&path).unwrap();
+            let mut back = Back::new(connection, &path, Arc::new(shape), "s".to_owned(), "o", "health").unwrap();
+            assert_eq!(back.what_flowed().unwrap(), None, "nobody asked for it");
+            assert!(back.note_what_flows().unwrap());
+            back.connection.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            assert_eq!(back.what_flowed().unwrap(), Some(Vec::new()), "our own commits are no others'");
+            other.execute_batch("BEGIN IMMEDIATE").unwrap();
+            assert_eq!(back.what_flowed().unwrap(), Some(Vec::new()), "a lock is no commit");
+            other.execute_batch("INSERT INTO t VALUES (2); COMMIT").unwrap();
+            assert_eq!(back.what_flowed().unwrap(), None);
+        }
+    }
 }

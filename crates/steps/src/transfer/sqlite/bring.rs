@@ -19,10 +19,10 @@ use super::image::Image;
 use super::load::{self, How};
 use super::open::{open_live, open_write};
 use super::preflight::{Preflight, preflight, preflight_with_image};
-use super::seal;
 use super::shape::{self, Shape};
 use super::sync::{Access, Feed, Synced, blocking};
 use super::writeback::What;
+use super::{notes, seal};
 use crate::fence::{self, Fence, Lift};
 use crate::transfer::TransferError;
 use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
@@ -162,9 +162,9 @@ async fn findings(loader: &Loader<'_>, ends: &SqliteEnds, looked: &Preflight) ->
     }
     findings.extend(of_target(&session, loader.spec).await?);
     if loader.spec.sync == Sync::DirtyKeys {
-        let what = "changes of a file are found by reading it again, which needs no triggers in it";
-        let finding = Finding::new(Severity::Refuse, "sync", "sync = \"dirty-keys\"".to_owned(), what);
-        findings.push(finding.remedy("leave `sync` out, or say `rescan`"));
+        let (path, found) = (ends.path.clone(), looked.clone());
+        let shape = blocking(move || Shape::of(&found, &open_live(&path)?, &path)).await;
+        findings.extend(notes::announced(&shape.map_err(SqliteError::into_step_error)?, &looked.profile.catalog));
     }
     let accepted: Vec<String> = loader.spec.accept.iter().cloned().collect();
     accept(&mut findings, &accepted);
@@ -382,7 +382,11 @@ async fn phase(records: &Session, transfer: &mut Transfer, phase: Phase) -> Resu
 pub async fn follow(workplace: &Workplace, target: &str, transfer: &Transfer, name: &str) -> Result<Synced, StepError> {
     let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
     let session = ends.session(name).await?;
-    let mut feed = Feed::open(session, &ends.path, transfer, Access::Read).await?;
+    let access = match transfer.spec.sync {
+        Sync::Rescan => Access::Read,
+        Sync::DirtyKeys => Access::Write,
+    };
+    let mut feed = Feed::open(session, &ends.path, transfer, access).await?;
     feed.sync().await
 }
 
@@ -568,6 +572,7 @@ pub async fn complete(
         let connection = open_write(&path)?;
         seal::begin(&connection, &path, PATIENCE)?;
         seal::forget_state(&connection, &path)?;
+        notes::remove(&connection, &path)?;
         seal::commit(&connection, &path, PATIENCE)
     });
     cleared.await.map_err(|error| error.told("Nothing flows back any more; complete it again."))?;

@@ -44,6 +44,15 @@ impl Seen {
     }
 }
 
+/// Rows that one statement names by where they lie.
+pub const AT_ONCE: usize = 20_000;
+
+/// Places as a text of type `tid[]`.
+pub fn tids(rows: &[Seen]) -> String {
+    let places: Vec<String> = rows.iter().map(|seen| format!("\"{}\"", seen.tid())).collect();
+    format!("{{{}}}", places.join(","))
+}
+
 /// How a file differs from the target.
 #[derive(Debug, Clone, Default)]
 pub struct Diff {
@@ -52,8 +61,7 @@ pub struct Diff {
 
 #[derive(Debug, Clone, Default)]
 pub struct TableDiff {
-    /// Rows of the file.
-    pub rows: u64,
+    /// Over the rows of the file that were looked at.
     pub sum: RowSum,
     /// Rows of the target that the file does not have.
     pub gone: Vec<Seen>,
@@ -66,6 +74,25 @@ impl Diff {
     /// Rows that are gone, and rows that are new.
     pub fn changes(&self) -> (u64, u64) {
         self.tables.iter().fold((0, 0), |(gone, new), one| (gone + one.gone.len() as u64, new + one.new.len() as u64))
+    }
+
+    /// Rows of the file that were looked at.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(|one| one.sum.rows).sum()
+    }
+
+    /// The tables in which another look found something else.
+    pub fn unlike(&self, other: &Self, shape: &Shape) -> Vec<String> {
+        let differs = |one: &TableDiff, other: &TableDiff| {
+            let places = |diff: &TableDiff| {
+                let mut gone = diff.gone.clone();
+                gone.sort_unstable();
+                gone.iter().map(|seen| seen.hash).collect::<Vec<_>>()
+            };
+            !same(&one.new, &other.new) || places(one) != places(other)
+        };
+        let tables = shape.tables.iter().zip(self.tables.iter().zip(&other.tables));
+        tables.filter(|(_, (one, other))| differs(one, other)).map(|(table, _)| table.name.clone()).collect()
     }
 
     /// `items: 1 row more here, 2 there`, for each table that differs.
@@ -114,10 +141,25 @@ fn common<'a>(table: &Carried, has_jsonb: bool, body: &'a [u8], scratch: &'a mut
 /// # Errors
 /// What the server says.
 pub async fn returned(session: &Session, table: &Carried, sql: &str) -> Result<(Vec<Seen>, RowSum), PgError> {
+    let mut seen = Vec::new();
+    let sum = returned_each(session, table, sql, &mut |_, one| seen.push(one)).await?;
+    Ok((seen, sum))
+}
+
+/// As [`returned`], with each row as the server sent it.
+///
+/// # Errors
+/// What the server says.
+pub async fn returned_each(
+    session: &Session,
+    table: &Carried,
+    sql: &str,
+    each: &mut (dyn FnMut(&[u8], Seen) + Send),
+) -> Result<RowSum, PgError> {
     let columns = u16::try_from(table.columns.len() + 1).unwrap_or(u16::MAX);
     let has_jsonb = table.has_jsonb();
     let mut splitter = RowSplitter::new(columns);
-    let (mut seen, mut sum, mut scratch) = (Vec::new(), RowSum::default(), Vec::new());
+    let (mut sum, mut scratch) = (RowSum::default(), Vec::new());
     let stream = session.client().copy_out(sql).await.map_err(|error| session.error(&error))?;
     let mut stream = pin!(stream);
     let broken = |error: CopyError| PgError::Client(error.to_string());
@@ -130,14 +172,14 @@ pub async fn returned(session: &Session, table: &Carried, sql: &str) -> Result<(
                     let bytes = common(table, has_jsonb, body, &mut scratch);
                     sum.add(bytes);
                     let at = u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]);
-                    seen.push(Seen { hash: xxh3_128(bytes), at });
+                    each(body, Seen { hash: xxh3_128(bytes), at });
                 }
                 Ok::<_, CopyError>(())
             })
             .map_err(broken)?;
     }
     splitter.finish().map_err(broken)?;
-    Ok((seen, sum))
+    Ok(sum)
 }
 
 /// Reads all rows that the target has.
@@ -147,14 +189,22 @@ pub async fn returned(session: &Session, table: &Carried, sql: &str) -> Result<(
 pub async fn read_target(session: &Session, schema: &str, shape: &Shape) -> Result<Known, PgError> {
     let mut known = Known::default();
     for table in &shape.tables {
-        let sql =
-            format!("COPY (SELECT ctid, {} FROM {}) TO STDOUT (FORMAT binary)", table.list(), table.place(schema));
-        let (mut seen, sum) = returned(session, table, &sql).await?;
-        seen.sort_unstable();
+        let (seen, sum) = read_table(session, schema, table).await?;
         known.tables.push(seen);
         known.sums.push(sum);
     }
     Ok(known)
+}
+
+/// Reads all rows that the target has in one table, sorted.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn read_table(session: &Session, schema: &str, table: &Carried) -> Result<(Vec<Seen>, RowSum), PgError> {
+    let sql = format!("COPY (SELECT ctid, {} FROM {}) TO STDOUT (FORMAT binary)", table.list(), table.place(schema));
+    let (mut seen, sum) = returned(session, table, &sql).await?;
+    seen.sort_unstable();
+    Ok((seen, sum))
 }
 
 /// Reads the file, in the transaction that its connection is in, and compares. Blocking.
@@ -171,7 +221,11 @@ pub fn diff(connection: &Connection, path: &Path, shape: &Shape, known: &Known) 
     Ok(all)
 }
 
-fn table_diff(
+/// As [`diff()`], of one table. Blocking.
+///
+/// # Errors
+/// As [`diff()`].
+pub fn table_diff(
     connection: &Connection,
     path: &Path,
     shape: &Shape,
@@ -179,21 +233,61 @@ fn table_diff(
     known: &[Seen],
 ) -> Result<TableDiff, SqliteError> {
     let failed = || SqliteError::of(path, format!("read table {}", table.name));
-    let has_jsonb = table.has_jsonb();
     let mut statement = connection.prepare(&table.select()).map_err(failed())?;
     let mut rows = statement.query([]).map_err(failed())?;
-    let count = u16::try_from(table.columns.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let mut found = TableDiff::default();
-    let mut taken = vec![false; known.len()];
-    // Where in a run of equal rows the next one is that was not met: only of rows that are there several times.
-    let mut runs: HashMap<u128, usize> = HashMap::new();
-    let (mut buffer, mut scratch) = (Vec::new(), Vec::new());
+    let mut matcher = Matcher::new(shape, table, known);
     while let Some(row) = rows.next().map_err(failed())? {
+        matcher.row(path, row)?;
+    }
+    Ok(matcher.finish())
+}
+
+/// Matches rows of the file with those that the target has.
+pub struct Matcher<'a> {
+    shape: &'a Shape,
+    table: &'a Carried,
+    /// Sorted.
+    known: &'a [Seen],
+    taken: Vec<bool>,
+    /// Where in a run of equal rows the next one is that was not met: only of rows that are there several times.
+    runs: HashMap<u128, usize>,
+    found: TableDiff,
+    has_jsonb: bool,
+    count: [u8; 2],
+    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Matcher<'a> {
+    pub fn new(shape: &'a Shape, table: &'a Carried, known: &'a [Seen]) -> Self {
+        Self {
+            shape,
+            table,
+            known,
+            taken: vec![false; known.len()],
+            runs: HashMap::new(),
+            found: TableDiff::default(),
+            has_jsonb: table.has_jsonb(),
+            count: u16::try_from(table.columns.len()).unwrap_or(u16::MAX).to_be_bytes(),
+            buffer: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// A row of the file, with the columns that travel.
+    ///
+    /// # Errors
+    /// [`SqliteError::Misfit`] for a value that does not fit; if the file cannot be read.
+    pub fn row(&mut self, path: &Path, row: &rusqlite::Row<'_>) -> Result<(), SqliteError> {
+        let Self { shape, table, known, taken, runs, found, buffer, scratch, .. } = self;
         buffer.clear();
         for (at, column) in table.columns.iter().enumerate() {
-            let value = row.get_ref(at).map_err(failed())?;
+            let value = match row.get_ref(at) {
+                Ok(value) => value,
+                Err(error) => return Err(SqliteError::of(path, format!("read table {}", table.name))(error)),
+            };
             let checked = if shape.utf16 { no_replacement(value) } else { Ok(()) };
-            checked.and_then(|()| column.kind.forward(value, &mut buffer)).map_err(|misfit| {
+            checked.and_then(|()| column.kind.forward(value, buffer)).map_err(|misfit| {
                 SqliteError::Misfit(Box::new(BadValue {
                     table: table.name.clone(),
                     column: column.name.clone(),
@@ -203,8 +297,7 @@ fn table_diff(
                 }))
             })?;
         }
-        found.rows += 1;
-        let bytes = common(table, has_jsonb, &buffer, &mut scratch);
+        let bytes = common(table, self.has_jsonb, buffer, scratch);
         found.sum.add(bytes);
         let hash = xxh3_128(bytes);
         let first = known.partition_point(|seen| seen.hash < hash);
@@ -217,12 +310,19 @@ fn table_diff(
             }
         } else {
             found.new.push(hash);
-            found.bytes.extend_from_slice(&count);
-            found.bytes.extend_from_slice(&buffer);
+            found.bytes.extend_from_slice(&self.count);
+            found.bytes.extend_from_slice(buffer);
         }
+        Ok(())
     }
-    found.gone = known.iter().zip(taken).filter(|(_, taken)| !taken).map(|(seen, _)| *seen).collect();
-    Ok(found)
+
+    /// What differs.
+    pub fn finish(self) -> TableDiff {
+        let mut found = self.found;
+        let rows = self.known.iter().zip(self.taken);
+        found.gone = rows.filter(|(_, taken)| !taken).map(|(seen, _)| *seen).collect();
+        found
+    }
 }
 
 /// The row's key, for people.

@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::catalog::{OURS, collect};
 use super::error::SqliteError;
+use super::notes;
 use super::open::quoted;
 
 /// One row: whether the triggers refuse, and which crossing set them.
@@ -108,6 +109,8 @@ pub fn set(
     back: Option<(&str, Lsn)>,
 ) -> Result<Sealed, SqliteError> {
     let failed = || SqliteError::of(path, "set its fence");
+    // Where nobody writes, nothing is to be noted.
+    notes::remove(connection, path)?;
     connection.execute_batch(MAKE).map_err(failed())?;
     connection
         .execute("INSERT INTO _pgrunbook_fence (on_, id, message) VALUES (1, ?1, ?2)", [id, message])
@@ -243,6 +246,7 @@ pub fn lift(connection: &Connection, path: &Path, all: bool) -> Result<(), Sqlit
     }
     connection.execute_batch("DROP TABLE IF EXISTS _pgrunbook_fence").map_err(failed())?;
     if all {
+        notes::remove(connection, path)?;
         connection.execute_batch("DROP TABLE IF EXISTS _pgrunbook_state").map_err(failed())?;
     }
     Ok(())

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{collect, is_ours};
 use super::error::SqliteError;
 use super::kind::{Kind, Width};
+use super::notes::Trail;
 use super::open::quoted;
 use super::preflight::Preflight;
 use crate::transfer::state::text;
@@ -178,16 +179,22 @@ CREATE TABLE IF NOT EXISTS pgrunbook.transfer_file (
     bytes bigint NOT NULL DEFAULT 0,
     syncs bigint NOT NULL DEFAULT 0,
     changes bigint NOT NULL DEFAULT 0,
-    synced_at timestamptz
+    synced_at timestamptz,
+    noted jsonb
 );
+ALTER TABLE pgrunbook.transfer_file ADD COLUMN IF NOT EXISTS noted jsonb;
 COMMENT ON TABLE pgrunbook.transfer_file IS 'Transfers from SQLite files: how values travel, and how far the target is'";
+
+/// With the column that came last.
+const INSTALLED: &str = "SELECT count(*) FROM pg_catalog.pg_attribute
+WHERE attrelid = pg_catalog.to_regclass('pgrunbook.transfer_file') AND attname = 'noted' AND NOT attisdropped";
 
 /// Makes the record's table, unless it is there.
 ///
 /// # Errors
 /// If the role may not.
 pub async fn install(session: &Session) -> Result<(), PgError> {
-    if session.value("SELECT pg_catalog.to_regclass('pgrunbook.transfer_file') IS NOT NULL").await? == "t" {
+    if session.value(INSTALLED).await? == "1" {
         return Ok(());
     }
     session.execute(&format!("SELECT pg_catalog.pg_advisory_lock(1885827694, 0); {INSTALL}")).await?;
@@ -221,6 +228,25 @@ pub async fn recorded(session: &Session, schema: &str) -> Result<Shape, StepErro
     serde_json::from_str(&json).map_err(|error| {
         StepError::failed("transfer", format!("the record of {schema}'s file cannot be read: {error}"))
     })
+}
+
+/// How far the noted keys of a file are shipped; nothing where that is not known.
+///
+/// # Errors
+/// If the target cannot be asked.
+pub async fn trail(session: &Session, schema: &str) -> Result<Option<Trail>, StepError> {
+    install(session).await.map_err(PgError::into_step_error)?;
+    let sql = format!("SELECT coalesce(noted::text, '') FROM pgrunbook.transfer_file WHERE schema = {}", text(schema));
+    let json = session.value(&sql).await.map_err(PgError::into_step_error)?;
+    // What a newer version wrote is a doubt, and a doubt is settled by reading all rows.
+    Ok(serde_json::from_str(&json).ok())
+}
+
+/// The statement that records it.
+pub fn trail_sql(schema: &str, trail: Option<&Trail>) -> String {
+    let json = trail.map(|trail| serde_json::to_string(trail).expect("texts and numbers"));
+    let json = json.map_or_else(|| "NULL".to_owned(), |json| text(&json));
+    format!("UPDATE pgrunbook.transfer_file SET noted = {json} WHERE schema = {}", text(schema))
 }
 
 const COLUMNS: &str = "

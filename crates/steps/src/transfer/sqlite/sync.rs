@@ -1,18 +1,16 @@
-//! Staying in sync: the file is read again when it changed, and what differs is shipped in one transaction.
+//! Staying in sync: what differs between the file and the target is shipped in one transaction.
 //!
-//! No trigger and no table is put into the file for it. What the target has is held in memory and was read from it; nobody
-//! else writes there while the transfer follows.
+//! By default the file is read again when it changed, and no trigger and no table is put into it; what the target has is held
+//! in memory and was read from it. With dirty keys only the rows are read, on both sides, whose keys were noted
+//! ([`notes`]). Nobody else writes to the target while the transfer follows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::SinkExt;
 use pgrunbook_engine::StepError;
-use pgrunbook_postgres::copy::{HEADER, TRAILER};
+use pgrunbook_postgres::rowhash::RowSum;
 use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::{PgError, Session};
 use rusqlite::Connection;
@@ -20,19 +18,20 @@ use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::catalog::data_version;
-use super::diff::{self, Diff, Known, Seen, same};
+use super::diff::{self, Diff, Known, Seen, TableDiff};
 use super::error::SqliteError;
 use super::image::Image;
+use super::keyed::{self, Touched};
+use super::noted::{LookedAtNotes, Noting};
 use super::open::{open_live, open_write, quoted};
 use super::shape::{self, Carried, Shape, declared};
+use super::ship::{Shipped, Size, ship};
+use crate::transfer::spec::Sync;
 use crate::transfer::state::{Transfer, text};
 use crate::transfer::streams::Names;
 
 /// How long to wait for another process that is at work on the same transfer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Rows that one statement deletes.
-const AT_ONCE: usize = 20_000;
 
 /// A connection to the file that several threads use, one after another.
 pub type Shared = Arc<Mutex<Connection>>;
@@ -52,11 +51,25 @@ pub struct Feed {
     pub schema: String,
     pub shape: Arc<Shape>,
     /// `health:forward`, the tag of what it writes.
-    stream: String,
+    pub(super) stream: String,
     /// What the target has, unless that is in doubt.
-    known: Option<Arc<Known>>,
+    pub(super) known: Option<Arc<Known>>,
     /// The file's `data_version`, as this connection counts, when the target was made like it.
-    version: Option<i64>,
+    pub(super) version: Option<i64>,
+    /// With dirty keys only.
+    pub(super) noting: Option<Noting>,
+}
+
+/// How it was found out what differs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Found {
+    /// The file had not changed: it was not read.
+    #[default]
+    Unchanged,
+    /// All rows were compared; and why, where noted keys would have done.
+    All(Option<String>),
+    /// The rows were compared that were noted, and these tables whole.
+    Noted { notes: u64, keys: u64, whole: Vec<String> },
 }
 
 /// What one look at the file brought.
@@ -64,18 +77,26 @@ pub struct Feed {
 pub struct Synced {
     pub deleted: u64,
     pub inserted: u64,
-    /// The file had not changed: it was not read.
-    pub unchanged: bool,
+    pub found: Found,
     pub took: Duration,
 }
 
 impl Synced {
     /// For the evidence.
     pub fn facts(&self) -> serde_json::Value {
-        json!({
-            "rows_deleted": self.deleted, "rows_inserted": self.inserted, "file_unchanged": self.unchanged,
+        let mut facts = json!({
+            "rows_deleted": self.deleted, "rows_inserted": self.inserted,
+            "file_unchanged": self.found == Found::Unchanged,
             "took_us": u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
-        })
+        });
+        match &self.found {
+            Found::Unchanged | Found::All(None) => {}
+            Found::All(Some(why)) => facts["all_rows_because"] = json!(why),
+            Found::Noted { notes, keys, whole } => {
+                facts["noted"] = json!({ "notes": notes, "keys": keys, "tables_compared_whole": whole });
+            }
+        }
+        facts
     }
 }
 
@@ -91,7 +112,14 @@ impl Feed {
             Access::Write => open_write(&file),
         });
         let connection = opened.await.map_err(SqliteError::into_step_error)?;
-        Self::with(session, connection, path, transfer).await
+        let noting = match (transfer.spec.sync, access) {
+            (Sync::DirtyKeys, Access::Write) => {
+                let trail = shape::trail(&session, &transfer.schema).await?;
+                Some(Noting { trail, ..Noting::default() })
+            }
+            _ => None,
+        };
+        Self::with(session, connection, path, transfer, noting).await
     }
 
     /// The same, but the file stays as its image shows it.
@@ -101,7 +129,7 @@ impl Feed {
     pub async fn of_image(session: Session, image: Arc<Image>, transfer: &Transfer) -> Result<Self, StepError> {
         let path = image.source().to_owned();
         let connection = blocking(move || image.part_with_one()).await.map_err(SqliteError::into_step_error)?;
-        Self::with(session, connection, &path, transfer).await
+        Self::with(session, connection, &path, transfer, None).await
     }
 
     async fn with(
@@ -109,6 +137,7 @@ impl Feed {
         connection: Connection,
         path: &Path,
         transfer: &Transfer,
+        noting: Option<Noting>,
     ) -> Result<Self, StepError> {
         let shape = shape::recorded(&session, &transfer.schema).await?;
         lock(&session, &transfer.schema, "feed").await?;
@@ -121,6 +150,7 @@ impl Feed {
             stream: Names::of(&transfer.schema, &transfer.target).stream(Way::Forward),
             known: None,
             version: None,
+            noting,
         })
     }
 
@@ -143,26 +173,92 @@ impl Feed {
     /// # Errors
     /// If the file's schema changed; if a value does not fit; if either side cannot be reached. Then nothing was shipped.
     pub async fn sync(&mut self) -> Result<Synced, StepError> {
+        if self.noting.is_none() {
+            return self.sync_all(None).await;
+        }
         let begun = Instant::now();
+        let own = self.on(begin_own).await?;
+        let looked = self.look_at_notes().await;
+        if own {
+            self.on(end_own).await?;
+        }
+        match looked? {
+            LookedAtNotes::Same => Ok(Synced { took: begun.elapsed(), ..Synced::default() }),
+            LookedAtNotes::Doubt(why) => self.sync_all(Some(why)).await,
+            LookedAtNotes::Differs { version, noted, diff } => {
+                let mut synced = self.ship_noted(version, &noted, &diff, own).await?;
+                synced.took = begun.elapsed();
+                Ok(synced)
+            }
+        }
+    }
+
+    /// Compares all rows. With dirty keys, because of a doubt: the triggers are set anew first.
+    pub(super) async fn sync_all(&mut self, doubt: Option<String>) -> Result<Synced, StepError> {
+        let begun = Instant::now();
+        if doubt.is_some() {
+            self.known = None;
+            self.set_triggers().await?;
+        }
         let known = self.known().await?;
         let Some((version, diff)) = self.look(&known, self.version).await? else {
-            return Ok(Synced { unchanged: true, took: begun.elapsed(), ..Synced::default() });
+            return Ok(Synced { took: begun.elapsed(), ..Synced::default() });
         };
         let (deleted, inserted) = diff.changes();
         if deleted + inserted > 0 {
             self.known = None;
             self.version = None;
-            let placed = match ship(&self.session, &self.schema, &self.shape, &self.stream, &diff).await {
-                Ok(placed) => placed,
-                Err(error) => {
-                    let _ = self.session.execute("ROLLBACK").await;
-                    return Err(error);
-                }
-            };
-            self.known = Some(Arc::new(diff::after(&known, &diff, placed)));
+            let shipped = self.ship(&diff, Size::Is(diff.rows()), self.trail_sql()).await?;
+            self.known = Some(Arc::new(diff::after(&known, &diff, shipped.placed)));
+        } else if self.noting.is_some() {
+            let sql = format!("SELECT 1{}", self.trail_sql());
+            self.session.execute(&sql).await.map_err(PgError::into_step_error)?;
         }
         self.version = Some(version);
-        Ok(Synced { deleted, inserted, unchanged: false, took: begun.elapsed() })
+        if let Some(noting) = &mut self.noting {
+            noting.sums = self.known.take().map(|known| known.sums.clone());
+        }
+        Ok(Synced { deleted, inserted, found: Found::All(doubt), took: begun.elapsed() })
+    }
+
+    /// Compares the rows that may differ, in the transaction that the file's connection is in. Changes nothing.
+    ///
+    /// # Errors
+    /// If a value does not fit; if a side cannot be read.
+    pub async fn compare_touched(&self, touched: &[Touched]) -> Result<Diff, StepError> {
+        // The keys go into a table that lasts as long as the transaction.
+        self.session
+            .execute("BEGIN; SET LOCAL client_min_messages = warning")
+            .await
+            .map_err(PgError::into_step_error)?;
+        let read = async {
+            let mut there = Vec::new();
+            for (table, touched) in self.shape.tables.iter().zip(touched) {
+                there.push(match touched {
+                    Touched { whole: true, .. } => diff::read_table(&self.session, &self.schema, table).await?.0,
+                    _ if touched.is_nothing() => Vec::new(),
+                    _ => keyed::target_rows(&self.session, &self.schema, table, &touched.keys).await?,
+                });
+            }
+            Ok(there)
+        };
+        let there = read.await.map_err(PgError::into_step_error);
+        let ended = self.session.execute("ROLLBACK").await;
+        let there: Vec<Vec<Seen>> = there?;
+        ended.map_err(PgError::into_step_error)?;
+        let (shape, touched) = (self.shape.clone(), touched.to_vec());
+        self.on(move |connection, path| {
+            let mut diff = Diff::default();
+            for ((table, touched), there) in shape.tables.iter().zip(&touched).zip(&there) {
+                diff.tables.push(match touched {
+                    Touched { whole: true, .. } => diff::table_diff(connection, path, &shape, table, there)?,
+                    _ if touched.is_nothing() => TableDiff::default(),
+                    _ => keyed::compare(connection, path, &shape, table, &touched.keys, there)?,
+                });
+            }
+            Ok(diff)
+        })
+        .await
     }
 
     /// Reads both sides whole, and compares. Changes nothing.
@@ -181,12 +277,51 @@ impl Feed {
     /// # Errors
     /// If it cannot be read.
     pub async fn sums(&mut self) -> Result<serde_json::Value, StepError> {
-        let known = self.known().await?;
-        let of = |(table, sum): (&Carried, &pgrunbook_postgres::rowhash::RowSum)| json!({ "table": table.name, "rows": sum.rows, "sums": sum.sums.map(|sum| format!("{sum:016x}")) });
-        Ok(self.shape.tables.iter().zip(&known.sums).map(of).collect())
+        let sums = match self.noting.as_ref().and_then(|noting| noting.sums.clone()) {
+            Some(sums) => sums,
+            None => self.known().await?.sums.clone(),
+        };
+        let of = |(table, sum): (&Carried, &RowSum)| json!({ "table": table.name, "rows": sum.rows, "sums": sum.sums.map(|sum| format!("{sum:016x}")) });
+        Ok(self.shape.tables.iter().zip(&sums).map(of).collect())
     }
 
-    async fn known(&mut self) -> Result<Arc<Known>, StepError> {
+    /// Compares all rows while writers are at work in the target and their writes flow into the file: the rows that differ, or
+    /// may, since the two sides are not looked at in one moment. Changes nothing.
+    ///
+    /// # Errors
+    /// If a side cannot be read.
+    pub async fn compare_online(&mut self) -> Result<(Vec<Touched>, u64), StepError> {
+        self.known = None;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        self.session.execute(begin).await.map_err(PgError::into_step_error)?;
+        let compared = self.compare_in_snapshot().await;
+        let ended = self.session.execute("ROLLBACK").await;
+        self.known = None;
+        let compared = compared?;
+        ended.map_err(PgError::into_step_error)?;
+        Ok(compared)
+    }
+
+    async fn compare_in_snapshot(&mut self) -> Result<(Vec<Touched>, u64), StepError> {
+        let known = self.known().await?;
+        let looked = self.look(&known, None).await?;
+        let diff = looked.map(|(_, diff)| diff).ok_or_else(|| StepError::failed("parity", "the file was not read"))?;
+        let mut touched = Vec::new();
+        for (table, one) in self.shape.tables.iter().zip(&diff.tables) {
+            let mut differing = Touched::default();
+            if !keyed::is_keyed(table) {
+                differing.whole = !one.gone.is_empty() || !one.new.is_empty();
+            } else {
+                let gone = keyed::keys_at(&self.session, &self.schema, table, &one.gone).await;
+                differing.keys = gone.map_err(PgError::into_step_error)?;
+                differing.keys.extend(keyed::keys_of_rows(table, &one.bytes));
+            }
+            touched.push(differing);
+        }
+        Ok((touched, diff.rows()))
+    }
+
+    pub(super) async fn known(&mut self) -> Result<Arc<Known>, StepError> {
         if let Some(known) = &self.known {
             return Ok(known.clone());
         }
@@ -198,17 +333,14 @@ impl Feed {
     }
 
     /// The file's version and how it differs; nothing if it is still the one that was read last.
-    async fn look(&self, known: &Arc<Known>, last: Option<i64>) -> Result<Option<(i64, Diff)>, StepError> {
+    pub(super) async fn look(&self, known: &Arc<Known>, last: Option<i64>) -> Result<Option<(i64, Diff)>, StepError> {
         let (known, shape) = (known.clone(), self.shape.clone());
         let looked = self
             .on(move |connection, path| {
-                let own = connection.is_autocommit();
-                if own {
-                    begin_read(connection).map_err(SqliteError::of(path, "begin to read"))?;
-                }
+                let own = begin_own(connection, path)?;
                 let looked = look(connection, path, &shape, &known, last);
                 if own {
-                    let _ = connection.execute_batch("ROLLBACK");
+                    end_own(connection, path)?;
                 }
                 looked
             })
@@ -216,16 +348,25 @@ impl Feed {
         match looked {
             Looked::Same => Ok(None),
             Looked::Read(version, diff) => Ok(Some((version, diff))),
-            Looked::Changed(differences) => Err(StepError::failed(
-                "file-schema",
-                format!(
-                    "the schema of {} changed: {}. Nothing was shipped.",
-                    self.path.display(),
-                    differences.join("; ")
-                ),
-            )
-            .help("change it back; or give the transfer up (undo its step) and begin again")),
+            Looked::Changed(differences) => Err(self.schema_changed(&differences)),
         }
+    }
+
+    pub(super) fn schema_changed(&self, differences: &[String]) -> StepError {
+        let changes = differences.join("; ");
+        StepError::failed(
+            "file-schema",
+            format!("the schema of {} changed: {changes}. Nothing was shipped.", self.path.display()),
+        )
+        .help("change it back; or give the transfer up (undo its step) and begin again")
+    }
+
+    pub(super) async fn ship(&self, diff: &Diff, size: Size, and: String) -> Result<Shipped, StepError> {
+        let shipped = ship(&self.session, &self.schema, &self.shape, &self.stream, diff, &size, &and).await;
+        if shipped.is_err() {
+            let _ = self.session.execute("ROLLBACK").await;
+        }
+        shipped
     }
 
     /// Sets the numbers that the target hands out behind those that the file gave.
@@ -255,10 +396,27 @@ impl Feed {
     }
 }
 
-/// A read transaction begins with what is read first.
-fn begin_read(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("BEGIN")?;
-    connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()))
+/// Begins a transaction to read, unless the connection is in one: whether it did.
+pub(super) fn begin_own(connection: &Connection, path: &Path) -> Result<bool, SqliteError> {
+    if !connection.is_autocommit() {
+        return Ok(false);
+    }
+    // It begins with what is read first.
+    let begun = connection
+        .execute_batch("BEGIN")
+        .and_then(|()| connection.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(())));
+    if begun.is_err() {
+        let _ = end_own(connection, path);
+    }
+    begun.map_err(SqliteError::of(path, "begin to read"))?;
+    Ok(true)
+}
+
+pub(super) fn end_own(connection: &Connection, path: &Path) -> Result<(), SqliteError> {
+    match connection.is_autocommit() {
+        true => Ok(()),
+        false => connection.execute_batch("ROLLBACK").map_err(SqliteError::of(path, "end to read")),
+    }
 }
 
 enum Looked {
@@ -302,95 +460,6 @@ fn numbers(connection: &Connection, path: &Path, shape: &Shape) -> Result<Vec<(S
         found.push((table.name.clone(), column.clone(), highest.unwrap_or(0).max(noted.unwrap_or(0))));
     }
     Ok(found)
-}
-
-/// Ships a difference in one transaction, in which each statement must change what it was given. Returns where the new rows
-/// lie, by table.
-async fn ship(
-    session: &Session,
-    schema: &str,
-    shape: &Shape,
-    stream: &str,
-    diff: &Diff,
-) -> Result<Vec<Vec<Seen>>, StepError> {
-    let run = async |sql: &str| session.execute(sql).await.map_err(PgError::into_step_error);
-    // The tag comes first: whoever reads the other way passes over what came from here. Keys and triggers were judged by
-    // the file, and the target's guard lets nobody else in.
-    run(&format!(
-        "BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL client_encoding = 'UTF8';
-         SELECT pg_catalog.pg_logical_emit_message(true, 'pgrunbook', {})",
-        text(&format!("applied:{stream}"))
-    ))
-    .await?;
-    let wrong = |table: &Carried, what: &str, asked: usize, done: usize| {
-        StepError::failed(
-            "conflict",
-            format!("table {} of {schema}: {asked} rows were to be {what}, and {done} were, or others. Nothing was shipped.", table.name),
-        )
-        .help("somebody else writes to the target: `pgrunbook fence status` shows whether it is fenced")
-    };
-    for (table, diff) in shape.tables.iter().zip(&diff.tables) {
-        for part in diff.gone.chunks(AT_ONCE) {
-            let places: Vec<String> = part.iter().map(|seen| format!("\"{}\"", seen.tid())).collect();
-            let sql = format!(
-                "COPY (DELETE FROM {} WHERE ctid = ANY ('{{{}}}'::pg_catalog.tid[]) RETURNING ctid, {}) TO STDOUT (FORMAT binary)",
-                table.place(schema),
-                places.join(","),
-                table.list()
-            );
-            let (deleted, _) = diff::returned(session, table, &sql).await.map_err(PgError::into_step_error)?;
-            let hashes = |rows: &[Seen]| rows.iter().map(|seen| seen.hash).collect::<Vec<_>>();
-            if !same(&hashes(&deleted), &hashes(part)) {
-                return Err(wrong(table, "deleted", part.len(), deleted.len()));
-            }
-        }
-    }
-    let mut placed = Vec::new();
-    for (number, (table, diff)) in shape.tables.iter().zip(&diff.tables).enumerate() {
-        if diff.new.is_empty() {
-            placed.push(Vec::new());
-            continue;
-        }
-        let (stage, place, list) = (format!("pg_temp.pgrunbook_new_{number}"), table.place(schema), table.list());
-        run(&format!(
-            "CREATE TEMP TABLE pgrunbook_new_{number} ON COMMIT DROP AS SELECT {list} FROM {place} WITH NO DATA"
-        ))
-        .await?;
-        copy_in(session, &format!("COPY {stage} ({list}) FROM STDIN (FORMAT binary)"), &diff.bytes)
-            .await
-            .map_err(PgError::into_step_error)?;
-        let sql = format!(
-            "COPY (INSERT INTO {place} ({list}) OVERRIDING SYSTEM VALUE SELECT {list} FROM {stage} RETURNING ctid, {list})
-             TO STDOUT (FORMAT binary)"
-        );
-        let (rows, _) = diff::returned(session, table, &sql).await.map_err(PgError::into_step_error)?;
-        let hashes: Vec<u128> = rows.iter().map(|seen| seen.hash).collect();
-        if !same(&hashes, &diff.new) {
-            return Err(wrong(table, "inserted", diff.new.len(), rows.len()));
-        }
-        placed.push(rows);
-    }
-    let (gone, new) = diff.changes();
-    let rows: u64 = diff.tables.iter().map(|one| one.rows).sum();
-    run(&format!(
-        "UPDATE pgrunbook.transfer_file SET syncs = syncs + 1, changes = changes + {}, rows = {rows},
-             synced_at = pg_catalog.clock_timestamp() WHERE schema = {}; COMMIT",
-        gone + new,
-        text(schema)
-    ))
-    .await?;
-    Ok(placed)
-}
-
-async fn copy_in(session: &Session, sql: &str, rows: &[u8]) -> Result<(), PgError> {
-    let failed = |error: tokio_postgres::Error| session.error(&error);
-    let mut sink = pin!(session.client().copy_in::<_, Bytes>(sql).await.map_err(failed)?);
-    sink.send(Bytes::from_static(HEADER)).await.map_err(failed)?;
-    for part in rows.chunks(256 << 10) {
-        sink.send(Bytes::copy_from_slice(part)).await.map_err(failed)?;
-    }
-    sink.send(Bytes::from_static(TRAILER)).await.map_err(failed)?;
-    sink.close().await.map_err(failed)
 }
 
 /// Holds a transfer for this session: nobody else does the same work on it meanwhile.

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::apply::{Back, Failed};
 use super::error::SqliteError;
+use super::keyed::Touched;
 use super::open::open_write;
 use super::shape;
 use super::sync::{blocking, try_lock};
@@ -29,6 +30,9 @@ use crate::transfer::streams::Names;
 
 /// How often what nobody needs any more is removed from the spool.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// How long a half written transaction may keep us from noting what is written.
+const NOTING: Duration = Duration::from_secs(30);
 
 /// A first pause after an error that may pass, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -49,6 +53,7 @@ pub struct WriteBack {
     target: ConnectOptions,
     standing: watch::Receiver<Standing>,
     keep: Arc<AtomicBool>,
+    applier: Current,
     task: JoinHandle<()>,
 }
 
@@ -65,9 +70,10 @@ impl WriteBack {
         let keep = Arc::new(AtomicBool::new(false));
         let target = what.target.clone();
         let names = Names::of(&what.transfer.schema, &what.transfer.target);
-        let work = Work { what, names, publish, keep: keep.clone() };
+        let applier = Current::default();
+        let work = Work { what, names, publish, keep: keep.clone(), current: applier.clone() };
         let task = tokio::spawn(async move { work.run().await });
-        Self { target, standing, keep, task }
+        Self { target, standing, keep, applier, task }
     }
 
     /// How far it is.
@@ -91,6 +97,31 @@ impl WriteBack {
     /// From now on the spool is kept until the file says how far it is: a crossing begins.
     pub fn keep_all(&self) {
         self.keep.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it is noted which rows are written into the file: whether that is so.
+    pub async fn note_what_flows(&self) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < NOTING {
+            let Some(applier) = self.now() else { return false };
+            match on(&applier, Back::note_what_flows).await {
+                Some(Ok(true)) => return true,
+                // A transaction is half written.
+                Some(Ok(false)) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Some(Err(_)) | None => return false,
+            }
+        }
+        false
+    }
+
+    /// The rows that were written into the file since, by position in the shape; nothing if that is not known for certain.
+    pub async fn what_flowed(&self) -> Option<Vec<Touched>> {
+        let applier = self.now()?;
+        on(&applier, |back| back.what_flowed()).await?.ok()?
+    }
+
+    fn now(&self) -> Option<Applier> {
+        self.applier.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until everything is in the file that the target had committed when this was called.
@@ -130,6 +161,7 @@ struct Work {
     names: Names,
     publish: watch::Sender<Standing>,
     keep: Arc<AtomicBool>,
+    current: Current,
 }
 
 /// Why one try ended.
@@ -148,6 +180,9 @@ impl From<PgError> for End {
 
 /// The applier, used in threads that may wait.
 type Applier = Arc<Mutex<Back>>;
+
+/// The one of the present try.
+type Current = Arc<Mutex<Option<Applier>>>;
 
 async fn on<T: Send + 'static, E: Send + 'static>(
     back: &Applier,
@@ -229,6 +264,7 @@ impl Work {
             None => return Err(self.stop("slot", format!("the slot {slot} is not there"), Lsn::default())),
         };
         let back = self.applier(&session, &stream).await?;
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(back.clone());
         let Some((position, is_fenced)) =
             on(&back, |back| Ok::<_, SqliteError>((back.position.clone(), back.is_fenced()?)))
                 .await
