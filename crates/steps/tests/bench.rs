@@ -46,6 +46,14 @@ impl Bench {
         self.config.push_str(text);
     }
 
+    /// Has every target that was at one place be at another: after a failover.
+    pub fn moved(&mut self, from: &ConnectOptions, to: &ConnectOptions) {
+        self.config = self.config.replace(&url(from), &url(to));
+        if url(&self.database) == url(from) {
+            self.database = to.clone();
+        }
+    }
+
     pub fn write(&self, path: &str, text: &str) {
         let path = self.folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

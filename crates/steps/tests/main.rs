@@ -9,6 +9,7 @@ mod build;
 mod contract;
 mod copy;
 mod dirty_keys;
+mod failover;
 mod fence;
 mod isolation;
 mod lost;
