@@ -51,6 +51,10 @@ async fn both(cluster: &Sandbox, other: &Sandbox) -> Both {
     // Types get other OIDs than at the source.
     to.execute("CREATE TYPE earlier AS ENUM ('a'); CREATE SCHEMA health; SET search_path = health").await.unwrap();
     to.execute(STRUCTURE).await.unwrap();
+    // As migrations make them: what others refer to cannot be truncated.
+    to.execute("CREATE TABLE refers (big bigint REFERENCES big ON DELETE CASCADE, b int, a text, parted int REFERENCES parted, FOREIGN KEY (b, a) REFERENCES wide)")
+        .await
+        .unwrap();
     Both { source, target }
 }
 
