@@ -11,8 +11,6 @@ use crate::transfer::sqlite::{Kind, common_jsonb};
 
 /// `text`.
 pub(super) const TEXT: u32 = 25;
-/// `bytea`.
-pub(super) const BYTEA: u32 = 17;
 /// `jsonb`.
 pub(super) const JSONB: u32 = 3802;
 /// `bigint`, `smallint` and `integer`.
