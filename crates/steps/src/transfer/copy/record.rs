@@ -137,6 +137,12 @@ pub(super) fn settling_sql(schema: &str, relation: &str) -> String {
     format!("UPDATE pgrunbook.transfer_table SET settling = true WHERE schema = {schema} AND relation = {relation}")
 }
 
+/// Keeps all others from bringing a table to a snapshot until the transaction ends.
+pub(super) fn locked_sql(schema: &str, relation: &str) -> String {
+    let (schema, relation) = (text(schema), text(relation));
+    format!("SELECT FROM pgrunbook.transfer_table WHERE schema = {schema} AND relation = {relation} FOR UPDATE")
+}
+
 /// Says that a table is at a later snapshot.
 pub(super) fn settled_sql(schema: &str, relation: &str, snapshot: &str, until: Lsn) -> String {
     format!(

@@ -9,7 +9,7 @@ use pgrunbook_postgres::{PgError, Session};
 use super::Pair;
 use super::error::BaseCopyError;
 use super::pipe::{Broken, pipe};
-use super::record::{Plan, settled_sql};
+use super::record::{Plan, locked_sql, settled_sql};
 use super::session::{ident, searching};
 use super::stage::Stage;
 use super::work::{Shared, TableWork};
@@ -53,8 +53,10 @@ pub(super) async fn settle(
     let stage = Stage::new(&work.pair);
     let keys = key.columns.iter().map(|name| ident(name)).collect::<Vec<_>>().join(", ");
     source.execute(&searching(&work.pair.source.schema)).await.map_err(failed)?;
+    // A predecessor whose client is gone may still be at it: it is waited for, and what it did is seen.
     let make = format!(
-        "BEGIN; {}; {}; CREATE TEMP TABLE pgrunbook_key ON COMMIT DROP AS SELECT {keys} FROM ONLY {table} WITH NO DATA",
+        "BEGIN; {}; {}; {}; CREATE TEMP TABLE pgrunbook_key ON COMMIT DROP AS SELECT {keys} FROM ONLY {table} WITH NO DATA",
+        locked_sql(&shared.schema, &work.pair.target.name),
         searching(&work.pair.target.schema).replace("SET ", "SET LOCAL "),
         stage.make()
     );
