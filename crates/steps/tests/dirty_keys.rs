@@ -161,10 +161,10 @@ async fn whatever_is_done_to_the_file_is_noted() {
     this.done(&noting("\"null-in-key\", \"indexes\", \"defaults\", \"orphans\", ")).await;
     let connection = this.open();
     let (mut noted, mut done) = (0, 0);
-    for round in 0..30 {
+    for round in 0..20 {
         connection.pragma_update(None, "foreign_keys", round % 2 == 0).unwrap();
         connection.pragma_update(None, "recursive_triggers", round % 5 == 4).unwrap();
-        for _ in 0..15 {
+        for _ in 0..22 {
             let sql = DONE[usize::try_from(next(DONE.len() as u64)).unwrap()];
             let sql =
                 ["{a}", "{b}", "{c}"].iter().fold(sql.to_owned(), |sql, one| sql.replace(one, &next(8).to_string()));
