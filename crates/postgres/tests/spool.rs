@@ -1,7 +1,8 @@
 //! Spools by themselves: what is whole, what is taken back, what is kept.
 
 use pgrunbook_postgres::Lsn;
-use pgrunbook_postgres::spool::{Record, Source, Spool, SpoolError};
+use pgrunbook_postgres::pgoutput::Event;
+use pgrunbook_postgres::spool::{Follow, Record, Source, Spool, SpoolError};
 
 use crate::replication::PATIENCE;
 use crate::stream::segments;
