@@ -154,6 +154,9 @@ async fn follower_that_is_ahead_of_the_spool_passes_over_what_comes_again() {
     let (spool, mut writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
     let mut transaction = |xid, lsn| {
         writer.append(Lsn(lsn), &begin_of(xid, lsn)).unwrap();
+        // Of a transaction without a change nobody is told.
+        let said = message(b'M', &[&[1], &lsn.to_be_bytes(), b"test\0", &2_u32.to_be_bytes(), b"hi"]);
+        writer.append(Lsn(lsn), &said).unwrap();
         writer.append(Lsn(lsn), &commit_of(lsn)).unwrap();
     };
     transaction(1, 100);
