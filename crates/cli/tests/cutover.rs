@@ -195,7 +195,7 @@ impl World {
     }
 
     /// Goes on until the newest run is done.
-    async fn finish(&self) {
+    fn finish(&self) {
         let begun = Instant::now();
         while !self.place.call(&["status"]).out.lines().next().unwrap_or_default().contains("  completed  ") {
             let said = self.place.call(&["resume"]);
@@ -259,7 +259,7 @@ async fn killed_in_every_phase_it_goes_on_from_there_and_nothing_is_lost() {
             let args: &[&str] = if at == 0 { &["run", file] } else { &["resume"] };
             world.killed_in(args, phase).await;
         }
-        world.finish().await;
+        world.finish();
         writers.switch_to(world.side(target));
         writers.wait_for(100, within).await;
     }

@@ -206,10 +206,8 @@ async fn what_flows_back_is_no_finding_of_an_audit_and_everything_else_that_is_p
     let (_, end) = this.bench.run(&format!("{MOVE}{GO}")).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     let role = &this.bench.database.database;
-    let declared = format!(
-        "[schemas]\nhealth = {{}}\nelsewhere = {{}}\n[roles.{role}_app]\nkind = \"runtime\"\naccess = {{ health = \"all\" }}\n"
-    );
-    this.bench.write("topology.toml", &declared);
+    let declared = "[database]\nowner = \"owner_of_it\"\n[schemas]\nhealth = {}\nelsewhere = {}\n";
+    this.bench.write("topology.toml", declared);
     let topology = pgrunbook_steps::topology::load(this.bench.folder.path(), "default").unwrap();
     let session = this.bench.session().await;
     let published = async || -> Vec<String> {

@@ -14,11 +14,13 @@ use pgrunbook_steps::fence::{self, Standing, Thaw};
 use super::pooler::Front;
 use crate::bench::{Bench, failure};
 
+/// When a failed statement began, and its SQLSTATE; none of a lost connection.
+type Failed = Vec<(Instant, Option<String>)>;
+
 /// Writers at the pooler, who connect again when they must, and note what was accepted where and what failed.
 struct Writers {
     accepted: Arc<[AtomicU64; 2]>,
-    /// When the failed statement began, and its SQLSTATE; none of a lost connection.
-    failed: Arc<Mutex<Vec<(Instant, Option<String>)>>>,
+    failed: Arc<Mutex<Failed>>,
     stop: Arc<AtomicBool>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -77,7 +79,7 @@ impl Writers {
     }
 
     /// Ends them; what was accepted is what is there, on both sides.
-    async fn end(self, front: &Front, legacy_schema: &str) -> Vec<(Instant, Option<String>)> {
+    async fn end(self, front: &Front, legacy_schema: &str) -> Failed {
         self.stop.store(true, Ordering::SeqCst);
         for task in self.tasks {
             task.await.unwrap();
