@@ -274,6 +274,15 @@ pub enum Command {
         after_help = "Example:\n  pgrunbook parity legacy main --schema-b health\n  pgrunbook parity env:LEGACY_URL main --schema-b health --table person --show 100\n  pgrunbook parity legacy main --schema-b health --samples 20 --role health_app"
     )]
     Parity(ParityArgs),
+    /// Ask at an application's start whether it fits the database's schema.
+    #[command(
+        after_help = "Examples:\n  pgrunbook guard check --app-version 1.4.0 --target main\n  \
+                      pgrunbook guard exec --app-version 1.4.0 --database env:DATABASE_URL -- node server.js"
+    )]
+    Guard {
+        #[command(subcommand)]
+        action: GuardAction,
+    },
     /// Throwaway PostgreSQL servers.
     Sandbox {
         #[command(subcommand)]
@@ -573,6 +582,68 @@ pub enum FenceAction {
     },
 }
 
+/// `pgrunbook guard ...`
+#[derive(Debug, Subcommand)]
+pub enum GuardAction {
+    /// Say whether an application fits. Exit 1 if it does not, 2 if nobody can tell.
+    ///
+    /// SKIP_SCHEMA_GUARD=true skips the check, loudly; any other value than `true` and `false` is refused.
+    #[command(
+        after_help = "Example:\n  APP_SCHEMA_VERSION=1.4.0 pgrunbook guard check --target main --format json\n  \
+                      pgrunbook guard check --app-version 0011 --chain db/migrations --database env:DATABASE_URL"
+    )]
+    Check(GuardArgs),
+    /// Become the application if it fits; else exit like `check`, and start nothing.
+    ///
+    /// The process is replaced: signals, standard input and the exit code are the application's. It finds the outcome in
+    /// PGRUNBOOK_GUARD_OUTCOME: equal, database-newer or bypassed.
+    #[command(
+        after_help = "Example:\n  pgrunbook guard exec --app-version 1.4.0 --database env:DATABASE_URL -- node server.js"
+    )]
+    Exec {
+        #[command(flatten)]
+        guard: GuardArgs,
+        /// The application and its arguments.
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Which application, and where the schema says its version.
+#[derive(Debug, Clone, Args)]
+pub struct GuardArgs {
+    /// The schema version that the application was written for; with --chain the last migration that it needs.
+    #[arg(long, value_name = "VERSION", env = "APP_SCHEMA_VERSION")]
+    pub app_version: String,
+    /// A reference to a URL (env:NAME, file:PATH) or a URL; no pgrunbook.toml is needed.
+    #[arg(long, value_name = "URL", conflicts_with = "target")]
+    pub database: Option<String>,
+    /// The target of pgrunbook.toml; else `main`.
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// The table of the version row.
+    #[arg(long, value_name = "TABLE", default_value = "bot_config")]
+    pub table: String,
+    /// The key of the version row.
+    #[arg(long, value_name = "KEY", default_value = "schema_version")]
+    pub key: String,
+    /// The row's environment, where the table has several.
+    #[arg(long, value_name = "NAME")]
+    pub row_environment: Option<String>,
+    /// The columns of key and value.
+    #[arg(long, value_name = "KEY,VALUE", default_value = "config_key,config_value")]
+    pub columns: String,
+    /// Go by the history of this chain instead, as `migrate` keeps it.
+    #[arg(long, value_name = "CHAIN", conflicts_with_all = ["table", "key", "row_environment", "columns"])]
+    pub chain: Option<String>,
+    /// How long migrations that are under way are waited for; `0s`: not at all.
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub wait: String,
+    /// Also write the outcome as Prometheus metrics into this file (a textfile collector's).
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+}
+
 /// `pgrunbook migrate ...`
 #[derive(Debug, Subcommand)]
 pub enum MigrateAction {
@@ -591,6 +662,8 @@ pub enum MigrateAction {
         /// Leave the verify files out.
         #[arg(long)]
         no_verify: bool,
+        #[command(flatten)]
+        version: VersionArgs,
         /// Run everything in one transaction, report the locks, and roll back.
         #[arg(long)]
         dry_run: bool,
@@ -602,6 +675,8 @@ pub enum MigrateAction {
         /// The version that stays; `0` takes everything back.
         #[arg(long, value_name = "VERSION")]
         to: String,
+        #[command(flatten)]
+        version: VersionArgs,
     },
     /// Set the history right by hand, without running anything.
     Baseline {
@@ -619,6 +694,20 @@ pub enum MigrateAction {
     },
     /// Take over the history of Flyway, sqlx, Supabase, dbmate, golang-migrate, Alembic or Drizzle.
     Adopt(ChainArgs),
+}
+
+/// The row that applications' guards read.
+#[derive(Debug, Clone, Args)]
+pub struct VersionArgs {
+    /// The schema version that the version row says afterwards; without it the row stays as it is.
+    #[arg(long, value_name = "VERSION")]
+    pub schema_version: Option<String>,
+    /// The table of the version row.
+    #[arg(long, value_name = "TABLE", default_value = "bot_config", requires = "schema_version")]
+    pub version_table: String,
+    /// The key of the version row.
+    #[arg(long, value_name = "KEY", default_value = "schema_version", requires = "schema_version")]
+    pub version_key: String,
 }
 
 /// Which chain, and where.

@@ -6,6 +6,7 @@ mod breach;
 mod crash;
 mod cutover;
 mod fence;
+mod guard;
 mod parity;
 mod place;
 mod proof;

@@ -11,6 +11,7 @@ mod copy;
 mod dirty_keys;
 mod failover;
 mod fence;
+mod guard;
 mod isolation;
 mod lost;
 mod matrix;

@@ -6,11 +6,13 @@ use pgrunbook_steps::migrate::adopt::{adopt, find};
 use pgrunbook_steps::migrate::chain::Chain;
 use pgrunbook_steps::migrate::layout::Version;
 use pgrunbook_steps::migrate::standing::Finding;
-use pgrunbook_steps::migrate::{Applied, Around, Correction, Goal, Options, Runner, dry_run};
+use pgrunbook_steps::migrate::{
+    Applied, Around, Correction, Goal, Options, Runner, VersionRow, VersionWrite, dry_run,
+};
 use serde_json::json;
 
 use crate::app::App;
-use crate::args::{ChainArgs, MigrateAction, Output};
+use crate::args::{ChainArgs, MigrateAction, Output, VersionArgs};
 use crate::console::put;
 use crate::exit;
 use crate::failure::Failure;
@@ -60,12 +62,14 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
             }
             put("Nothing was changed.");
         }
-        MigrateAction::Up { to, out_of_order, no_verify, .. } => {
-            runner.options = Options { out_of_order, verify: !no_verify, ..Options::default() };
+        MigrateAction::Up { to, out_of_order, no_verify, version: row, .. } => {
+            let row = version_row(row)?;
+            runner.options = Options { out_of_order, verify: !no_verify, version: row, ..Options::default() };
             let to = to.as_deref().map(version).transpose()?;
             done(app, &runner, &Goal::Up(to), "applied").await?;
         }
-        MigrateAction::Down { to, .. } => {
+        MigrateAction::Down { to, version: row, .. } => {
+            runner.options.version = version_row(row)?;
             let to = if to == "0" { None } else { Some(version(&to)?) };
             done(app, &runner, &Goal::Down(to), "taken back").await?;
         }
@@ -94,6 +98,13 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
 
 fn version(text: &str) -> Result<Version, Failure> {
     Version::parse(text).ok_or_else(|| Failure::unusable("version", format!("`{text}` is not a version")))
+}
+
+fn version_row(args: VersionArgs) -> Result<Option<VersionWrite>, Failure> {
+    let Some(version) = args.schema_version else { return Ok(None) };
+    let row = VersionRow { table: args.version_table, key: args.version_key, ..VersionRow::usual(&version) };
+    row.check().map_err(|why| Failure::unusable("bad-value", why))?;
+    Ok(Some(VersionWrite::Set(row)))
 }
 
 async fn done(app: &App, runner: &Runner<'_>, goal: &Goal, what: &str) -> Result<(), Failure> {

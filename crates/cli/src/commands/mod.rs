@@ -4,6 +4,7 @@ mod adopt;
 mod audit;
 mod backup;
 mod fence;
+mod guard;
 mod init;
 mod lint;
 mod migrate;
@@ -63,6 +64,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,
         Command::Audit { target, level } => audit::audit(app, &target, level).await,
         Command::Parity(args) => parity::parity(app, &args).await,
+        Command::Guard { action } => guard::guard(app, action).await,
         Command::Sandbox { action } => sandbox::sandbox(app, action).await,
         Command::Completions { .. } | Command::Man => unreachable!("answered before the runtime was started"),
     }

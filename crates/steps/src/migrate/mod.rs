@@ -16,11 +16,13 @@ pub mod standing;
 mod step;
 pub mod text;
 mod verify;
+mod version_row;
 
 pub use dry::{DryRun, dry_run};
 pub use runner::{Applied, Around, Correction, Goal, Inside, Options, Runner};
 pub use step::KIND;
 pub use text::shown;
+pub use version_row::{VersionRow, VersionWrite};
 
 /// The name of a chain that is applied in one of several schemas: each has a history of its own.
 pub fn chain_in(chain: &str, schema: &str) -> String {

@@ -18,6 +18,7 @@ use super::send::{self, Broken, Raised};
 use super::standing::{Finding, RowState, Standing, compare};
 use super::text::{Mode, Text};
 use super::verify;
+use super::version_row::VersionWrite;
 use crate::sql::{Stands, held_by, is_finished_by, stands};
 
 /// What a runner needs to know of whoever called it.
@@ -62,6 +63,8 @@ pub struct Options {
     pub wait: Duration,
     /// Where and as whom the files run; the history is kept by the role that connected.
     pub inside: Inside,
+    /// What the version row says afterwards.
+    pub version: Option<VersionWrite>,
 }
 
 /// Where and as whom files run.
@@ -96,6 +99,7 @@ impl Default for Options {
             locks: LockPolicy::default(),
             wait: Duration::from_secs(60),
             inside: Inside::default(),
+            version: None,
         }
     }
 }
@@ -163,7 +167,7 @@ impl Runner<'_> {
         let session = Session::connect(self.target, &name).await.map_err(PgError::into_step_error)?;
         let (standing, _) = Self::standing(self.chain, &session).await.map_err(nothing_touched)?;
         self.refuse(&standing, goal)?;
-        if self.work(&standing, goal)?.is_empty() {
+        if self.work(&standing, goal)?.is_empty() && self.version_stands(&session).await? {
             return Ok(());
         }
         let around = &self.around;
@@ -180,6 +184,35 @@ impl Runner<'_> {
             }
             (done, _) => done,
         }
+    }
+
+    /// Whether the version row needs nothing, or none is asked for.
+    async fn version_stands(&self, session: &Session) -> Result<bool, StepError> {
+        match &self.options.version {
+            Some(write) => write.is_done(session, self.around.run).await.map_err(nothing_touched),
+            None => Ok(true),
+        }
+    }
+
+    /// The statements that write the version row when `migration` is the last that is applied.
+    fn version_sql(&self, migration: &str) -> Option<String> {
+        self.options.version.as_ref().map(|write| write.sql(migration, self.around.run))
+    }
+
+    /// The version row alone, where no migration is to run.
+    async fn write_version(&self, session: &Session, standing: &Standing<'_>) -> Result<(), StepError> {
+        let Some(write) = &self.options.version else { return Ok(()) };
+        let newest = standing.applied.iter().filter_map(|row| Some((Version::parse(&row.version)?, row))).max_by(|a, b| a.0.cmp(&b.0));
+        let migration = newest.map_or_else(String::new, |(_, row)| format!("{}_{}", row.version, row.name));
+        let assert = self.around.assert.as_ref().map_or_else(String::new, |sql| format!("{sql};"));
+        let sql = write.sql(&migration, self.around.run);
+        let done = session.execute(&format!("BEGIN; {assert}{sql}COMMIT")).await;
+        if let Err(PgError::Server(error)) = done {
+            session.execute("ROLLBACK").await.map_err(nothing_touched)?;
+            let step = PgError::Server(error).into_step_error();
+            return Err(write.failed(step, "nothing was changed"));
+        }
+        done.map_err(PgError::into_step_error)
     }
 
     fn application_name(&self) -> String {
@@ -201,7 +234,20 @@ impl Runner<'_> {
         let (standing, kept) = Self::standing(self.chain, session).await.map_err(nothing_touched)?;
         self.refuse(&standing, goal)?;
         let mut clean = true;
-        for task in self.work(&standing, goal)? {
+        let tasks = self.work(&standing, goal)?;
+        if tasks.is_empty() && !self.version_stands(session).await? {
+            return self.write_version(session, &standing).await;
+        }
+        // Up: with the last. Down: with the first, since what it takes back is not there any more.
+        let down = matches!(goal, Goal::Down(_));
+        let writes_at = if down { 0 } else { tasks.len().saturating_sub(1) };
+        let mut newest = standing.applied.last().map(|row| format!("{}_{}", row.version, row.name)).unwrap_or_default();
+        for (at, task) in tasks.into_iter().enumerate() {
+            if let Task::Up(migration) = &task {
+                newest = format!("{}_{}", migration.version, migration.name);
+            }
+            let version_row = if at == writes_at { self.version_sql(&newest) } else { None };
+            let version_row = version_row.as_deref();
             if self.around.cancel.is_stopping() && !applied.versions.is_empty() {
                 return Err(StepError::interrupted("stopped between two migrations, as the operator asked"));
             }
@@ -231,7 +277,7 @@ impl Runner<'_> {
                         run: self.around.run,
                     };
                     let from = unfinished.map(|kept| kept.row.statements_done as usize);
-                    self.apply(session, lease, &text, &entry, from, &mut clean).await?;
+                    self.apply(session, lease, &text, &entry, from, version_row, &mut clean).await?;
                     durations.push((version.clone(), false, begun.elapsed().as_millis()));
                     applied.versions.push(version.clone());
                     if let Some(script) = migration.verify.as_ref().filter(|_| self.options.verify) {
@@ -272,14 +318,14 @@ impl Runner<'_> {
                             format!("{}: a file that is applied again must run in one transaction", text.shown),
                         ));
                     }
-                    self.apply(session, lease, &text, &entry, None, &mut clean).await?;
+                    self.apply(session, lease, &text, &entry, None, version_row, &mut clean).await?;
                     durations.push((file.name.clone(), true, begun.elapsed().as_millis()));
                     applied.repeatable.push(file.name.clone());
                 }
                 Task::Down(migration, script) => {
                     self.around.say(format!("taking back {}", migration.title()));
                     let text = self.read(script)?;
-                    self.take_back(session, lease, migration, &text, &mut clean).await?;
+                    self.take_back(session, lease, migration, &text, version_row, &mut clean).await?;
                     applied.versions.push(migration.version.to_string());
                 }
             }
@@ -356,6 +402,7 @@ impl Runner<'_> {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what one file needs; a struct of it would be named after this function")]
     async fn apply(
         &self,
         session: &Session,
@@ -363,14 +410,15 @@ impl Runner<'_> {
         text: &Text,
         entry: &Entry<'_>,
         done: Option<usize>,
+        version: Option<&str>,
         clean: &mut bool,
     ) -> Result<(), StepError> {
         match &text.mode {
             Mode::Transaction => {
                 let row = history::insert(entry, &lease.token, RowState::Applied);
-                self.in_transaction(session, text, &row, clean).await
+                self.in_transaction(session, text, &row, version, clean).await
             }
-            Mode::Statements { .. } => self.by_statements(session, lease, text, entry, done).await,
+            Mode::Statements { .. } => self.by_statements(session, lease, text, entry, done, version).await,
             Mode::Own { line } => {
                 if done.is_some() {
                     return Err(StepError::in_doubt(
@@ -387,7 +435,10 @@ impl Runner<'_> {
                 session.execute(&format!("{AFRESH}{row};{enter}")).await.map_err(nothing_touched)?;
                 self.alone(session, text, 0..text.statements.len()).await?;
                 let update = history::update(entry.chain, entry.version, &lease.token, "state = 'applied'");
-                session.execute(&format!("{OWN_ROLE}{update}")).await.map_err(nothing_touched)
+                let version = version.unwrap_or_default();
+                let fresh = if version.is_empty() { OWN_ROLE } else { AFRESH };
+                let done = session.execute(&format!("{fresh}{update}{version}")).await;
+                done.map_err(|error| self.version_failed(error, version))
             }
         }
     }
@@ -398,13 +449,14 @@ impl Runner<'_> {
         session: &Session,
         text: &Text,
         row: &str,
+        version: Option<&str>,
         clean: &mut bool,
     ) -> Result<(), StepError> {
         let policy = &self.options.locks;
         let mut retry = LockRetry::new(policy, self.around.clock, self.around.cancel);
         loop {
             // A file that was tried once has left its traces, if it leaves any.
-            let attempt = self.attempt(session, text, row, std::mem::replace(clean, !text.leaves_traces()));
+            let attempt = self.attempt(session, text, row, version, std::mem::replace(clean, !text.leaves_traces()));
             let tell = |blockers: &[_], pause| self.around.say(held_by(blockers, pause));
             let tried = retry.once(session, attempt, tell).await;
             match tried.map_err(PgError::into_step_error)? {
@@ -420,6 +472,7 @@ impl Runner<'_> {
         session: &Session,
         text: &Text,
         row: &str,
+        version: Option<&str>,
         clean: bool,
     ) -> Result<Result<(), Stopped>, PgError> {
         // A file finds the session as a new connection would have it; the first one does anyway. All in one message, so
@@ -437,11 +490,23 @@ impl Runner<'_> {
             (format!("{fresh}BEGIN; {set}; {assert}{row};{enter}"), String::new())
         };
         let count = text.statements.len();
+        // The table of the version row may be one that the file makes, so the row comes behind it: as the role that
+        // connected, and found as that role finds it. In a message of its own, whose errors are not the file's.
+        let commit = version.map_or_else(
+            || "COMMIT".to_owned(),
+            |version| format!("{OWN_ROLE}SET LOCAL search_path TO DEFAULT;{version}COMMIT"),
+        );
         // In a test build the commit is its own message, so that the process can die before it.
-        let (last, commit) = if cfg!(debug_assertions) { (after, "COMMIT") } else { (format!("{after}COMMIT;"), "") };
+        let (last, commit) = if cfg!(debug_assertions) || version.is_some() {
+            (after, commit.as_str())
+        } else {
+            (format!("{after}COMMIT;"), "")
+        };
+        let mut committing = false;
         let mut done = send::run(session, text, 0..count, &before, &last, self.around.cancel).await;
         if done.is_ok() && !commit.is_empty() {
             fault::pass(Point::BeforeCommit);
+            committing = true;
             done = session.execute(commit).await.map_err(|error| match error {
                 PgError::Server(error) => Broken::Raised(Box::new(Raised { error: *error, line: 1 })),
                 lost => Broken::Lost(lost),
@@ -454,6 +519,13 @@ impl Runner<'_> {
                 session.execute("ROLLBACK").await?;
                 if raised.error.sqlstate == LOCK_NOT_AVAILABLE {
                     return Err(PgError::Server(Box::new(raised.error.clone())));
+                }
+                // What a deferred constraint says at the commit is the file's own.
+                let of_version = committing && raised.error.sqlstate.starts_with("42");
+                if let Some(write) = self.options.version.as_ref().filter(|_| version.is_some() && of_version) {
+                    let step = PgError::Server(Box::new(raised.error.clone())).into_step_error();
+                    let outcome = format!("{} is rolled back", text.shown);
+                    return Ok(Err(Stopped::Error(write.failed(step, &outcome))));
                 }
                 Ok(Err(Stopped::Error(self.explained(text, &raised, "rolled back"))))
             }
@@ -473,6 +545,7 @@ impl Runner<'_> {
         text: &Text,
         entry: &Entry<'_>,
         done: Option<usize>,
+        version: Option<&str>,
     ) -> Result<(), StepError> {
         let resumed = done.is_some();
         let done = done.unwrap_or(0);
@@ -548,7 +621,21 @@ impl Runner<'_> {
             session.execute(&update).await.map_err(nothing_touched)?;
         }
         let update = history::update(entry.chain, entry.version, &lease.token, "state = 'applied'");
-        session.execute(&format!("{OWN_ROLE}{AFRESH}{update}")).await.map_err(nothing_touched)
+        let version = version.unwrap_or_default();
+        let done = session.execute(&format!("{OWN_ROLE}{AFRESH}{update}{version}")).await;
+        done.map_err(|error| self.version_failed(error, version))
+    }
+
+    /// A statement that says that all is done, and with which the version row may travel. What ran before it stays.
+    fn version_failed(&self, error: PgError, version: &str) -> StepError {
+        let of_version = matches!(&error, PgError::Server(error) if error.sqlstate.starts_with("42"));
+        let step = nothing_touched(error);
+        match &self.options.version {
+            Some(write) if of_version && !version.is_empty() => {
+                write.failed(step, "the migration's statements stay, and are recorded")
+            }
+            _ => step,
+        }
     }
 
     /// Statements as they are, each its own.
@@ -578,12 +665,15 @@ impl Runner<'_> {
         lease: &Lease,
         migration: &Migration,
         text: &Text,
+        row: Option<&str>,
         clean: &mut bool,
     ) -> Result<(), StepError> {
         let version = migration.version.to_string();
         let delete = history::delete(&self.chain.name, &version, &lease.token);
+        // A way down may drop the row's table: the row is written before it.
+        let row = row.unwrap_or_default();
         match &text.mode {
-            Mode::Transaction => self.in_transaction(session, text, &delete, clean).await,
+            Mode::Transaction => self.in_transaction(session, text, &format!("{delete}{row}"), None, clean).await,
             Mode::Own { line } => Err(StepError::unusable(
                 "own-transaction",
                 format!("{}, line {line}: a down file cannot control transactions", text.shown),
@@ -594,7 +684,7 @@ impl Runner<'_> {
                 session.execute(AFRESH).await.map_err(nothing_touched)?;
                 let update = history::update(&self.chain.name, &version, &lease.token, "state = 'reverting'");
                 let enter = self.options.inside.enter(false);
-                session.execute(&format!("{update};{enter}")).await.map_err(nothing_touched)?;
+                session.execute(&format!("{update}{row}{enter}")).await.map_err(nothing_touched)?;
                 for at in 0..text.statements.len() {
                     if let Class::Outside(outside) = classify(text.statement(at))
                         && stands(session, &outside).await.map_err(nothing_touched)? == Stands::Done

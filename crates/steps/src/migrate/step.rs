@@ -17,6 +17,7 @@ use super::layout::Version;
 use super::runner::{Applied, Around, Goal, Inside, Options, Runner, chain_error};
 use super::standing::{Finding, RowState};
 use super::text::Text;
+use super::version_row::{VersionRow, VersionWrite};
 use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::workplace::Workplace;
 
@@ -58,6 +59,11 @@ pub const KIND: Kind = Kind {
                 about: "Whether the verify files are run after each migration; they are, if nothing is said.",
                 required: false,
             },
+            FieldSpec {
+                name: "version_row",
+                about: "The row that applications' guards read: `{ version = \"1.1.0\" }`, and where it is not `bot_config`, `schema_version`: `table`, `key`, `environment`, `key_column`, `value_column`. Written with the last migration.",
+                required: false,
+            },
         ],
         needs_target: true,
         changes: true,
@@ -87,6 +93,7 @@ struct Fields {
     role: Option<String>,
     #[serde(default = "yes")]
     verify: bool,
+    version_row: Option<VersionRow>,
 }
 
 fn yes() -> bool {
@@ -102,6 +109,7 @@ struct Migrate {
     out_of_order: bool,
     verify: bool,
     inside: Inside,
+    version_row: Option<VersionRow>,
     workplace: Workplace,
 }
 
@@ -119,6 +127,9 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
             return Err(StepError::unusable("bad-value", format!("step `{}` has both `to` and `down_to`", block.id)));
         }
     };
+    if let Some(row) = &fields.version_row {
+        row.check().map_err(|why| StepError::unusable("bad-value", format!("step `{}`: {why}", block.id)))?;
+    }
     Ok(Box::new(Migrate {
         target,
         folder: workplace.root().join(&fields.chain),
@@ -133,6 +144,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         goal,
         out_of_order: fields.out_of_order,
         verify: fields.verify,
+        version_row: fields.version_row,
         workplace: workplace.clone(),
     }))
 }
@@ -146,7 +158,12 @@ impl Migrate {
         Session::connect(self.workplace.postgres(&self.target)?, name).await.map_err(PgError::into_step_error)
     }
 
-    async fn go(&self, cx: &RunCx<'_>, goal: &Goal) -> Result<(Applied, Result<(), StepError>), StepError> {
+    async fn go(
+        &self,
+        cx: &RunCx<'_>,
+        goal: &Goal,
+        version: Option<VersionWrite>,
+    ) -> Result<(Applied, Result<(), StepError>), StepError> {
         let chain = self.read()?;
         let tell = |line: String| cx.say(line);
         let runner = Runner {
@@ -156,6 +173,7 @@ impl Migrate {
                 out_of_order: self.out_of_order,
                 verify: self.verify,
                 inside: self.inside.clone(),
+                version,
                 ..Options::default()
             },
             around: Around {
@@ -267,6 +285,9 @@ impl Step for Migrate {
                 };
             }
         }
+        if let Some(row) = &self.version_row {
+            change.details.push(format!("{} becomes {}, with the last of them", row.place(), row.version));
+        }
         // What is applied when the run begins must be what was applied when it was planned.
         let newest = standing.newest.map_or_else(|| "nothing".to_owned(), |version| version.to_string());
         if self.is_first(&standing.applied) {
@@ -276,7 +297,7 @@ impl Step for Migrate {
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let (applied, done) = self.go(cx, &self.goal).await?;
+        let (applied, done) = self.go(cx, &self.goal, self.version_row.clone().map(VersionWrite::Set)).await?;
         let down = matches!(self.goal, Goal::Down(_));
         match done {
             Ok(()) if down => Ok(Evidence::of(match applied.versions.as_slice() {
@@ -324,6 +345,12 @@ impl Step for Migrate {
                 Version::parse(&row.version).is_some_and(|version| to.as_ref().is_none_or(|to| version > *to))
             }),
         };
+        // Behind a migration without a transaction the version row is a commit of its own.
+        let left = left
+            || match self.version_row.clone().map(VersionWrite::Set) {
+                Some(write) => !write.is_done(&session, None).await.map_err(PgError::into_step_error)?,
+                None => false,
+            };
         let evidence = Self::evidence(&versions, &Applied::default());
         Ok(match (left, versions.is_empty(), &self.goal) {
             (false, _, _) => Happened::Yes(evidence),
@@ -337,7 +364,7 @@ impl Step for Migrate {
         let own: BTreeSet<String> = self.applied_by(&session, cx).await?.into_iter().collect();
         drop(session);
         let Some(lowest) = own.iter().filter_map(|version| Version::parse(version)).min() else {
-            return Ok(Evidence::of("nothing to take back: this step applied nothing"));
+            return self.take_back_version(cx).await;
         };
         let chain = self.read()?;
         // Down to what stood below the lowest; whatever was put above it since must go first, and is not ours to take.
@@ -360,7 +387,8 @@ impl Step for Migrate {
             .help("take that one back first: pgrunbook migrate down"));
         }
         drop(session);
-        let (applied, done) = self.go(cx, &Goal::Down(below)).await?;
+        let restore = self.version_row.clone().map(VersionWrite::Restore);
+        let (applied, done) = self.go(cx, &Goal::Down(below), restore).await?;
         match done {
             Ok(()) => Ok(Evidence::of(format!("{} taken back", applied.versions.join(", ")))
                 .fact("taken_back", applied.versions)),
@@ -372,11 +400,33 @@ impl Step for Migrate {
         let session = self.session("pgrunbook:resolve").await?;
         ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
         let left = self.applied_by(&session, cx).await?;
-        Ok(if left.is_empty() { Happened::Yes(Evidence::of("taken back, as the history says")) } else { Happened::No })
+        let restored = match self.version_row.clone().map(VersionWrite::Restore) {
+            Some(write) => {
+                let run = Some((cx.run, cx.step.as_str()));
+                write.is_done(&session, run).await.map_err(PgError::into_step_error)?
+            }
+            None => true,
+        };
+        Ok(if left.is_empty() && restored { Happened::Yes(Evidence::of("taken back, as the history says")) } else { Happened::No })
     }
 }
 
 impl Migrate {
+    /// The undo of a step that found everything applied: at most the version row is its own.
+    async fn take_back_version(&self, cx: &RunCx<'_>) -> Result<Evidence, StepError> {
+        let nothing = Evidence::of("nothing to take back: this step applied nothing");
+        let Some(row) = &self.version_row else { return Ok(nothing) };
+        let write = VersionWrite::Restore(row.clone());
+        let run = Some((cx.run, cx.step.as_str()));
+        let session = self.session("pgrunbook:version-row").await?;
+        if write.is_done(&session, run).await.map_err(PgError::into_step_error)? {
+            return Ok(nothing);
+        }
+        let sql = format!("BEGIN; {}; {}COMMIT", Entry::of(cx).assert_sql(), write.sql("", run));
+        session.execute(&sql).await.map_err(PgError::into_step_error)?;
+        Ok(Evidence::of(format!("{} is what it was", row.place())))
+    }
+
     /// Whether this step is the chain's next: the history that a later step of the same runbook will meet is made by the
     /// steps before it.
     fn is_first(&self, applied: &[super::standing::Row]) -> bool {

@@ -1,0 +1,161 @@
+//! `guard`: the check and the start of an application that cannot embed it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde_json::Value;
+
+use crate::place::{Place, Said};
+
+async fn at(version: &str) -> Place {
+    let place = Place::new().await;
+    place.execute("CREATE TABLE bot_config (config_key text PRIMARY KEY, config_value jsonb)").await;
+    let json = format!("{{\"version\": \"{version}\", \"migration\": \"0001_baseline\"}}");
+    place.execute(&format!("INSERT INTO bot_config VALUES ('schema_version', '{json}')")).await;
+    place
+}
+
+const DATABASE: &[&str] = &["--database", "env:DATABASE_URL"];
+
+fn check(place: &Place, more: &[&str]) -> Said {
+    place.call(&[&["guard", "check"], DATABASE, more].concat())
+}
+
+#[tokio::test]
+async fn verdict_is_the_exit_code() {
+    let place = at("1.1.0").await;
+    let said = check(&place, &["--app-version", "1.0.0"]).done();
+    assert_eq!(said.out, "schema guard: the database is at 1.1.0, newer than the application's 1.0.0\n");
+    assert_eq!(said.err, "");
+    let said = check(&place, &["--app-version", "1.2.0", "--wait", "0s"]);
+    assert_eq!(said.code, Some(1));
+    let error = "error: the application needs schema 1.2.0, and the database is at 1.1.0 (0001_baseline)\n  \
+                 help: run the migrations, then start again\n";
+    assert_eq!(said.err, error);
+    let said = check(&place, &["--app-version", "2.0.0"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("was written for schema 2.0.0"), "{}", said.err);
+    let said = check(&place, &["--app-version", "1.0.0", "--table", "nowhere"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("there is no table nowhere"), "{}", said.err);
+    let said = check(&place, &["--app-version", "latest"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("\"latest\" cannot be read"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn json_is_one_object() {
+    let place = at("1.1.0").await;
+    let said = check(&place, &["--app-version", "1.0.0", "--format", "json"]).done();
+    let found: Value = serde_json::from_str(&said.out).unwrap();
+    let wanted = serde_json::json!({
+        "type": "guard", "outcome": "database-newer", "app": "1.0.0", "database": "1.1.0",
+        "migration": "0001_baseline", "timestamp": null, "waited_ms": 0,
+    });
+    assert_eq!(found, wanted);
+    let said = check(&place, &["--app-version", "1.2.0", "--format", "json"]);
+    let found: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.code, found["code"].as_str(), found["exit"].as_i64()), (Some(1), Some("application-newer"), Some(1)));
+}
+
+#[tokio::test]
+async fn version_and_target_come_from_where_they_usually_stand() {
+    let mut place = at("1.0.0").await;
+    place.write("pgrunbook.toml", "[targets.main]\nurl = \"env:DATABASE_URL\"\n");
+    place.env.push(("APP_SCHEMA_VERSION".to_owned(), "1.0.0".to_owned()));
+    let said = place.call(&["guard", "check"]).done();
+    assert_eq!(said.out, "schema guard: the database is at 1.0.0, as the application\n");
+}
+
+#[tokio::test]
+async fn what_cannot_be_known_is_exit_2_and_no_password_is_shown() {
+    let place = at("1.0.0").await;
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let url = format!("postgres://anna:hunter2hunter2@127.0.0.1:{port}/db?sslmode=disable");
+    let said = place.call(&["guard", "check", "--app-version", "1.0.0", "--database", &url]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("the database does not answer"), "{}", said.err);
+    assert!(!said.err.contains("hunter2"), "{}", said.err);
+    let right = &place.env[0].1;
+    let wrong = right.replacen("postgres:", "postgres:wrong", 2).replace("postgres:wrong//", "postgres://");
+    let said = place.call(&["guard", "check", "--app-version", "1.0.0", "--database", &wrong]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("refused the connection: password authentication failed"), "{}", said.err);
+    let said = place.call(&["guard", "check", "--app-version", "1.0.0", "--database", "env:NOT_SET"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("NOT_SET is not set"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn bypass_is_loud_and_needs_neither_project_nor_server() {
+    let mut place = Place::new().await;
+    place.env = vec![("SKIP_SCHEMA_GUARD".to_owned(), "true".to_owned())];
+    let said = place.call(&["guard", "check", "--app-version", "1.0.0", "--metrics", "guard.prom"]).done();
+    assert!(said.err.starts_with("WARNING: SCHEMA GUARD BYPASSED. SKIP_SCHEMA_GUARD=true"), "{}", said.err);
+    assert!(place.read("guard.prom").contains("\npgrunbook_guard_bypassed 1\n"), "{}", place.read("guard.prom"));
+    let said = place.call(&["guard", "exec", "--app-version", "1.0.0", "--", "sh", "-c", "echo $PGRUNBOOK_GUARD_OUTCOME"]);
+    let said = said.done();
+    assert_eq!(said.out, "bypassed\n");
+    assert!(said.err.contains("SCHEMA GUARD BYPASSED"), "{}", said.err);
+    for value in ["1", "yes", "TRUE"] {
+        place.env = vec![("SKIP_SCHEMA_GUARD".to_owned(), value.to_owned())];
+        let said = place.call(&["guard", "exec", "--app-version", "1.0.0", "--", "touch", "started"]);
+        assert_eq!(said.code, Some(2), "{value}");
+        assert!(said.err.contains(&format!("SKIP_SCHEMA_GUARD is \"{value}\"")), "{}", said.err);
+        assert!(!place.path("started").exists());
+    }
+}
+
+#[tokio::test]
+async fn exec_becomes_the_application() {
+    let place = at("1.0.0").await;
+    let arguments = [&["guard", "exec", "--app-version", "1.0.0"], DATABASE].concat();
+    let script = "echo $$ $PGRUNBOOK_GUARD_OUTCOME \"$1\"; cat; exit 7";
+    let arguments = [&arguments[..], &["--", "sh", "-c", script, "sh", "an argument"]].concat();
+    let mut command = place.command(&arguments);
+    let input = std::fs::File::open({
+        place.write("input", "from standard input\n");
+        place.path("input")
+    });
+    command.stdin(input.unwrap()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = child.id();
+    let said = Said::of(child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(7), "{}", said.err);
+    assert_eq!(said.out, format!("{pid} equal an argument\nfrom standard input\n"));
+    let arguments = [&["guard", "exec", "--app-version", "1.1.0", "--wait", "0s"], DATABASE].concat();
+    let said = place.call(&[&arguments[..], &["--", "touch", "started"]].concat());
+    assert_eq!(said.code, Some(1));
+    assert!(!place.path("started").exists());
+    let arguments = [&["guard", "exec", "--app-version", "1.0.0"], DATABASE].concat();
+    let said = place.call(&[&arguments[..], &["--", "surely-no-such-program"]].concat());
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("surely-no-such-program cannot be started"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn migrate_writes_what_the_guard_reads() {
+    let place = Place::new().await;
+    place.write("pgrunbook.toml", "[targets.main]\nurl = \"env:DATABASE_URL\"\n");
+    place.write("db/0001_a.sql", "CREATE TABLE bot_config (config_key text PRIMARY KEY, config_value jsonb);\n");
+    place.write("db/0002_b.sql", "CREATE TABLE b ();\n");
+    place.write("db/0002_b.down.sql", "DROP TABLE b;\n");
+    place.call(&["migrate", "up", "db", "--schema-version", "1.1.0"]).done();
+    check(&place, &["--app-version", "1.1.0"]).done();
+    check(&place, &["--app-version", "0002", "--chain", "db"]).done();
+    let said = check(&place, &["--app-version", "0003", "--chain", "db"]);
+    assert_eq!(said.code, Some(1));
+    place.call(&["migrate", "down", "db", "--to", "0001", "--schema-version", "1.0.0"]).done();
+    check(&place, &["--app-version", "1.0.0"]).done();
+    assert_eq!(check(&place, &["--app-version", "1.1.0"]).code, Some(1));
+    let said = place.call(&["migrate", "up", "db", "--schema-version", "next"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("\"next\" is no semantic version"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn every_help_has_an_example() {
+    let place = Place::new().await;
+    for command in [&["guard", "--help"][..], &["guard", "check", "--help"], &["guard", "exec", "--help"]] {
+        let said = place.call(command).done();
+        assert!(said.out.contains("Example"), "{}", said.out);
+    }
+}
