@@ -275,10 +275,8 @@ pub enum Command {
     )]
     Parity(ParityArgs),
     /// Ask at an application's start whether it fits the database's schema.
-    #[command(
-        after_help = "Examples:\n  pgrunbook guard check --app-version 1.4.0 --target main\n  \
-                      pgrunbook guard exec --app-version 1.4.0 --database env:DATABASE_URL -- node server.js"
-    )]
+    #[command(after_help = "Examples:\n  pgrunbook guard check --app-version 1.4.0 --target main\n  \
+                      pgrunbook guard exec --app-version 1.4.0 --database env:DATABASE_URL -- node server.js")]
     Guard {
         #[command(subcommand)]
         action: GuardAction,

@@ -53,7 +53,10 @@ async fn json_is_one_object() {
     assert_eq!(found, wanted);
     let said = check(&place, &["--app-version", "1.2.0", "--format", "json"]);
     let found: Value = serde_json::from_str(&said.out).unwrap();
-    assert_eq!((said.code, found["code"].as_str(), found["exit"].as_i64()), (Some(1), Some("application-newer"), Some(1)));
+    assert_eq!(
+        (said.code, found["code"].as_str(), found["exit"].as_i64()),
+        (Some(1), Some("application-newer"), Some(1))
+    );
 }
 
 #[tokio::test]
@@ -91,7 +94,8 @@ async fn bypass_is_loud_and_needs_neither_project_nor_server() {
     let said = place.call(&["guard", "check", "--app-version", "1.0.0", "--metrics", "guard.prom"]).done();
     assert!(said.err.starts_with("WARNING: SCHEMA GUARD BYPASSED. SKIP_SCHEMA_GUARD=true"), "{}", said.err);
     assert!(place.read("guard.prom").contains("\npgrunbook_guard_bypassed 1\n"), "{}", place.read("guard.prom"));
-    let said = place.call(&["guard", "exec", "--app-version", "1.0.0", "--", "sh", "-c", "echo $PGRUNBOOK_GUARD_OUTCOME"]);
+    let said =
+        place.call(&["guard", "exec", "--app-version", "1.0.0", "--", "sh", "-c", "echo $PGRUNBOOK_GUARD_OUTCOME"]);
     let said = said.done();
     assert_eq!(said.out, "bypassed\n");
     assert!(said.err.contains("SCHEMA GUARD BYPASSED"), "{}", said.err);

@@ -40,11 +40,7 @@ impl std::fmt::Debug for Guard {
 ///
 /// # Errors
 /// [`GuardError`]: the application must not start.
-pub async fn check(
-    app_version: &str,
-    source: Source,
-    connection: &mut impl Connection,
-) -> Result<Outcome, GuardError> {
+pub async fn check(app_version: &str, source: Source, connection: &mut impl Connection) -> Result<Outcome, GuardError> {
     Guard::new(app_version, source)?.check(connection).await
 }
 
@@ -57,7 +53,15 @@ impl Guard {
     pub fn new(app_version: &str, source: Source) -> Result<Self, GuardError> {
         let wanted = source.wanted(app_version)?;
         let tell = |notice: &Notice| eprintln!("{notice}");
-        Ok(Self { app: app_version.to_owned(), wanted, source, wait: WAIT, answer: ANSWER, skip: false, tell: Arc::new(tell) })
+        Ok(Self {
+            app: app_version.to_owned(),
+            wanted,
+            source,
+            wait: WAIT,
+            answer: ANSWER,
+            skip: false,
+            tell: Arc::new(tell),
+        })
     }
 
     /// How long migrations that are under way are waited for; zero: not at all, and nobody looks whether there are any.

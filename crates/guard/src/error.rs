@@ -121,7 +121,9 @@ impl GuardError {
         match self {
             Self::AppVersion { text, why } => format!("the application's version {text:?} cannot be read: {why}"),
             Self::Skip { value } => {
-                format!("SKIP_SCHEMA_GUARD is {value:?}, which is neither `true` nor `false`; the schema was not checked")
+                format!(
+                    "SKIP_SCHEMA_GUARD is {value:?}, which is neither `true` nor `false`; the schema was not checked"
+                )
             }
             Self::Unreachable { why } => format!("the database does not answer, so the schema is not known: {why}"),
             Self::Login { refusal } => format!("the database refused the connection: {refusal}"),
@@ -157,9 +159,7 @@ impl GuardError {
     pub fn remedy(&self) -> String {
         match self {
             Self::AppVersion { .. } => "write it as MAJOR.MINOR.PATCH (APP_SCHEMA_VERSION=1.4.0)".to_owned(),
-            Self::Skip { .. } => {
-                "set it to `true` to start without the check in an emergency, or unset it".to_owned()
-            }
+            Self::Skip { .. } => "set it to `true` to start without the check in an emergency, or unset it".to_owned(),
             Self::Unreachable { .. } => "start the server, or mend the address; `SELECT 1` by psql shows it".to_owned(),
             Self::Login { .. } => "check user, password, database and pg_hba.conf".to_owned(),
             Self::Unanswered { table, .. } => {
@@ -175,12 +175,15 @@ impl GuardError {
             Self::Denied { grant, .. } => grant.clone(),
             Self::ApplicationNewer { .. } => "run the migrations, then start again".to_owned(),
             Self::MajorsDiffer { older: true, .. } => {
-                "run the migrations up to the application's major version, or deploy the application before it".to_owned()
+                "run the migrations up to the application's major version, or deploy the application before it"
+                    .to_owned()
             }
             Self::MajorsDiffer { older: false, .. } => {
                 "deploy the application that belongs to the database's major version".to_owned()
             }
-            Self::Unfinished { .. } => "let the migration end; if nobody runs it, `pgrunbook migrate status`".to_owned(),
+            Self::Unfinished { .. } => {
+                "let the migration end; if nobody runs it, `pgrunbook migrate status`".to_owned()
+            }
             Self::Missing { .. } => "apply it out of order: `pgrunbook migrate up --out-of-order`".to_owned(),
             Self::StillMigrating { .. } => {
                 "wait for it to end and start again, or let the guard wait longer".to_owned()

@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 /// Flags with the names and weights of the testbed.
 fn file() -> Value {
-    let suits = json!({ "clubs": "clubs", "diamonds": "diamonds", "hearts": "hearts", "spades": "spades", "wild": "wild" });
+    let suits =
+        json!({ "clubs": "clubs", "diamonds": "diamonds", "hearts": "hearts", "spades": "spades", "wild": "wild" });
     let quarters = [json!(["clubs", 25]), json!(["diamonds", 25]), json!(["hearts", 25]), json!(["spades", 25])];
-    let by = |by: Value| json!({ "fractional": std::iter::once(by).chain(quarters.iter().cloned()).collect::<Vec<_>>() });
-    let flag = |variants: &Value, default: &str, targeting: Value| {
-        json!({ "state": "ENABLED", "variants": variants, "defaultVariant": default, "targeting": targeting })
-    };
+    let by =
+        |by: Value| json!({ "fractional": std::iter::once(by).chain(quarters.iter().cloned()).collect::<Vec<_>>() });
+    let flag = |variants: &Value, default: &str, targeting: Value| json!({ "state": "ENABLED", "variants": variants, "defaultVariant": default, "targeting": targeting });
     let halves = json!({ "lower": "lower", "upper": "upper" });
     let tiers = json!({ "premium": "premium", "standard": "standard", "fallback": "fallback" });
     let colours = json!({ "red": "red", "blue": "blue", "fallback": "fallback" });

@@ -5,8 +5,8 @@ use std::time::Duration;
 use pgrunbook_guard::driver::tokio_postgres::connecting;
 use pgrunbook_guard::flag::bucket::is_in;
 use pgrunbook_guard::flag::{
-    BotConfig, Context, Evaluation, Flags, Freshness, Origin, Overrides, Percent, Reason, TABLE_SQL, Table, parse_flagd,
-    parse_json,
+    BotConfig, Context, Evaluation, Flags, Freshness, Origin, Overrides, Percent, Reason, TABLE_SQL, Table,
+    parse_flagd, parse_json,
 };
 use pgrunbook_postgres::ConnectOptions;
 use pgrunbook_postgres::sandbox::url;
@@ -175,10 +175,16 @@ async fn override_is_shown_and_does_not_beat_the_kill_switch() {
     let found = bool_of(&flags, "new-search", "x").await;
     let variable = "PGRUNBOOK_FLAG_NEW_SEARCH".to_owned();
     assert_eq!((&found.value, &found.reason), (&json!(true), &Reason::Override { variable }));
-    assert!(found.to_string().starts_with("new-search = true: the variable PGRUNBOOK_FLAG_NEW_SEARCH says so"), "{found}");
+    assert!(
+        found.to_string().starts_with("new-search = true: the variable PGRUNBOOK_FLAG_NEW_SEARCH says so"),
+        "{found}"
+    );
     let found = bool_of(&flags, "posting", "x").await;
     let variable = "LIVE_POSTS".to_owned();
-    assert_eq!((found.value, found.variant, found.reason), (json!(false), Some("off".to_owned()), Reason::Override { variable }));
+    assert_eq!(
+        (found.value, found.variant, found.reason),
+        (json!(false), Some("off".to_owned()), Reason::Override { variable })
+    );
     let found = bool_of(&flags, "unknown", "x").await;
     assert_eq!(found.value, json!(true));
     place.execute("UPDATE pgrunbook.flag SET enabled = false").await;

@@ -19,11 +19,12 @@ async fn client_gets_values_with_reasons_and_its_default_with_the_error() {
     place
         .execute(
             "INSERT INTO pgrunbook.flag VALUES
-                 ('all', DEFAULT, 'on', 'off', 100), ('half', DEFAULT, 'on', 'off', 50), ('killed', DEFAULT, 'on', 'off', 100, false),
+                 ('all', DEFAULT, 'on', 'off', 100), ('half', DEFAULT, 'on', 'off', 50), ('killed', DEFAULT, 'on', 'off', 100),
                  ('colour', '{\"on\": \"green\", \"off\": \"blue\"}', 'on', 'off', 100),
                  ('limit', '{\"on\": 7, \"off\": 3}', 'on', 'off', 100),
                  ('layout', '{\"on\": {\"columns\": 2}, \"off\": {}}', 'on', 'off', 100),
-                 ('forced', DEFAULT, 'on', 'off', 0)",
+                 ('forced', DEFAULT, 'on', 'off', 0);
+             UPDATE pgrunbook.flag SET enabled = false WHERE name = 'killed'",
         )
         .await;
     let origin = Table(connecting(url(&place.database).parse().unwrap(), NoTls));

@@ -22,9 +22,8 @@ impl Place {
     pub async fn at(version: &str) -> Self {
         let place = Self::new().await;
         place.execute("CREATE TABLE bot_config (config_key text PRIMARY KEY, config_value jsonb)").await;
-        let json = format!(
-            r#"{{"version": "{version}", "migration": "0001_baseline", "timestamp": "2025-08-11T00:00:00Z"}}"#
-        );
+        let json =
+            format!(r#"{{"version": "{version}", "migration": "0001_baseline", "timestamp": "2025-08-11T00:00:00Z"}}"#);
         place.execute(&format!("INSERT INTO bot_config VALUES ('schema_version', '{json}')")).await;
         place
     }

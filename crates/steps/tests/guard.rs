@@ -83,7 +83,9 @@ async fn version_row_goes_forward_and_back_with_its_migrations() {
     // One transaction wrote both.
     let same = "SELECT (SELECT xmin::text FROM bot_config) = (SELECT xmin::text FROM pg_class WHERE relname = 'note')";
     assert_eq!(bench.value(same).await, "t");
-    for (app, source) in [("1.1.0", Source::bot_config()), ("1.0.0", Source::bot_config()), ("2", Source::history("db"))] {
+    for (app, source) in
+        [("1.1.0", Source::bot_config()), ("1.0.0", Source::bot_config()), ("2", Source::history("db"))]
+    {
         guarded(&bench, app, source).await.unwrap();
     }
 

@@ -6,9 +6,7 @@ use pgrunbook_steps::migrate::adopt::{adopt, find};
 use pgrunbook_steps::migrate::chain::Chain;
 use pgrunbook_steps::migrate::layout::Version;
 use pgrunbook_steps::migrate::standing::Finding;
-use pgrunbook_steps::migrate::{
-    Applied, Around, Correction, Goal, Options, Runner, VersionRow, VersionWrite, dry_run,
-};
+use pgrunbook_steps::migrate::{Applied, Around, Correction, Goal, Options, Runner, VersionRow, VersionWrite, dry_run};
 use serde_json::json;
 
 use crate::app::App;

@@ -93,7 +93,8 @@ mod tests {
             assert_eq!(murmur3(text.as_bytes()), hash, "{text}");
         }
         // flagd-testbed looked for keys at the edges.
-        let edges = [("ejOoVL", 0), ("bY9fO-", 1), ("SI7p-", i32::MAX as u32), ("6LvT0", 1 << 31), ("ceQdGm", u32::MAX)];
+        let edges =
+            [("ejOoVL", 0), ("bY9fO-", 1), ("SI7p-", i32::MAX as u32), ("6LvT0", 1 << 31), ("ceQdGm", u32::MAX)];
         for (text, hash) in edges {
             assert_eq!(murmur3(text.as_bytes()), hash, "{text}");
         }

@@ -144,7 +144,8 @@ impl Scope<'_> {
             let (variant, weight) = match share.as_array().map(Vec::as_slice) {
                 Some([variant]) | Some([variant, Value::Null]) => (variant, 1),
                 Some([variant, Value::Number(weight)]) => {
-                    let whole = |number: f64| (number.fract() == 0.0 && number.abs() <= TOTAL as f64).then_some(number as i64);
+                    let whole =
+                        |number: f64| (number.fract() == 0.0 && number.abs() <= TOTAL as f64).then_some(number as i64);
                     let weight = weight.as_i64().or_else(|| weight.as_f64().and_then(whole));
                     (variant, weight.ok_or_else(|| malformed("a weight of `fractional` is no whole number"))?)
                 }
@@ -160,7 +161,10 @@ impl Scope<'_> {
         let total = total.ok_or_else(|| malformed(format!("the weights of `fractional` are above {TOTAL}")))?;
         let place = place(&by, total);
         // Weights of zero alone give nobody anything.
-        Ok(ends.into_iter().find(|(_, end)| place < end.unsigned_abs()).map_or(Value::Null, |(variant, _)| variant.clone()))
+        Ok(ends
+            .into_iter()
+            .find(|(_, end)| place < end.unsigned_abs())
+            .map_or(Value::Null, |(variant, _)| variant.clone()))
     }
 }
 

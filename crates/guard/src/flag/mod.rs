@@ -174,9 +174,7 @@ impl Flag {
         }
         match &self.rule {
             Rule::Split { on, percent, .. } if *percent == Percent::ALL => self.of(Some(on.clone()), Reason::Static),
-            Rule::Split { off, percent, .. } if *percent == Percent::NONE => {
-                self.of(Some(off.clone()), Reason::Static)
-            }
+            Rule::Split { off, percent, .. } if *percent == Percent::NONE => self.of(Some(off.clone()), Reason::Static),
             Rule::Split { on, off, percent } => match &context.key {
                 Some(key) if bucket::is_in(&self.name, key, *percent) => self.of(Some(on.clone()), Reason::Split),
                 Some(_) => self.of(Some(off.clone()), Reason::Split),

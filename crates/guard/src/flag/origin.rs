@@ -83,8 +83,10 @@ impl<C> BotConfig<C> {
 
 impl<C: Connection> Origin for BotConfig<C> {
     async fn read(&mut self) -> Result<FlagSet, OriginError> {
-        let environment =
-            self.environment.as_deref().map_or_else(String::new, |name| format!(" AND environment = {}", literal(name)));
+        let environment = self
+            .environment
+            .as_deref()
+            .map_or_else(String::new, |name| format!(" AND environment = {}", literal(name)));
         let sql = format!(
             "SELECT {}::text FROM {} WHERE {} = {}{environment} LIMIT 2",
             ident(&self.value_column),

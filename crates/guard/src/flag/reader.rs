@@ -121,8 +121,11 @@ impl<O: Origin> Flags<O> {
             if let Some(mut origin) = origin {
                 // While we waited it may have been read.
                 let since = self.snapshot();
-                let is_new = |(_, read): &(Arc<FlagSet>, Instant)| Some(*read) != known.set.as_ref().map(|(_, read)| *read);
-                if !since.set.as_ref().is_some_and(is_new) && since.trouble.as_ref().map(|(at, _)| *at) == known.trouble.as_ref().map(|(at, _)| *at) {
+                let is_new =
+                    |(_, read): &(Arc<FlagSet>, Instant)| Some(*read) != known.set.as_ref().map(|(_, read)| *read);
+                if !since.set.as_ref().is_some_and(is_new)
+                    && since.trouble.as_ref().map(|(at, _)| *at) == known.trouble.as_ref().map(|(at, _)| *at)
+                {
                     let read = tokio::time::timeout(READ, origin.read()).await;
                     let read = read.unwrap_or_else(|_| Err(OriginError(format!("no answer within {READ:.0?}"))));
                     let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

@@ -202,7 +202,11 @@ impl Runner<'_> {
     /// The version row alone, where no migration is to run.
     async fn write_version(&self, session: &Session, standing: &Standing<'_>) -> Result<(), StepError> {
         let Some(write) = &self.options.version else { return Ok(()) };
-        let newest = standing.applied.iter().filter_map(|row| Some((Version::parse(&row.version)?, row))).max_by(|a, b| a.0.cmp(&b.0));
+        let newest = standing
+            .applied
+            .iter()
+            .filter_map(|row| Some((Version::parse(&row.version)?, row)))
+            .max_by(|a, b| a.0.cmp(&b.0));
         let migration = newest.map_or_else(String::new, |(_, row)| format!("{}_{}", row.version, row.name));
         let assert = self.around.assert.as_ref().map_or_else(String::new, |sql| format!("{sql};"));
         let sql = write.sql(&migration, self.around.run);
@@ -402,7 +406,10 @@ impl Runner<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what one file needs; a struct of it would be named after this function")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what one file needs; a struct of it would be named after this function"
+    )]
     async fn apply(
         &self,
         session: &Session,

@@ -407,7 +407,11 @@ impl Step for Migrate {
             }
             None => true,
         };
-        Ok(if left.is_empty() && restored { Happened::Yes(Evidence::of("taken back, as the history says")) } else { Happened::No })
+        Ok(if left.is_empty() && restored {
+            Happened::Yes(Evidence::of("taken back, as the history says"))
+        } else {
+            Happened::No
+        })
     }
 }
 

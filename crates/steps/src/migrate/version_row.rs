@@ -137,7 +137,9 @@ impl VersionWrite {
     /// Whether nothing is to be written: the version stands there, or is not this step's.
     pub(super) async fn is_done(&self, session: &Session, run: Option<(&str, &str)>) -> Result<bool, PgError> {
         Ok(match self {
-            Self::Set(row) => row.stands(session).await?.is_some_and(|(version, _)| version.as_ref() == Some(&row.version)),
+            Self::Set(row) => {
+                row.stands(session).await?.is_some_and(|(version, _)| version.as_ref() == Some(&row.version))
+            }
             Self::Restore(row) => {
                 let ours = writer(run);
                 !row.stands(session).await?.is_some_and(|(_, by)| by.is_some() && by == ours)
