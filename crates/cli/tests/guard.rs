@@ -163,3 +163,67 @@ async fn every_help_has_an_example() {
         assert!(said.out.contains("Example"), "{}", said.out);
     }
 }
+
+const RUNBOOK: &str = "# T
+
+## Apply
+
+```toml step
+migrate = \"schema\"
+target = \"main\"
+chain = \"db\"
+undo = \"down\"
+version_row = { version = \"1.1.0\" }
+```
+";
+
+/// A database at 1.0.0, and a chain whose last file runs without a transaction.
+async fn before_the_run() -> Place {
+    let place = at("1.0.0").await;
+    place.write("RUNBOOK.md", RUNBOOK);
+    place.write("db/0001_note.sql", "CREATE TABLE note (id int);\n");
+    place.write("db/0001_note.down.sql", "DROP TABLE note;\n");
+    place.write("db/0002_index.sql", "CREATE INDEX CONCURRENTLY note_id ON note (id);\n");
+    place.write("db/0002_index.down.sql", "DROP INDEX CONCURRENTLY note_id;\n");
+    place
+}
+
+const ROW: &str = "SELECT concat_ws(' ', config_value ->> 'version', config_value ->> 'migration',
+                          config_value -> 'previous' ->> 'version', to_regclass('note_id')) FROM bot_config";
+
+#[tokio::test]
+async fn version_row_survives_a_kill_at_any_point_forward_and_back() {
+    let undisturbed = before_the_run().await;
+    let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
+    said.done();
+    assert_eq!(undisturbed.value(ROW).await, "1.1.0 0002_index 1.0.0 note_id");
+    let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
+    said.done();
+    assert_eq!(undisturbed.value(ROW).await, "1.0.0 0001_baseline");
+    assert!(forward > 8 && back > 4, "{forward} and {back} points: the run has shrunk");
+    for point in 1..=forward {
+        let place = before_the_run().await;
+        assert_eq!(place.call_and_die(&["run", "RUNBOOK.md"], point).code, None, "point {point}");
+        let status = place.call(&["status"]).out;
+        if status.is_empty() {
+            place.call(&["run", "RUNBOOK.md"]).done();
+        } else if !status.contains("  completed  ") {
+            // While it is not done it promises nothing that is not there.
+            let row = place.value(ROW).await;
+            assert!(row.starts_with("1.0.0") || row.ends_with("note_id"), "killed at point {point}: {row}");
+            place.call(&["resume"]).done();
+        }
+        assert_eq!(place.value(ROW).await, "1.1.0 0002_index 1.0.0 note_id", "killed at point {point}");
+    }
+    for point in 1..=back {
+        let place = before_the_run().await;
+        place.call(&["run", "RUNBOOK.md"]).done();
+        assert_eq!(place.call_and_die(&["rollback", "--path", "undo"], point).code, None, "point {point}");
+        let status = place.call(&["status", &place.run_id()]).out;
+        if !status.contains("rolled back in environment") {
+            let turned = place.call(&["show"]).out.contains("Going back on");
+            place.call(if turned { &["resume"][..] } else { &["rollback", "--path", "undo"] }).done();
+        }
+        assert_eq!(place.value(ROW).await, "1.0.0 0001_baseline", "killed at point {point}");
+    }
+}
