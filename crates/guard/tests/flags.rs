@@ -49,6 +49,48 @@ proptest! {
     }
 }
 
+/// Expressions of known and unknown operators over anything.
+fn expression() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z.$0-9]{0,8}".prop_map(Value::from),
+    ];
+    let operators = ["if", "and", "or", "var", "missing", "cat", "==", "!=", "===", "!==", "!", "!!", "<", ">=", "in"];
+    let operators = operators.into_iter().chain(["starts_with", "ends_with", "sem_ver", "fractional", "map", ""]);
+    let operator = prop::sample::select(operators.collect::<Vec<_>>());
+    leaf.prop_recursive(5, 64, 6, move |inner| {
+        let list = prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from);
+        let operation = (operator.clone(), list.clone()).prop_map(|(name, operands)| json!({ name: operands }));
+        let single = (operator.clone(), inner).prop_map(|(name, operand)| json!({ name: operand }));
+        prop_oneof![list, operation, single]
+    })
+}
+
+proptest! {
+    /// Whatever stands in a file: an answer and a reason, no panic.
+    #[test]
+    fn every_expression_comes_to_something(targeting in expression(), key in ".{0,10}") {
+        let flag = json!({ "state": "ENABLED", "variants": { "on": true }, "targeting": targeting });
+        let set = parse_flagd(&json!({ "flags": { "flag": flag.clone() } }).to_string()).unwrap();
+        prop_assert_eq!(set.len(), 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let flags = Flags::new(Fixed(json!({ "flags": { "flag": flag } }).to_string(), parse_flagd));
+        let found = runtime.block_on(flags.evaluate("flag", &Context::of(&*key), json!("mine")));
+        prop_assert!(found.value == json!(true) || found.value == json!("mine"), "{}", found);
+        prop_assert_eq!(found.value == json!(true), found.variant.is_some());
+    }
+
+    #[test]
+    fn every_text_is_read_or_refused(text in ".{0,200}") {
+        prop_assert!(parse_flagd(&text).is_err());
+        let read = parse_json(&text);
+        prop_assert!(read.is_err() || text.trim_start().starts_with('{'));
+    }
+}
+
 /// A text that does not change.
 struct Fixed(String, fn(&str) -> Result<pgrunbook_guard::flag::FlagSet, String>);
 

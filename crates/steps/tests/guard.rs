@@ -112,6 +112,20 @@ async fn version_alone_is_written_and_taken_back_where_all_is_applied() {
 }
 
 #[tokio::test]
+async fn row_does_not_grow_for_ever() {
+    let bench = Bench::new().await;
+    baseline(&bench);
+    for patch in 0..12 {
+        up(&bench, VersionRow::usual(&format!("1.0.{patch}"))).await.unwrap();
+    }
+    let kept =
+        "SELECT config_value ->> 'version', config_value #>> array_fill('previous'::text, ARRAY[8]) || '{version}',
+                       config_value #> array_fill('previous'::text, ARRAY[9]) FROM bot_config";
+    let answers = bench.session().await.simple(kept).await.unwrap();
+    assert_eq!(answers[0].rows[0], [Some("1.0.11".to_owned()), Some("1.0.3".to_owned()), None]);
+}
+
+#[tokio::test]
 async fn row_that_somebody_wrote_since_is_not_taken_back() {
     let bench = Bench::new().await;
     baseline(&bench);

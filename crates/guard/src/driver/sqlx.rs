@@ -2,6 +2,9 @@
 //!
 //! The facade `sqlx` re-exports these very types, so what an application gets from it can be passed on. It is not named
 //! here because it would bring SQLite's and MySQL's drivers into the lock file.
+//!
+//! A pool that tests a connection before it hands it out (`test_before_acquire`, its default) asks the server once more
+//! for that; a connection that was just made is not tested.
 
 use futures_util::TryStreamExt;
 use sqlx_core::error::Error;

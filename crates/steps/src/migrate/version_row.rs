@@ -11,6 +11,10 @@ use serde::Deserialize;
 
 use super::history::{idents, literal};
 
+/// Where the eighth version before stands: that and what was before it is forgotten, so that the row does not grow for
+/// ever. A run that is undone after that many others takes the row away, and no application starts on a guess.
+const OLDEST: &str = "'{previous,previous,previous,previous,previous,previous,previous,previous}'";
+
 /// Where the row is, and the version that it is to say.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,7 +166,7 @@ impl VersionWrite {
                     )
                 };
                 let previous = format!(
-                    "CASE pg_catalog.jsonb_typeof({json}) WHEN 'object' THEN {json} - 'previous' END",
+                    "CASE pg_catalog.jsonb_typeof({json}) WHEN 'object' THEN {json} #- {OLDEST} END",
                     json = row.json()
                 );
                 let (environment, its) = row
@@ -185,7 +189,7 @@ impl VersionWrite {
                 let (table, at, json) = (row.table_sql(), row.at(), row.json());
                 let ours = format!("{at} AND {json} ->> 'run' = {}", literal(&by));
                 format!(
-                    "DELETE FROM {table} WHERE {ours} AND pg_catalog.jsonb_typeof({json} -> 'previous') = 'null';
+                    "DELETE FROM {table} WHERE {ours} AND COALESCE(pg_catalog.jsonb_typeof({json} -> 'previous'), 'null') = 'null';
                      UPDATE {table} SET {} = {json} -> 'previous' WHERE {ours};\n",
                     ident(&row.value_column)
                 )
