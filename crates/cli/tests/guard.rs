@@ -197,6 +197,8 @@ async fn version_row_survives_a_kill_at_any_point_forward_and_back() {
     let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
     said.done();
     assert_eq!(undisturbed.value(ROW).await, "1.1.0 0002_index 1.0.0 note_id");
+    // Points are appended.
+    std::fs::remove_file(undisturbed.path("trace")).unwrap();
     let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
     said.done();
     assert_eq!(undisturbed.value(ROW).await, "1.0.0 0001_baseline");
