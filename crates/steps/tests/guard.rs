@@ -119,7 +119,7 @@ async fn row_does_not_grow_for_ever() {
         up(&bench, VersionRow::usual(&format!("1.0.{patch}"))).await.unwrap();
     }
     let kept =
-        "SELECT config_value ->> 'version', config_value #>> array_fill('previous'::text, ARRAY[8]) || '{version}',
+        "SELECT config_value ->> 'version', config_value #>> (array_fill('previous'::text, ARRAY[8]) || 'version'::text),
                        config_value #> array_fill('previous'::text, ARRAY[9]) FROM bot_config";
     let answers = bench.session().await.simple(kept).await.unwrap();
     assert_eq!(answers[0].rows[0], [Some("1.0.11".to_owned()), Some("1.0.3".to_owned()), None]);
