@@ -225,6 +225,16 @@ pub enum Command {
         #[command(subcommand)]
         action: TransferAction,
     },
+    /// A Redis: how it is, the keys of a prefix, and whether a prefix is kept from a credential.
+    #[command(
+        after_help = "Examples:\n  pgrunbook redis health --max-p99 5ms\n  pgrunbook redis keys stg: --show 5\n  \
+                            pgrunbook redis delete stg:cache: --confirm 'staging: delete stg:cache: in cache'\n  \
+                            pgrunbook redis prove --prefix stg: --other prod:"
+    )]
+    Redis {
+        #[command(subcommand)]
+        action: RedisAction,
+    },
     /// Which schemas refuse writes, and letting writers go on: the way out when no run can.
     #[command(
         after_help = "Example:\n  pgrunbook fence status --target legacy\n  pgrunbook fence drop ID --target legacy --yes"
@@ -640,6 +650,93 @@ pub struct GuardArgs {
     /// Also write the outcome as Prometheus metrics into this file (a textfile collector's).
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+/// `pgrunbook redis ...`
+#[derive(Debug, Subcommand)]
+pub enum RedisAction {
+    /// Round trips, memory, evictions, role, replication, persistence. Exit 1 if a limit does not hold.
+    #[command(
+        after_help = "Example:\n  pgrunbook redis health --target cache --pings 1000 --max-p99 5ms --max-memory 80"
+    )]
+    Health {
+        /// The target of pgrunbook.toml; else its only Redis.
+        #[arg(long)]
+        target: Option<String>,
+        /// Round trips that are measured.
+        #[arg(long, default_value_t = pgrunbook_steps::redis::PINGS, value_name = "COUNT")]
+        pings: u32,
+        /// 99 in 100 round trips take at most this.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        max_p99: Option<std::time::Duration>,
+        /// Share of its memory that may be used.
+        #[arg(long, value_name = "PERCENT")]
+        max_memory: Option<f64>,
+        /// Since the other side of the replication was heard.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        max_lag: Option<std::time::Duration>,
+        /// It writes to disk, and the last writing went well.
+        #[arg(long)]
+        persistent: bool,
+    },
+    /// Count the keys of a prefix by SCAN, and look closer at some. Others hardly notice.
+    #[command(after_help = "Example:\n  pgrunbook redis keys stg: --target cache --sample 1000 --show 5 --format json")]
+    Keys {
+        /// What the keys begin with, literally: `*` is a star.
+        prefix: String,
+        /// The target of pgrunbook.toml; else its only Redis.
+        #[arg(long)]
+        target: Option<String>,
+        /// Keys whose type, expiry and size are looked at.
+        #[arg(long, default_value_t = 100, value_name = "COUNT")]
+        sample: usize,
+        /// Names of sampled keys that are printed.
+        #[arg(long, default_value_t = 0, value_name = "COUNT")]
+        show: usize,
+        /// Keys that one SCAN looks at: more is faster, and keeps others waiting longer.
+        #[arg(long, default_value_t = pgrunbook_steps::redis::BATCH, value_name = "COUNT")]
+        batch: u32,
+    },
+    /// Delete the keys of a prefix, in batches by UNLINK. Nothing brings them back.
+    #[command(
+        after_help = "Example:\n  pgrunbook redis delete stg:cache: --target cache --confirm 'staging: delete stg:cache: in cache'"
+    )]
+    Delete {
+        /// What the keys begin with, literally; it ends with the separator.
+        prefix: String,
+        /// The target of pgrunbook.toml; else its only Redis.
+        #[arg(long)]
+        target: Option<String>,
+        /// Exactly what is asked for; without it the keys are counted, and the text is told.
+        #[arg(long, value_name = "TEXT")]
+        confirm: Option<String>,
+        /// With more keys nothing is deleted.
+        #[arg(long, value_name = "COUNT")]
+        at_most: Option<u64>,
+        /// What a prefix ends with.
+        #[arg(long, default_value_t = ':', value_name = "CHARACTER")]
+        separator: char,
+    },
+    /// Log in and try whether prefixes are kept: as every user that topology.toml declares, or as the target's own. Exit 1 if not.
+    #[command(
+        after_help = "Examples:\n  pgrunbook redis prove --target cache\n  pgrunbook redis prove --target cache --prefix stg: --other prod:"
+    )]
+    Prove {
+        /// The target of pgrunbook.toml; else its only Redis.
+        #[arg(long)]
+        target: Option<String>,
+        /// Try the target's own credential: this prefix is its own (repeatable).
+        #[arg(long = "prefix", value_name = "PREFIX")]
+        prefixes: Vec<String>,
+        /// A prefix that must be kept from it (repeatable).
+        #[arg(long = "other", value_name = "PREFIX", requires = "prefixes")]
+        others: Vec<String>,
+        /// Do not fail on what could not be decided.
+        #[arg(long)]
+        allow_inconclusive: bool,
+    },
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    pgrunbook_document::parse_duration(text).ok_or_else(|| "write a time such as 5ms or 10s".to_owned())
 }
 
 /// `pgrunbook migrate ...`

@@ -10,6 +10,7 @@ mod guard;
 mod parity;
 mod place;
 mod proof;
+mod redis;
 mod review;
 mod source;
 mod topology;

@@ -15,6 +15,7 @@ mod notify;
 pub mod parity;
 mod process;
 pub mod provision;
+pub mod redis;
 pub mod restore;
 pub mod review;
 mod sh;

@@ -12,7 +12,9 @@ use pgrunbook_engine::{
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, PostgresJournal, PostgresTarget};
 
 use crate::project::{JournalConfig, Project, TargetConfig};
+use crate::redis::{RedisOptions, is_redis};
 use crate::registry::Registry;
+use crate::secret::Reference;
 use crate::surroundings::Surroundings;
 use crate::workplace::{Place, Workplace};
 
@@ -96,6 +98,8 @@ pub fn places(project: &Project, surroundings: &Surroundings) -> BTreeMap<String
             let spec = match url {
                 None => ConnectSpec::Environment,
                 Some(reference) => match reference.resolve(&project.root, surroundings) {
+                    // What is behind a reference may be either: a Redis names itself.
+                    Ok(text) if is_redis(&text) => return redis(&project.root, &text, None),
                     Ok(text) => ConnectSpec::Given { text, origin: format!("target `{name}`") },
                     Err(error) => return Place::Unusable(error.to_string()),
                 },
@@ -105,6 +109,13 @@ pub fn places(project: &Project, surroundings: &Surroundings) -> BTreeMap<String
                 Err(error) => Place::Unusable(error.to_string()),
             }
         }
+        TargetConfig::Redis { url, password } => {
+            let value = |reference: &Reference| reference.resolve(&project.root, surroundings);
+            match (value(url), password.as_ref().map(value).transpose()) {
+                (Ok(url), Ok(password)) => redis(&project.root, &url, password),
+                (Err(error), _) | (_, Err(error)) => Place::Unusable(error.to_string()),
+            }
+        }
         TargetConfig::Http { base } => match base.resolve(&project.root, surroundings) {
             Ok(base) => Place::Http { base },
             Err(error) => Place::Unusable(error.to_string()),
@@ -112,6 +123,13 @@ pub fn places(project: &Project, surroundings: &Surroundings) -> BTreeMap<String
         TargetConfig::Sqlite { path } => Place::Sqlite { path: path.clone() },
     };
     project.targets.iter().map(|(name, config)| (name.clone(), place(name, config))).collect()
+}
+
+fn redis(root: &Path, url: &str, password: Option<String>) -> Place {
+    match RedisOptions::parse(url, root) {
+        Ok(options) => Place::Redis(RedisOptions { password: password.or(options.password.clone()), ..options }),
+        Err(why) => Place::Unusable(why),
+    }
 }
 
 /// Where a connection goes, in these surroundings.
@@ -164,6 +182,8 @@ fn target(name: &str, place: &Place) -> Arc<dyn Target> {
         Place::Postgres(options) => Arc::new(PostgresTarget::new(name, options.clone())),
         Place::Http { base } => Arc::new(Passive { name: name.to_owned(), who: Ok(("http", base.clone())) }),
         Place::Sqlite { path } => Arc::new(Passive { name: name.to_owned(), who: Ok(("sqlite", absolute(path))) }),
+        // By its address: a Redis that is down may be no failure, and one that starts anew is the same.
+        Place::Redis(options) => Arc::new(Passive { name: name.to_owned(), who: Ok(("redis", options.key())) }),
         Place::Unusable(why) => Arc::new(Passive { name: name.to_owned(), who: Err(why.clone()) }),
     }
 }

@@ -9,6 +9,7 @@ use pgrunbook_engine::Environment;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::redis::is_redis;
 use crate::secret::Reference;
 
 /// The project's file.
@@ -49,6 +50,11 @@ pub enum TargetConfig {
     },
     Sqlite {
         path: PathBuf,
+    },
+    Redis {
+        url: Reference,
+        /// Else the one in the URL.
+        password: Option<Reference>,
     },
 }
 
@@ -113,7 +119,7 @@ struct ProjectTable {
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TargetTable {
-    /// PostgreSQL: a URL or connection string, or a reference to one.
+    /// PostgreSQL: a URL or connection string, or a reference to one. A Redis where its value begins with `redis`.
     url: Option<String>,
     /// PostgreSQL: a service of the service file.
     service: Option<String>,
@@ -121,6 +127,10 @@ struct TargetTable {
     base: Option<String>,
     /// SQLite: the file, relative to the project.
     sqlite: Option<PathBuf>,
+    /// Redis: a URL, or a reference to one.
+    redis: Option<String>,
+    /// Redis: a reference to the password, where the URL has none.
+    password: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -322,7 +332,8 @@ impl Project {
                 Some(target) => Ok((name, target)),
                 None => {
                     let message = format!(
-                        "target `{name}` must be one thing: `url` or `service` (PostgreSQL), `base` (HTTP), `sqlite`"
+                        "target `{name}` must be one thing: `url` or `service` (PostgreSQL), `base` (HTTP), `sqlite`, `redis`; \
+                         `password`, a reference, goes with `redis`"
                     );
                     Err(malformed(find(text, &format!("targets.{name}")), message))
                 }
@@ -376,14 +387,23 @@ impl Project {
 }
 
 fn target(root: &Path, table: &TargetTable) -> Option<TargetConfig> {
-    match (&table.url, &table.service, &table.base, &table.sqlite) {
-        (None, None, None, None) => Some(TargetConfig::Postgres { url: None }),
-        (Some(url), None, None, None) => Some(TargetConfig::Postgres { url: Some(Reference::parse(url)) }),
-        (None, Some(service), None, None) => {
+    let password = table.password.as_deref().map(Reference::parse);
+    if password.as_ref().is_some_and(|password| !password.is_secret()) {
+        return None;
+    }
+    match (&table.url, &table.service, &table.base, &table.sqlite, &table.redis) {
+        (None, None, None, None, Some(url)) => Some(TargetConfig::Redis { url: Reference::parse(url), password }),
+        (Some(url), None, None, None, None) if is_redis(url) => {
+            Some(TargetConfig::Redis { url: Reference::Plain(url.clone()), password })
+        }
+        _ if password.is_some() => None,
+        (None, None, None, None, None) => Some(TargetConfig::Postgres { url: None }),
+        (Some(url), None, None, None, None) => Some(TargetConfig::Postgres { url: Some(Reference::parse(url)) }),
+        (None, Some(service), None, None, None) => {
             Some(TargetConfig::Postgres { url: Some(Reference::Plain(format!("service={service}"))) })
         }
-        (None, None, Some(base), None) => Some(TargetConfig::Http { base: Reference::parse(base) }),
-        (None, None, None, Some(path)) => Some(TargetConfig::Sqlite { path: root.join(path) }),
+        (None, None, Some(base), None, None) => Some(TargetConfig::Http { base: Reference::parse(base) }),
+        (None, None, None, Some(path), None) => Some(TargetConfig::Sqlite { path: root.join(path) }),
         _ => None,
     }
 }
@@ -460,7 +480,10 @@ dba = ["ann@example.com"]
         let text = "[targets.main]\nurll = \"x\"\n";
         let Err(ProjectError::Malformed { span: Some(span), message, .. }) = read(text, None) else { panic!() };
         assert_eq!(&text[span], "urll");
-        assert!(message.contains("expected one of `url`, `service`, `base`, `sqlite`"), "{message}");
+        assert!(message.contains("expected one of `url`, `service`, `base`, `sqlite`, `redis`"), "{message}");
+        let open = "[targets.cache]\nredis = \"redis://cache\"\npassword = \"hunter2\"\n";
+        let why = read(open, None).unwrap_err().to_string();
+        assert!(why.contains("a reference") && !why.contains("hunter2"), "{why}");
         let both = "[targets.main]\nurl = \"x\"\nbase = \"y\"\n";
         assert!(read(both, None).unwrap_err().to_string().contains("target `main` must be one thing"));
     }

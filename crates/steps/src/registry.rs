@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
 use crate::{
-    approve, audit, backup, fence, http, isolation, migrate, notify, parity, provision, restore, sh, source, sql,
-    switch, topology, transfer,
+    approve, audit, backup, fence, http, isolation, migrate, notify, parity, provision, redis, restore, sh, source,
+    sql, switch, topology, transfer,
 };
 
 /// One kind of step.
@@ -56,6 +56,9 @@ pub const KINDS: &[Kind] = &[
     restore::KIND,
     approve::KIND,
     http::KIND,
+    redis::HEALTH,
+    redis::KEYS,
+    redis::DELETE,
     sh::KIND,
     notify::KIND,
 ];

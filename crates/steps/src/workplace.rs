@@ -8,6 +8,7 @@ use pgrunbook_engine::{Redactor, StepError};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use tokio::sync::Mutex;
 
+use crate::redis::RedisOptions;
 use crate::secret::Reference;
 use crate::surroundings::Surroundings;
 use crate::topology::{self, Topology};
@@ -23,6 +24,7 @@ pub enum Place {
     Sqlite {
         path: PathBuf,
     },
+    Redis(RedisOptions),
     /// It has no value here (a variable that is not set), and why.
     Unusable(String),
 }
@@ -88,8 +90,10 @@ impl Workplace {
         rehearsal: bool,
     ) -> Self {
         for place in places.values() {
-            if let Place::Postgres(ConnectOptions { password: Some(password), .. }) = place {
-                redactor.learn(password);
+            match place {
+                Place::Postgres(ConnectOptions { password: Some(password), .. }) => _ = redactor.learn(password),
+                Place::Redis(options) => options.secrets().for_each(|secret| _ = redactor.learn(secret)),
+                _ => {}
             }
         }
 
@@ -184,6 +188,23 @@ impl Workplace {
             Place::Postgres(options) => Ok(options),
             _ => Err(StepError::unusable("no-target", format!("target `{target}` is no PostgreSQL database"))),
         }
+    }
+
+    /// Where a Redis target is.
+    ///
+    /// # Errors
+    /// If there is no such target, or it is of another kind.
+    pub fn redis(&self, target: &str) -> Result<&RedisOptions, StepError> {
+        match self.place(target)? {
+            Place::Redis(options) => Ok(options),
+            _ => Err(StepError::unusable("no-target", format!("target `{target}` is no Redis"))
+                .help("a Redis is a target with `redis = \"redis://...\"`, or whose `url` begins so")),
+        }
+    }
+
+    /// The environment's name.
+    pub fn environment(&self) -> &str {
+        &self.0.environment
     }
 
     /// A session on a target: the one that an earlier step gave back, or a new one.

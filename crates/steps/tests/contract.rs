@@ -70,6 +70,12 @@ fn example_of_every_page_is_read_and_built() {
         pgrunbook_engine::Redactor::new(),
         [
             ("main".to_owned(), pgrunbook_steps::workplace::Place::Postgres(options())),
+            (
+                "cache".to_owned(),
+                pgrunbook_steps::workplace::Place::Redis(
+                    pgrunbook_steps::redis::RedisOptions::parse("redis://cache", Path::new("/")).unwrap(),
+                ),
+            ),
             ("app".to_owned(), pgrunbook_steps::workplace::Place::Http { base: "http://127.0.0.1:1".to_owned() }),
         ]
         .into(),

@@ -23,6 +23,7 @@ mod parity_step;
 mod preflight;
 #[path = "../../postgres/tests/small_disk.rs"]
 mod small_disk;
+mod redis;
 mod source;
 mod source_back;
 mod sql;

@@ -12,6 +12,7 @@ mod parity;
 mod plan;
 mod probe;
 mod proof;
+mod redis;
 mod review;
 mod run;
 mod sandbox;
@@ -59,6 +60,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         }
         Command::Source { action } => source::source(app, action).await,
         Command::Transfer { action } => transfer::transfer(app, action).await,
+        Command::Redis { action } => redis::redis(app, action).await,
         Command::Fence { action } => fence::fence(app, action).await,
         Command::Backup { target, out, verify } => backup::backup(app, &target, &out, verify).await,
         Command::Restore { target, file, yes } => backup::restore(app, &target, &file, yes).await,

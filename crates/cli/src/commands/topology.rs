@@ -21,6 +21,9 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
     match action {
         TopologyAction::Plan { target, prune, check } => {
             let workplace = app.workplace()?;
+            if let Ok(options) = workplace.redis(&target) {
+                return super::redis::plan(app, &workplace, options, check).await;
+            }
             let session = connect(workplace.postgres(&target)?).await?;
             let wish = Wish { prune, ..wish() };
             let plan = topology::plan(&session, workplace.topology()?, &wish).await?;
@@ -29,6 +32,9 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
         }
         TopologyAction::Apply { target, expect_revokes, set_passwords, dry_run } => {
             let workplace = app.workplace()?;
+            if let Ok(options) = workplace.redis(&target) {
+                return super::redis::apply(app, &workplace, options, dry_run).await;
+            }
             let options = workplace.postgres(&target)?;
             let session = connect(options).await?;
             let wish = Wish { set_passwords, ..wish() };

@@ -10,9 +10,10 @@ use serde::Deserialize;
 
 use super::matrix::{Action, Finding, Matrix, Verdict};
 use super::prove::{How, STATEMENT_TIMEOUT, prove};
-use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::redis;
+use crate::registry::{Kind, Skipped, bound_fields, fields, required_target};
 use crate::topology::today;
-use crate::workplace::Workplace;
+use crate::workplace::{Place, Workplace};
 
 /// The kind `isolation`.
 pub const KIND: Kind = Kind {
@@ -85,8 +86,19 @@ struct Isolation {
 }
 
 fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
-    let fields = bound_fields(block)?;
-    Ok(Box::new(Isolation { target: required_target(block)?, fields, workplace: workplace.clone() }))
+    let fields: Fields = bound_fields(block)?;
+    let target = required_target(block)?;
+    if let Ok(Place::Redis(_)) = workplace.place(&target) {
+        if fields.all_objects || !fields.roles.is_empty() || !fields.schemas.is_empty() {
+            let message = format!("step `{}`: `all_objects`, `roles` and `schemas` are for PostgreSQL", block.id);
+            return Err(StepError::unusable("bad-value", message));
+        }
+        if workplace.is_rehearsal() {
+            return Ok(Box::new(Skipped(Effect::Idempotent)));
+        }
+        return redis::build_isolation(block, fields.inconclusive, workplace);
+    }
+    Ok(Box::new(Isolation { target, fields, workplace: workplace.clone() }))
 }
 
 #[async_trait]

@@ -50,6 +50,9 @@ pub struct Declaration {
     pub sources: Option<SourcesTable>,
     #[serde(default)]
     pub retired: RetiredTable,
+    /// Read by the capability `redis`, with its own places for mistakes.
+    #[serde(default, rename = "redis")]
+    _redis: Option<serde::de::IgnoredAny>,
 }
 
 /// `[environments.staging]`

@@ -13,9 +13,10 @@ use super::declare::DeclarationError;
 use super::diff::{Plan, Wish};
 use super::model::Topology;
 use super::write::literal;
-use crate::registry::{Kind, bound_fields, fields, required_target};
+use crate::redis;
+use crate::registry::{Kind, Skipped, bound_fields, fields, required_target};
 use crate::secret::Reference;
-use crate::workplace::Workplace;
+use crate::workplace::{Place, Workplace};
 
 /// The kind `topology`.
 pub const KIND: Kind = Kind {
@@ -52,6 +53,7 @@ pub const KIND: Kind = Kind {
 /// Makes the topology so.
 ///
 /// Effect: transactional. Undo: `auto`, the inverse of what it did, which is kept in the target with the effect.
+/// On a Redis target it is `redis/step/access.rs`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -86,6 +88,17 @@ struct Roles {
 fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
     let fields: Fields = bound_fields(block)?;
     let target = required_target(block)?;
+    if let Place::Redis(_) = workplace.place(&target)? {
+        if fields.prune || fields.set_passwords || fields.expect_revokes.is_some() {
+            let message =
+                format!("step `{}`: `prune`, `set_passwords` and `expect_revokes` are for PostgreSQL", block.id);
+            return Err(StepError::unusable("bad-value", message));
+        }
+        if workplace.is_rehearsal() {
+            return Ok(Box::new(Skipped(Effect::Resolvable)));
+        }
+        return redis::build_access(block, workplace);
+    }
     workplace.postgres(&target)?;
     Ok(Box::new(Roles {
         target,

@@ -1,0 +1,138 @@
+//! `redis` on a throwaway server.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Surroundings};
+use serde_json::Value;
+
+use crate::place::Place;
+
+struct Server {
+    port: u16,
+    child: Child,
+}
+
+impl Server {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .current_dir(std::env::temp_dir())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is missing: scripts/need redis-server");
+        let begin = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the server takes connections");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Self { port, child }
+    }
+
+    /// A project with it; its PostgreSQL is never reached.
+    fn project(&self, more: &str) -> Place {
+        let env = |_: &str| None;
+        let spec = ConnectSpec::Given { text: "postgres://anna@127.0.0.1:1/x".to_owned(), origin: "a test".to_owned() };
+        let around = Surroundings { env: &env, home: None, user: None };
+        let place = Place::on(ConnectOptions::resolve(&spec, &around).unwrap());
+        let url = format!("[targets.cache]\nurl = \"redis://127.0.0.1:{}\"\n{more}", self.port);
+        place.write("pgrunbook.toml", &url);
+        place
+    }
+
+    /// `SET` of keys, in the server's inline form.
+    fn fill(&self, prefix: &str, count: usize) {
+        use std::io::{BufRead, BufReader, Write};
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let text: String = (0..count).map(|number| format!("SET {prefix}{number} x\r\n")).collect();
+        stream.write_all(text.as_bytes()).unwrap();
+        let answers = BufReader::new(stream).lines().take(count).map(Result::unwrap);
+        assert!(answers.into_iter().all(|answer| answer == "+OK"));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn keys_are_counted_and_deleted_only_by_the_exact_text() {
+    let server = Server::start();
+    let place = server.project("");
+    server.fill("stg:cache:", 250);
+    server.fill("prod:", 10);
+    let said = place.call(&["redis", "keys", "stg:", "--show", "2", "--format", "json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let value = json(&said.out);
+    assert_eq!((value["keys"].as_u64(), value["held"].as_u64()), (Some(250), Some(260)));
+    assert_eq!(value["sample"]["names"].as_array().unwrap().len(), 2);
+
+    let refused = place.call(&["redis", "delete", "stg:cache:"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(
+        refused.err.contains("deletes 250 keys")
+            && refused.err.contains("--confirm 'default: delete stg:cache: in cache'"),
+        "{refused:?}"
+    );
+    let wide = place.call(&["redis", "delete", "stg"]);
+    assert!(wide.err.contains("does not end with `:`"), "{wide:?}");
+    let done = place.call(&["redis", "delete", "stg:cache:", "--confirm", "default: delete stg:cache: in cache"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("250 keys"), "{done:?}");
+    assert_eq!(json(&place.call(&["redis", "keys", "stg:", "--format", "json"]).out)["keys"], 0);
+    assert_eq!(json(&place.call(&["redis", "keys", "prod:", "--format", "json"]).out)["keys"], 10);
+}
+
+#[test]
+fn protected_environment_deletes_by_a_runbook_only() {
+    let server = Server::start();
+    let place = server.project("[environments.production]\nprotected = true\n");
+    let said = place.call(&["redis", "delete", "stg:cache:", "--confirm", "production: delete stg:cache: in cache"]);
+    assert!(said.code != Some(0) && said.err.contains("redis-delete = "), "{said:?}");
+}
+
+#[test]
+fn health_and_proof_have_an_exit_code_and_json() {
+    let server = Server::start();
+    let place = server.project("");
+    let said = place.call(&["redis", "health", "--pings", "10", "--format", "json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(json(&said.out)["servers"][0]["role"], "primary");
+    let said = place.call(&["redis", "health", "--max-memory", "0"]);
+    assert!(said.code == Some(1) && said.out.contains("! 127.0.0.1"), "{said:?}");
+
+    let said = place.call(&["redis", "prove", "--prefix", "stg:", "--other", "prod:"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("leaked: anybody, GET without logging in on prod:"), "{said:?}");
+}
+
+#[test]
+fn declared_users_are_planned_applied_and_proved() {
+    let server = Server::start();
+    let mut place = server.project("");
+    place.write("topology.toml", "[redis.users.app_stg]\npassword = \"env:STG\"\nprefixes = [\"stg:\"]\n");
+    place.env.push(("STG".to_owned(), "s3cr3t-of-the-cache".to_owned()));
+    let plan = place.call(&["topology", "plan", "--target", "cache", "--check"]);
+    assert_eq!(plan.code, Some(1), "{plan:?}");
+    assert!(
+        plan.out.contains("ACL SETUSER app_stg reset on #<env:STG> ~stg:*") && !plan.out.contains("s3cr3t"),
+        "{plan:?}"
+    );
+    let done = place.call(&["topology", "apply", "--target", "cache"]);
+    assert!(done.code == Some(0) && done.out.contains("in memory alone"), "{done:?}");
+    assert_eq!(place.call(&["topology", "plan", "--target", "cache", "--check"]).code, Some(0));
+    let value = json(&place.call(&["redis", "prove", "--format", "json"]).out);
+    // The default user was left on: whoever does not log in reaches everything, and nothing else leaks.
+    let leaks = value["trials"].as_array().unwrap().iter().filter(|one| one["verdict"] == "leaked");
+    let who: std::collections::BTreeSet<&str> = leaks.map(|one| one["user"].as_str().unwrap()).collect();
+    assert_eq!(who, [""].into());
+}
