@@ -185,6 +185,8 @@ pub fn line(event: &Event, took: Option<Duration>, colour: bool) -> Option<Strin
                 )
             }
         },
+        // The step has told it in its own words.
+        Event::Noted { .. } => return None,
         Event::Decided { step, direction, decision, by, note } => {
             let what = match decision {
                 Decision::Done => "it happened",

@@ -18,7 +18,7 @@ use crate::plan::PlannedEntry;
 use crate::rollback;
 use crate::run::{RunEnd, RunOptions, Waiting};
 use crate::state::{RunState, Slot, StepStatus};
-use crate::step::{Approval, Cancel, Effect, Failure, Happened, RunCx, StepError};
+use crate::step::{Approval, Cancel, Effect, Failure, Happened, Notebook, RunCx, StepError};
 use crate::target::Identity;
 use crate::workshop::{Tool, Undoing, Workshop};
 use crate::writer::Writer;
@@ -149,6 +149,8 @@ impl Engine {
             cancel: &Cancel::default(),
             watcher: operator,
             recorded: &state.recorded,
+            notes: &state.notes(step, direction),
+            notebook: None,
             artifacts: &self.artifacts.join(run),
             approvals: &[],
         };
@@ -373,14 +375,35 @@ impl Call<'_> {
 
     /// Lets the step act, within its time, and passes on the operator's wish to stop.
     async fn act(
-        &self,
+        &mut self,
         id: &StepId,
         direction: Direction,
         attempt: u32,
     ) -> Result<Result<crate::step::Evidence, StepError>, EngineError> {
-        let deed = self.deed(id, direction)?;
+        let engine = self.engine;
+        let deed = deed(self.workshop, &self.writer.state, id, direction)?;
         let cancel = Cancel::default();
-        let mut cx = self.context(id, direction, attempt, deed.digest(), &cancel);
+        // The step reads what was there when it began, while its notes are written behind it.
+        let (run, recorded) = (self.writer.run.clone(), Arc::clone(&self.writer.state.recorded));
+        let noted = self.writer.state.notes(id, direction);
+        let (notebook, mut pages) = Notebook::new(engine.redactor.clone());
+        let mut cx = RunCx {
+            run: &run,
+            step: id,
+            direction,
+            attempt,
+            epoch: self.writer.epoch,
+            digest: deed.digest(),
+            operator: &engine.operator.principal,
+            clock: &*engine.clock,
+            cancel: &cancel,
+            watcher: self.operator,
+            recorded: &recorded,
+            artifacts: &self.artifacts,
+            notes: &noted,
+            notebook: Some(&notebook),
+            approvals: &self.approvals,
+        };
         let timeout = deed.timeout();
         let work = async {
             match deed {
@@ -403,6 +426,12 @@ impl Call<'_> {
             tokio::select! {
                 biased;
                 result = &mut work => break result,
+                Some((note, durable)) = pages.recv() => {
+                    let step = id.clone();
+                    // Cancellation: the step waits for the answer, so that it stands still if the journal fails here.
+                    self.writer.write(Event::Noted { step, direction, attempt, note }).await?;
+                    let _ = durable.send(());
+                }
                 () = wishes.stopping(), if !stopping => {
                     stopping = true;
                     cancel.ask();
@@ -433,6 +462,7 @@ impl Call<'_> {
         deed(self.workshop, &self.writer.state, id, direction)
     }
 
+    /// For a question to the step: it notes nothing.
     fn context<'c>(
         &'c self,
         step: &'c StepId,
@@ -440,6 +470,7 @@ impl Call<'_> {
         attempt: u32,
         digest: &'c str,
         cancel: &'c Cancel,
+        notes: &'c [serde_json::Value],
     ) -> RunCx<'c> {
         RunCx {
             run: &self.writer.run,
@@ -453,6 +484,8 @@ impl Call<'_> {
             cancel,
             watcher: self.operator,
             recorded: &self.writer.state.recorded,
+            notes,
+            notebook: None,
             artifacts: &self.artifacts,
             approvals: &self.approvals,
         }
@@ -541,7 +574,8 @@ impl Call<'_> {
         let deed = self.deed(id, direction)?;
         let effect = deed.effect();
         let cancel = Cancel::default();
-        let cx = self.context(id, direction, attempt, deed.digest(), &cancel);
+        let notes = self.writer.state.notes(id, direction);
+        let cx = self.context(id, direction, attempt, deed.digest(), &cancel, &notes);
         let happened = match (effect, turning) {
             // Never resolved silently, whatever the step says.
             (Effect::Opaque, _) => {

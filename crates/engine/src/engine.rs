@@ -243,6 +243,8 @@ impl Engine {
                 cancel: &Cancel::default(),
                 watcher,
                 recorded: &state.recorded,
+                notes: &[],
+                notebook: None,
                 artifacts: &self.artifacts.join(run),
                 approvals: &[],
             };

@@ -42,5 +42,5 @@ pub use plan::{Moved, Plan, UndoCoverage};
 pub use redact::{RedactingWriter, Redactor};
 pub use run::{RunEnd, RunOptions, Waiting};
 pub use state::{BrokenJournal, RunState, Slot, StepStatus, UNDO};
-pub use step::{Cancel, Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+pub use step::{Cancel, Change, Effect, Evidence, Happened, Notebook, PlanCx, RunCx, Step, StepError};
 pub use target::{Claim, Identity, Target};

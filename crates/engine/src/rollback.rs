@@ -159,6 +159,8 @@ async fn check_holds(
         cancel: &Cancel::default(),
         watcher: operator,
         recorded: &state.recorded,
+        notes: &[],
+        notebook: None,
         artifacts: &engine.artifacts,
         approvals: &[],
     };

@@ -91,7 +91,10 @@ pub struct RunState {
     /// A forward step that happened in parts and was not finished since. There is at most one: the last.
     pub partial: Option<StepId>,
     /// What steps recorded: forward steps, done or in parts, and the steps of the path back.
-    pub recorded: BTreeMap<StepId, Evidence>,
+    pub recorded: Arc<BTreeMap<StepId, Evidence>>,
+    /// What steps noted since they last began anew, by direction: kept over a crash, an interruption and a pause, and
+    /// gone once the step is done or failed.
+    notes: BTreeMap<(StepId, Direction), Arc<Vec<serde_json::Value>>>,
     /// When forward steps were done.
     pub done_at: BTreeMap<StepId, Timestamp>,
     /// Targets that a step made anew, by name: who they are since.
@@ -170,7 +173,8 @@ impl RunState {
             turned_back: None,
             done_order: Vec::new(),
             partial: None,
-            recorded: BTreeMap::new(),
+            recorded: Arc::default(),
+            notes: BTreeMap::new(),
             done_at: BTreeMap::new(),
             identities: BTreeMap::new(),
             completed: false,
@@ -248,6 +252,7 @@ impl RunState {
                 Ok(())
             }
             Event::Intent { step, direction, attempt } => self.intend(step, *direction, *attempt),
+            Event::Noted { step, direction, attempt, note } => self.keep_note(step, *direction, *attempt, note),
             Event::Outcome { step, direction, attempt, outcome } => {
                 self.conclude(step, *direction, *attempt, outcome, at)
             }
@@ -308,6 +313,22 @@ impl RunState {
         Ok(())
     }
 
+    fn keep_note(
+        &mut self,
+        step: &StepId,
+        direction: Direction,
+        attempt: u32,
+        note: &serde_json::Value,
+    ) -> Result<(), String> {
+        let key = (step.clone(), direction);
+        match self.steps.get(&key) {
+            Some(StepStatus::Intended { attempt: intended }) if *intended == attempt => {}
+            _ => return Err(format!("attempt {attempt} of step `{step}` noted something while it was not under way")),
+        }
+        Arc::make_mut(self.notes.entry(key).or_default()).push(note.clone());
+        Ok(())
+    }
+
     fn conclude(
         &mut self,
         step: &StepId,
@@ -327,6 +348,14 @@ impl RunState {
             _ => return Err(format!("attempt {attempt} of step `{step}` has an outcome that cannot follow")),
         }
         self.open = None;
+        let goes_on = match outcome {
+            Outcome::Done { .. } => false,
+            Outcome::Failed { failure, .. } => matches!(failure, Failure::Interrupted | Failure::Waiting),
+            Outcome::DidNotHappen | Outcome::Partial { .. } | Outcome::Unknown { .. } => true,
+        };
+        if !goes_on {
+            self.notes.remove(&key);
+        }
         let status = match outcome {
             Outcome::Done { evidence, recovered } => {
                 self.record(step, direction, evidence);
@@ -373,6 +402,7 @@ impl RunState {
         self.open = None;
         let status = match decision {
             Decision::Done => {
+                self.notes.remove(&key);
                 let evidence = Evidence::of(format!("by decision: {note}"));
                 self.record(step, direction, &evidence);
                 self.done(step, direction, at);
@@ -437,7 +467,7 @@ impl RunState {
             }
         }
         if direction == Direction::Forward || !self.recorded.contains_key(step) {
-            self.recorded.insert(step.clone(), evidence.clone());
+            Arc::make_mut(&mut self.recorded).insert(step.clone(), evidence.clone());
         }
     }
 
@@ -453,7 +483,7 @@ impl RunState {
     fn in_parts(&mut self, step: &StepId, direction: Direction, evidence: Option<&Evidence>) {
         if direction == Direction::Forward {
             self.partial = Some(step.clone());
-            self.recorded.insert(step.clone(), evidence.cloned().unwrap_or_default());
+            Arc::make_mut(&mut self.recorded).insert(step.clone(), evidence.cloned().unwrap_or_default());
         }
     }
 
@@ -514,6 +544,11 @@ impl RunState {
     /// Where a step stands; `None`: no attempt yet.
     pub fn step(&self, step: &StepId, direction: Direction) -> Option<&StepStatus> {
         self.steps.get(&(step.clone(), direction))
+    }
+
+    /// What a step noted since it last began anew, in order.
+    pub fn notes(&self, step: &StepId, direction: Direction) -> Arc<Vec<serde_json::Value>> {
+        self.notes.get(&(step.clone(), direction)).cloned().unwrap_or_default()
     }
 
     /// Whether a step is done forward.

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use pgrunbook_document::StepId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::redact::Redactor;
 use crate::target::Identity;
 
 /// The fact that holds a target's new identity.
@@ -312,6 +313,32 @@ pub trait Watcher: Send + Sync {
     fn progress(&self, step: &StepId, progress: Progress);
 }
 
+/// Where a step under way notes things: leads to the one hand that writes the run's journal.
+pub struct Notebook {
+    pages: mpsc::Sender<Page>,
+    redactor: Redactor,
+}
+
+/// A note, and whom to tell that it is durable.
+pub(crate) type Page = (Value, oneshot::Sender<()>);
+
+impl Notebook {
+    /// An empty one. Whoever holds the other end makes each page durable and answers.
+    pub(crate) fn new(redactor: Redactor) -> (Self, mpsc::Receiver<Page>) {
+        // A step waits for each note: there is never more than one.
+        let (pages, written) = mpsc::channel(1);
+        (Self { pages, redactor }, written)
+    }
+
+    async fn note(&self, mut note: Value) -> Result<(), StepError> {
+        self.redactor.redact_value(&mut note);
+        let (sender, durable) = oneshot::channel();
+        let gone = || StepError::in_doubt("journal", "the journal could not take what the step noted");
+        self.pages.send((note, sender)).await.map_err(|_| gone())?;
+        durable.await.map_err(|_| gone())
+    }
+}
+
 /// What planning may use.
 pub struct PlanCx<'a> {
     pub step: &'a StepId,
@@ -345,6 +372,10 @@ pub struct RunCx<'a> {
     pub recorded: &'a BTreeMap<StepId, Evidence>,
     /// The run's folder for files that steps make (dumps): exists.
     pub artifacts: &'a std::path::Path,
+    /// What this step noted in attempts that a crash, the operator or a pause broke off, in order.
+    pub notes: &'a [Value],
+    /// Where it notes more; nowhere while it is only asked.
+    pub notebook: Option<&'a Notebook>,
     /// Approvals that count for this run now, each `principal (role)`; for the `approve` step.
     pub approvals: &'a [Approval],
 }
@@ -373,6 +404,19 @@ impl RunCx<'_> {
     /// Tells how far it is.
     pub fn amount(&self, done: u64, total: Option<u64>, unit: &'static str) {
         self.watcher.progress(self.step, Progress::Amount { done, total, unit });
+    }
+
+    /// Notes what an attempt after a crash goes on from: durable in the journal when this returns. Small, and not often:
+    /// each is an event of the run's chain.
+    ///
+    /// # Errors
+    /// If the journal cannot take it. The step ends there and then; what it did since its last note is not known to
+    /// anybody.
+    pub async fn note(&self, note: Value) -> Result<(), StepError> {
+        match self.notebook {
+            Some(notebook) => notebook.note(note).await,
+            None => Ok(()),
+        }
     }
 
     /// What the step with this id recorded when it was done, if it was.

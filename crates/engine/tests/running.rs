@@ -340,3 +340,35 @@ async fn secret_in_the_reason_of_a_decision_is_not_recorded() {
         .collect();
     assert_eq!(notes, ["logged in with *** and saw it"]);
 }
+
+#[tokio::test]
+async fn note_stands_between_an_intent_and_its_outcome_and_nowhere_else() {
+    let project = Project::new();
+    let run = project.begin(FOUR).await;
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    let events: Vec<Event> = project.events(&run).await.into_iter().map(|sealed| sealed.event).collect();
+    let t: pgrunbook_document::StepId = "t".parse().unwrap();
+    let forward = journal::Direction::Forward;
+    let note = |attempt| Event::Noted { step: t.clone(), direction: forward, attempt, note: "a stage".into() };
+    let fold = |events: &[Event]| {
+        let mut sealed: Vec<journal::Sealed> = Vec::new();
+        for event in events {
+            sealed.push(journal::Sealed::seal(event.clone(), jiff::Timestamp::UNIX_EPOCH, sealed.last()));
+        }
+        RunState::fold(&sealed)
+    };
+    let with = |at: usize, note| {
+        let mut events = events.clone();
+        events.insert(at, note);
+        events
+    };
+    let intent = events.iter().position(|event| matches!(event, Event::Intent { step, .. } if *step == t)).unwrap();
+
+    let noted = with(intent + 1, note(1));
+    assert_eq!(*fold(&noted[..intent + 2]).unwrap().notes(&t, forward), ["a stage"]);
+    assert!(fold(&noted).unwrap().notes(&t, forward).is_empty(), "done: nothing goes on from it");
+    for wrong in [with(intent, note(1)), with(intent + 1, note(2)), with(intent + 2, note(1))] {
+        let broken = fold(&wrong).unwrap_err();
+        assert!(broken.why.contains("while it was not under way"), "{broken}");
+    }
+}

@@ -551,6 +551,7 @@ pub fn shown(events: &[Sealed]) -> Vec<String> {
             };
             format!("{} {step} #{attempt} {outcome}", way(direction))
         }
+        Event::Noted { step, direction, attempt, note } => format!("{} {step} #{attempt} noted {note}", way(direction)),
         Event::Decided { step, decision, .. } => format!("decided {step} {decision:?}"),
         Event::TurnedBack { path, .. } => format!("turned back: {path}"),
         Event::Accepted { what, .. } => format!("accepted {what}"),

@@ -5,6 +5,7 @@
 //! (<https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>) with the digest of every other file, in a DSSE
 //! envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>) whose signature is an SSHSIG.
 
+pub mod chart;
 pub mod matrix;
 mod picture;
 mod report;

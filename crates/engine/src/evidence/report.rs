@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use comrak::{Options, markdown_to_html};
 use pgrunbook_document::StepId;
 
+use super::chart::{self, Charts};
 use super::matrix::{self, Matrix};
 use super::{last_outcome, picture, word};
 use crate::journal::{Decision, Direction, Event, ItemOutcome, Outcome, Sealed};
@@ -223,7 +224,7 @@ fn outcome_row(step: &StepId, (sealed, outcome, begun): (&Sealed, &Outcome, Opti
 }
 
 /// Facts that say nothing to a reader: they stand in `checks/`.
-const PLAIN_FACTS: [&str; 4] = ["micros", "query_sha256", "row_count", "target"];
+const PLAIN_FACTS: [&str; 5] = ["micros", "query_sha256", "row_count", "samples", "target"];
 
 /// Characters of a fact that the report shows.
 const SHOWN_CHARS: usize = 200;
@@ -235,7 +236,10 @@ fn when(at: jiff::Timestamp) -> String {
 
 /// What a step recorded, beyond its one line.
 fn facts(text: &mut String, step: &StepId, evidence: &Evidence) {
-    let drawn = |name: &str, value: &serde_json::Value| name == matrix::FACT && Matrix::read(value).is_some();
+    let drawn = |name: &str, value: &serde_json::Value| {
+        (name == matrix::FACT && Matrix::read(value).is_some())
+            || (name == chart::FACT && Charts::read(value).is_some())
+    };
     let shown: Vec<_> = evidence
         .facts
         .iter()
@@ -259,10 +263,13 @@ fn facts(text: &mut String, step: &StepId, evidence: &Evidence) {
 
 /// The place of a step's picture: the page has it there, the text names what it shows.
 fn draw(text: &mut String, state: &RunState, step: &StepId, evidence: &Evidence) {
-    let Some(matrix) = evidence.facts.get(matrix::FACT).and_then(Matrix::read) else { return };
+    let matrix = evidence.facts.get(matrix::FACT).and_then(Matrix::read);
+    let charts = evidence.facts.get(chart::FACT).and_then(Charts::read);
+    let said = matrix.as_ref().map(picture::summary).or_else(|| charts.as_ref().map(chart::summary));
+    let Some(said) = said else { return };
     let Some(number) = state.plan.steps().position(|planned| planned.id == *step) else { return };
     let _ = writeln!(text, "{0}{number}{0}", picture::MARK);
-    let _ = writeln!(text, "{}\n", inline(&picture::summary(&matrix)));
+    let _ = writeln!(text, "{}\n", inline(&said));
 }
 
 /// What was not as planned: failures, stops, takeovers, decisions.
@@ -368,8 +375,9 @@ fn pictures(state: &RunState, events: &[Sealed]) -> Vec<Option<String>> {
         let (Outcome::Done { evidence, .. } | Outcome::Failed { evidence: Some(evidence), .. }) = outcome else {
             return None;
         };
-        let matrix = Matrix::read(evidence.facts.get(matrix::FACT)?)?;
-        Some(picture::html(&matrix))
+        let matrix = evidence.facts.get(matrix::FACT).and_then(Matrix::read).map(|matrix| picture::html(&matrix));
+        let charts = evidence.facts.get(chart::FACT).and_then(Charts::read).map(|charts| chart::html(&charts));
+        matrix.or(charts)
     };
     state.plan.steps().map(|step| of(&step.id)).collect()
 }

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use pgrunbook_document::{ItemId, StepId};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::JournalError;
@@ -27,6 +28,9 @@ pub enum Event {
     Confirmed { by: String, text: String },
     /// Written before the effect.
     Intent { step: StepId, direction: Direction, attempt: u32 },
+    /// What a long step noted between its intent and its outcome (samples of an observation, a stage that was reached):
+    /// an attempt after a crash goes on from it.
+    Noted { step: StepId, direction: Direction, attempt: u32, note: Value },
     /// Written after it.
     Outcome { step: StepId, direction: Direction, attempt: u32, outcome: Outcome },
     /// The operator's answer where the effect was unknown.
@@ -155,7 +159,7 @@ impl Sealed {
             Ok(Event::Begun { format, .. }) if format > FORMAT => Err(newer(format)),
             Ok(event) => Ok(Self { seq, at, event, previous, hash }),
             Err(error) => {
-                let format = serde_json::from_str::<serde_json::Value>(event).ok().and_then(|value| {
+                let format = serde_json::from_str::<Value>(event).ok().and_then(|value| {
                     let is_begun = value.get("event").is_some_and(|name| name == "begun");
                     u32::try_from(value.get("format").filter(|_| is_begun)?.as_u64()?).ok()
                 });
