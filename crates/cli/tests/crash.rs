@@ -390,6 +390,72 @@ fn killed_everywhere(
     (before, after, back_again)
 }
 
+const RAMP: &str = "# A ramp
+
+## Flags
+
+```toml step
+flag = \"posting-off\"
+name = \"posting\"
+enabled = false
+target = \"main\"
+table = \"settings\"
+undo = \"auto\"
+```
+
+```toml step
+ramp = \"ingest\"
+target = \"main\"
+stages = [10, 100]
+hold = \"20ms\"
+interval = \"10ms\"
+deadline = \"60s\"
+undo = \"auto\"
+
+[metric.errors]
+sql = \"SELECT 0 AS value\"
+max = 0
+```
+
+```toml step
+observe = \"steady\"
+target = \"main\"
+interval = \"10ms\"
+count = 2
+deadline = \"60s\"
+
+[metric.errors]
+sql = \"SELECT 0 AS value\"
+max = 0
+```
+";
+
+/// In the middle of a hold too: between the note of a stage and the flag, between two samples.
+#[test]
+fn ramp_that_is_killed_at_any_point_ends_as_if_undisturbed() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fresh = || {
+        let place = Place::on(runtime().block_on(async { cluster().await.fresh_database("ramp").await.unwrap() }));
+        place.write("RUNBOOK.md", RAMP);
+        let settings = "CREATE TABLE settings (config_key text, config_value jsonb);
+                        INSERT INTO settings VALUES ('feature_flags', '{\"posting\": true, \"other\": 1}')";
+        runtime().block_on(place.execute(settings));
+        place
+    };
+    let state = |place: &Place| {
+        let value = |sql: &str| runtime().block_on(place.value(sql));
+        let flags = match value("SELECT to_regclass('pgrunbook.flag') IS NOT NULL").as_str() {
+            "t" => value("SELECT string_agg(name || ' ' || percentage || ' ' || enabled, ', ') FROM pgrunbook.flag"),
+            _ => String::new(),
+        };
+        format!("{} {flags}", value("SELECT config_value FROM settings"))
+    };
+    let (before, after, back_again) = killed_everywhere(&fresh, &state);
+    assert_eq!(before, "{\"other\": 1, \"posting\": true} ");
+    assert_eq!(after, "{\"other\": 1, \"posting\": false} ingest 100.000 true");
+    assert_eq!(back_again, before);
+}
+
 const SOURCE: &str = "# A source
 
 ## Bootstrap

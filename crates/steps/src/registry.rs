@@ -12,6 +12,8 @@ use crate::workplace::Workplace;
 use crate::{
     approve, audit, backup, fence, http, isolation, migrate, notify, parity, provision, redis, restore, sh, source,
     sql, switch, topology, transfer,
+    approve, audit, backup, fence, flag, http, isolation, migrate, notify, observe, parity, provision, restore, sh,
+    source, sql, switch, topology, transfer,
 };
 
 /// One kind of step.
@@ -52,6 +54,9 @@ pub const KINDS: &[Kind] = &[
     fence::UNFENCE,
     switch::KIND,
     transfer::COMPLETE,
+    flag::FLAG,
+    flag::RAMP,
+    observe::KIND,
     backup::KIND,
     restore::KIND,
     approve::KIND,

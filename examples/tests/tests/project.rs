@@ -1,7 +1,8 @@
 //! An example's folder, copied, so that a test leaves nothing in it, and a throwaway server of its own.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 pub struct Project {
     pub folder: PathBuf,
@@ -17,6 +18,16 @@ impl Drop for Project {
     fn drop(&mut self) {
         let _ = self.call(&["sandbox", "down", &self.sandbox]);
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A program that is at work, with all that it started.
+pub struct Going(Child);
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["--", &format!("-{}", self.0.id())]).status();
+        let _ = self.0.wait();
     }
 }
 
@@ -84,6 +95,13 @@ impl Project {
             .stdin(Stdio::null())
             .output()
             .unwrap()
+    }
+
+    /// Starts a program of the example's folder that goes on until the test has ended.
+    pub fn start(&self, program: &str) -> Going {
+        let mut command = Command::new(self.folder.join(program));
+        command.current_dir(&self.folder).envs(self.env.iter().map(|(name, value)| (name, value)));
+        Going(command.stdin(Stdio::null()).process_group(0).spawn().unwrap())
     }
 
     #[track_caller]

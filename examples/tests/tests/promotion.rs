@@ -9,7 +9,17 @@ const PASSWORDS: &[&str] = &[
     "PROMOTION_ANALYST_PASSWORD",
 ];
 
+/// Up to the ramp, which needs a service at work; its own test has one.
 fn promotion(test: &str) -> Project {
+    let project = whole(test);
+    let path = project.folder.join("RUNBOOK.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (ramp, sign_off) = (text.find("## Feature flag ramping").unwrap(), text.find("## Sign-off").unwrap());
+    std::fs::write(&path, format!("{}{}", &text[..ramp], &text[sign_off..])).unwrap();
+    project
+}
+
+fn whole(test: &str) -> Project {
     let project = Project::new("promotion", test, "staging", "PROMOTION_DATABASE_URL", PASSWORDS);
     // That a backup can be restored has its own tests; here it would cost a server each time.
     let path = project.folder.join("RUNBOOK.md");
@@ -51,6 +61,45 @@ fn parts_are_taken_back_and_brought_again() {
     project.back("rollback-switch-the-features-off");
     let flags = std::fs::read_to_string(project.folder.join("deploy/flags.env")).unwrap();
     assert!(flags.contains("VH_INGEST_ENABLED=false") && flags.contains("ENG_GOVERNANCE_SYNC=false"), "{flags}");
+    assert!(flag(&project).contains("\"state\": \"DISABLED\""), "{}", flag(&project));
+}
+
+/// The file with the flag of the ramp.
+fn flag(project: &Project) -> String {
+    std::fs::read_to_string(project.folder.join("deploy/flags.json")).unwrap()
+}
+
+#[test]
+fn ramp_goes_back_when_an_error_is_logged_and_on_when_it_is_mended() {
+    let project = whole("ramp");
+    let before = flag(&project);
+    let traffic = project.start("./traffic");
+    // One error, as soon as half of the ventures have the feature.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !flag(&project).contains("[\"on\", 50]") && !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            project.sql("INSERT INTO audit.service_logs (service, level, message) VALUES ('ingest', 'ERROR', 'no')");
+        });
+        project.stops_at("ingest-rollout", "an error was logged");
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    assert!(flag(&project).contains("[\"on\", 10], [\"off\", 90]"), "{}", flag(&project));
+
+    project.sql("DELETE FROM audit.service_logs WHERE level = 'ERROR'");
+    let said = project.done(&["resume", "--answers", "answers.toml"]);
+    assert!(said.contains("✓ ingest-rollout  ingest is 100 % after stages 10, 50, 100"), "{said}");
+    assert!(said.contains("✓ all-is-well  pass over"), "{said}");
+    drop(traffic);
+    project.back("rollback-switch-the-features-off");
+    let off = before.replace("\"state\": \"ENABLED\"", "\"state\": \"DISABLED\"");
+    assert_eq!(
+        flag(&project),
+        off.replace("0], [\"off\", 100]", "100], [\"off\", 0]"),
+        "nothing else of the file is changed"
+    );
 }
 
 #[test]

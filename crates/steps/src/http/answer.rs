@@ -10,10 +10,10 @@ const BODY_LIMIT: usize = 1 << 20;
 
 /// What is asked, with secrets resolved.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: Method,
-    pub(super) url: String,
-    pub(super) headers: Vec<(String, String)>,
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 /// What the answer must be.
@@ -27,13 +27,13 @@ pub(super) struct Expected {
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Sends a request. The error is one sentence and holds no header.
-pub(super) async fn ask(client: &Client, request: &Request) -> Result<Answer, String> {
+pub(crate) async fn ask(client: &Client, request: &Request) -> Result<Answer, String> {
     let mut builder = client.request(request.method.clone(), &request.url);
     for (name, value) in &request.headers {
         builder = builder.header(name, value);

@@ -6,5 +6,5 @@
 mod answer;
 mod step;
 
-pub(crate) use answer::cause;
+pub(crate) use answer::{Request, ask, cause};
 pub use step::KIND;

@@ -14,8 +14,8 @@ pub(crate) use apply::held_by;
 pub use judge::{Judge, Raised, Seen};
 pub use outside::{Stands, is_finished_by, stands};
 pub use send::{Answered, Question, Streamed, ask};
-pub(crate) use step::application_name;
 pub use step::{Check, Probe};
+pub(crate) use step::{application_name, refused_in_transaction};
 
 use pgrunbook_document::{Block, KindSpec, Language};
 

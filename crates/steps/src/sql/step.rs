@@ -99,6 +99,11 @@ pub(super) struct Refusal {
     pub range: std::ops::Range<usize>,
 }
 
+/// Why a text cannot run within a transaction that is rolled back: one sentence, with what to do instead.
+pub(crate) fn refused_in_transaction(text: &str) -> Option<String> {
+    refusal(text, Around::Transaction).map(|refusal| format!("{}: {}", refusal.what, refusal.help))
+}
+
 pub(super) fn refusal(text: &str, around: Around) -> Option<Refusal> {
     let cut = split(text);
     if let Some(problem) = cut.problems.first() {

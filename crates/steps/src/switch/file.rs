@@ -71,7 +71,7 @@ pub(super) fn edited(
 }
 
 /// The whole file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, SwitchError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SwitchError> {
     let failed = |source| SwitchError::File { path: path.display().to_string(), what: "read", source };
     let length = fs::metadata(path).map_err(failed)?.len();
     if length > LARGEST {
@@ -99,7 +99,7 @@ pub(super) fn keep(path: &Path, bytes: &[u8]) -> Result<(), SwitchError> {
 ///
 /// # Errors
 /// [`SwitchError::Raced`] if it does not hold `before` any more.
-pub(super) fn replace(path: &Path, before: &[u8], after: &[u8]) -> Result<(), SwitchError> {
+pub(crate) fn replace(path: &Path, before: &[u8], after: &[u8]) -> Result<(), SwitchError> {
     let failed = |what| move |source| SwitchError::File { path: path.display().to_string(), what, source };
     let real = path.canonicalize().map_err(failed("found"))?;
     let meta = fs::metadata(&real).map_err(failed("read"))?;

@@ -14,4 +14,5 @@ mod toml_file;
 pub mod pooler;
 
 pub use error::SwitchError;
+pub(crate) use file::{read as read_file, replace as replace_file};
 pub use step::KIND;

@@ -24,7 +24,7 @@ export async function ingest(client: Client, batch: Batch): Promise<void> {
     }
     await client.query(
       `UPDATE vh.ingest_runs AS run
-       SET status = 'success', row_count = $2, finished_at = now()
+       SET status = 'success', row_count = $2, finished_at = clock_timestamp()
        WHERE run.id = $1`,
       [run.rows[0].id, batch.rows.length],
     );
