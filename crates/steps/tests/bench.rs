@@ -73,6 +73,11 @@ impl Bench {
     }
 
     pub async fn opened(&self) -> pgrunbook_steps::Opened {
+        let (project, surroundings) = self.project();
+        open(project, &surroundings, None).await.unwrap()
+    }
+
+    pub fn project(&self) -> (Project, Surroundings) {
         let project = Project::read(self.folder.path(), &self.config, None).unwrap();
         let surroundings = Surroundings {
             env: std::iter::once(("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()))
@@ -84,7 +89,7 @@ impl Bench {
             cwd: self.folder.path().to_owned(),
             home: None,
         };
-        open(project, &surroundings, None).await.unwrap()
+        (project, surroundings)
     }
 
     pub fn parse(&self, text: &str) -> Runbook {

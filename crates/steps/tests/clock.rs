@@ -197,7 +197,7 @@ fn nobody() -> u32 {
 }
 
 impl Bench {
-    async fn engine_at(&self, clock: &FastClock) -> Engine {
+    pub async fn engine_at(&self, clock: &FastClock) -> Engine {
         Engine { clock: Arc::new(clock.clone()), ..self.engine().await }
     }
 

@@ -1,7 +1,8 @@
 //! Flags set and put back in each of their places, and ramps under trouble, in fast time.
 
 use pgrunbook_engine::evidence::chart::{Charts, FACT};
-use pgrunbook_engine::{RunEnd, UNDO};
+use pgrunbook_engine::{Purpose, RunEnd, RunOptions, UNDO};
+use pgrunbook_steps::{Source, rehearse};
 
 use crate::bench::{Bench, failure};
 use crate::clock::{FastClock, Says, metrics};
@@ -272,4 +273,37 @@ async fn ramp_that_could_not_fail_or_does_not_rise_is_refused() {
     let planned = engine.plan(&bench.parse(&good), &Default::default()).await.unwrap();
     let change = &planned.steps().next().unwrap().change;
     assert!(change.details.join("\n").contains("it is not there now; begins with 10 %"), "{change:?}");
+}
+
+#[tokio::test]
+async fn rehearsal_sets_every_stage_asks_once_and_judges_nothing() {
+    let clock = FastClock::new();
+    let mut bench = bench(&clock, |_, _| Says::Number(9.0)).await;
+    bench.write("setup.sql", "CREATE TABLE logs (level text); INSERT INTO logs VALUES ('ERROR')");
+    bench.config("[rehearsal]\nsetup = [\"setup.sql\"]\n");
+    let logs = "[metric.logs]\nsql = \"SELECT count(*) FROM logs\"\ntarget = \"main\"\nmax = 0";
+    let text = ramp("").replace("max = 0.01\n", &format!("max = 0.01\n{logs}\n"));
+    let (project, surroundings) = bench.project();
+    let rehearsal = rehearse(project, &surroundings, None, &Source::Files).await.unwrap();
+    let engine = &rehearsal.opened.engine;
+    let run_of = async |text: &str| {
+        let plan = engine.plan(&bench.parse(text), &Default::default()).await.unwrap();
+        let run = engine.begin(plan, Purpose::Rehearsal).await.unwrap();
+        let end = engine.run(&run, &RunOptions::default(), &bench.hand).await.unwrap();
+        (run, end)
+    };
+    let (run, end) = run_of(&text).await;
+    assert_eq!(end, RunEnd::Completed);
+    let said = bench.evidence(&run, "ingest").await.summary;
+    assert_eq!(
+        said,
+        "ingest went through 3 stages; asked once in this rehearsal, not judged: errors: not asked in a rehearsal: it is \
+         outside of its server; logs 1"
+    );
+    let end = engine.rollback(&run, UNDO, None, &RunOptions::default(), &bench.hand).await.unwrap();
+    assert_eq!(end, RunEnd::RolledBack);
+    // A query that is wrong is found.
+    let (_, code, message) = failure(&run_of(&text.replace("FROM logs", "FROM log")).await.1);
+    assert!(code == "metric" && message.contains("relation \"log\" does not exist"), "{code}: {message}");
+    assert_eq!(bench.value("SELECT to_regclass('pgrunbook.flag') IS NULL").await, "t", "the real one was not touched");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use pgrunbook_engine::evidence::chart::{Charts, FACT, Tone};
-use pgrunbook_engine::{RunEnd, Waiting};
+use pgrunbook_engine::{RunEnd, RunOptions, Waiting};
 
 use crate::bench::{Bench, failure};
 use crate::clock::{FastClock, Says, metrics};
@@ -210,6 +210,7 @@ async fn what_is_no_number_is_never_a_pass() {
         ),
         ("sql = \"SELECT n FROM generate_series(1, 2) AS n\"\ntarget = \"main\"\nmax = 9\n".to_owned(), "2 rows"),
         ("sql = \"SELECT count(*) FROM nowhere\"\ntarget = \"main\"\nmax = 1\n".to_owned(), "42P01"),
+        ("sql = \"SELECT 1\"\nas = \"nobody_there\"\ntarget = \"main\"\nmax = 1\n".to_owned(), "does not exist"),
         ("sql = \"CREATE TABLE made ()\"\ntarget = \"main\"\nmax = 1\n".to_owned(), "25006"),
         (format!("{log}measure = \"ratio\"\n"), "value is NULL"),
         (format!("{log}measure = \"count\"\nmin_traffic = 1\n"), "too little traffic"),
@@ -256,6 +257,21 @@ async fn process_killed_in_a_window_is_taken_up_with_its_samples() {
     let chart = Charts::read(&evidence.facts[FACT]).unwrap().charts.remove(0);
     assert!(chart.points.windows(2).all(|pair| pair[0].0 < pair[1].0), "time goes on over the crash: {chart:?}");
     assert_eq!(chart.moments[0].label, "taken up again");
+}
+
+#[tokio::test]
+async fn operator_who_stops_a_window_finds_its_samples_again() {
+    let clock = FastClock::new();
+    let bench = bench(&clock, |_, _| Says::Number(0.0)).await;
+    let run = bench.begin_at(&clock, &observe("", ERRORS)).await;
+    let options = RunOptions::default();
+    let cancel = options.cancel.clone();
+    clock.at(35, move || async move { cancel.ask() });
+    let end = bench.engine_at(&clock).await.run(&run, &options, &bench.hand).await.unwrap();
+    assert!(matches!(end, RunEnd::Stopped { .. }), "{end:?}");
+    assert_eq!(bench.notes(&run, "steady").await.len(), 3);
+    assert_eq!(bench.resume_at(&clock, &run).await, RunEnd::Completed);
+    assert_eq!(rounds(&bench, &run).await, 10);
 }
 
 #[tokio::test]

@@ -78,7 +78,11 @@ fn ramp_goes_back_when_an_error_is_logged_and_on_when_it_is_mended() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !flag(&project).contains("[\"on\", 50]") && !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(300);
+            while !flag(&project).contains("[\"on\", 50]")
+                && !stop.load(std::sync::atomic::Ordering::SeqCst)
+                && std::time::Instant::now() < deadline
+            {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             project.sql("INSERT INTO audit.service_logs (service, level, message) VALUES ('ingest', 'ERROR', 'no')");

@@ -94,8 +94,8 @@ impl Source {
                 Some(role) => format!("SQL on `{target}` as {role}"),
                 None => format!("SQL on `{target}`"),
             },
-            Self::Http { url, value, .. } => format!("{value} of {url}"),
-            Self::Prometheus { base, query, .. } => format!("`{query}` of {base}"),
+            Self::Http { url, value, .. } => format!("{value} of {}", without_user(url)),
+            Self::Prometheus { base, query, .. } => format!("`{query}` of {}", without_user(base)),
         }
     }
 }
@@ -322,7 +322,15 @@ fn reading_of(answer: Result<Row, PgError>) -> Result<Reading, NoReading> {
 fn prometheus_url(base: &str, what: &str, parameters: &[(&str, String)]) -> Result<String, NoReading> {
     Url::parse_with_params(&format!("{base}/api/v1/{what}"), parameters)
         .map(String::from)
-        .map_err(|error| NoReading::Wrong(format!("{base} is no base URL: {error}")))
+        .map_err(|error| NoReading::Wrong(format!("{} is no base URL: {error}", without_user(base))))
+}
+
+/// A URL without who asks: a password may be in it.
+fn without_user(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        _ => url.to_owned(),
+    }
 }
 
 /// How old a time is, in seconds.
@@ -358,6 +366,12 @@ mod tests {
         assert_eq!(of((now.as_millisecond() - 5_000).into()), Some(5.0));
         assert_eq!(of("yesterday".into()), None);
         assert_eq!(age(None, now), None);
+    }
+
+    #[test]
+    fn url_is_shown_without_its_password() {
+        assert_eq!(without_user("http://me:secret@prom:9090/x"), "http://prom:9090/x");
+        assert_eq!(without_user("http://prom:9090"), "http://prom:9090");
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
             "a metric is compared with a baseline: name the step that captured it as `baseline`".into(),
         ));
     }
-    if !fields.capture && metrics.iter().all(|metric| metric.dry_run) {
+    if metrics.iter().all(|metric| metric.dry_run) {
         return Err(refuse("every metric is `dry_run`: nothing could fail".to_owned()));
     }
     Ok(Box::new(Observe {

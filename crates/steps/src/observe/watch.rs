@@ -161,7 +161,7 @@ impl Watch<'_> {
         let mut failed = Vec::new();
         let mut unsure = Vec::new();
         let mut open = false;
-        for metric in self.metrics.iter().filter(|metric| self.capture || !metric.dry_run) {
+        for metric in self.metrics.iter().filter(|metric| !metric.dry_run) {
             let rule = self.rule(metric);
             let tally = course.tally(&metric.name, &rule);
             match tally.standing(&rule) {
@@ -205,7 +205,7 @@ impl Watch<'_> {
 
     /// What is not settled, at the deadline.
     fn unsettled(&self, course: &Course) -> Vec<String> {
-        let gating = self.metrics.iter().filter(|metric| self.capture || !metric.dry_run);
+        let gating = self.metrics.iter().filter(|metric| !metric.dry_run);
         let open = gating.filter_map(|metric| {
             let rule = self.rule(metric);
             let tally = course.tally(&metric.name, &rule);
@@ -298,7 +298,7 @@ impl Watch<'_> {
 
     fn tell(&self, cx: &RunCx<'_>, course: &Course) {
         let Some(round) = course.rounds.last() else { return };
-        let gating = || self.metrics.iter().filter(|metric| self.capture || !metric.dry_run);
+        let gating = || self.metrics.iter().filter(|metric| !metric.dry_run);
         let wanted = |metric: &Declared| {
             let rule = self.rule(metric);
             course.tally(&metric.name, &rule).wanted(&rule)
@@ -369,4 +369,51 @@ pub fn samples(metrics: &[Declared], course: &Course) -> Value {
         (metric.name.clone(), json!({ "taken": all.len(), "listed": kept }))
     };
     Value::Object(metrics.iter().map(of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As version 1 wrote them: a run that was begun by an earlier pgrunbook is gone on with.
+    #[test]
+    fn notes_of_version_1_are_read_and_written() {
+        for line in [
+            r#"{"note":"before","value":null}"#,
+            r#"{"note":"before","value":{"enabled":true,"percentage":10}}"#,
+            r#"{"note":"stage","number":1,"percent":50.0}"#,
+            r#"{"note":"round","at":"2026-11-21T12:00:10Z","seconds":10.0,"samples":{"errors":{"mark":"good","value":0.001,"traffic":20.0},"p95":{"mark":"unsure","why":"no row"}},"odd":"a gap"}"#,
+            r#"{"note":"round","at":"2026-11-21T12:00:20Z","seconds":20.5,"samples":{"errors":{"mark":"bad","value":2.5}}}"#,
+            r#"{"note":"back","percent":10.0,"why":"errors"}"#,
+        ] {
+            let note: Note = serde_json::from_str(line).unwrap();
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_value(&note).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn stage_begins_a_window_anew_and_what_was_before_is_kept_for_the_chart() {
+        let round = |seconds: f64, mark| {
+            let sample = Sample { mark, value: Some(1.0), traffic: None, why: None };
+            let samples = [("errors".to_owned(), sample)].into();
+            json!(Note::Round(Round { at: Timestamp::UNIX_EPOCH, seconds, samples, odd: None }))
+        };
+        let stage = |number, percent| json!(Note::Stage { number, percent });
+        let notes =
+            [stage(0, 10.0), round(10.0, Mark::Good), round(20.0, Mark::Bad), stage(1, 50.0), round(30.0, Mark::Good)];
+        let (course, _) = Course::read(&notes).unwrap();
+        let rule = Rule {
+            warm_up: 0,
+            count: 1,
+            min_samples: 1,
+            failure_limit: Some(0),
+            consecutive_failures: None,
+            unanswered_limit: None,
+        };
+        assert_eq!((course.rounds.len(), course.begun), (3, 2));
+        assert_eq!(course.tally("errors", &rule).standing(&rule), Standing::Passed);
+        let labels: Vec<_> = course.moments.iter().map(|(at, label)| format!("{at} {label}")).collect();
+        assert_eq!(labels, ["0 10 %", "20 50 %", "30 taken up again"]);
+    }
 }
