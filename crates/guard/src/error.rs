@@ -38,7 +38,7 @@ pub enum GuardError {
     /// Newer migrations are applied, and the one that the application needs is not.
     Missing { chain: String, app: String, newest: String },
     /// Migrations were under way for as long as the application would wait.
-    StillMigrating { waited: Duration, who: String, last: Box<GuardError> },
+    StillMigrating { waited: Duration, who: String, last: Box<Self> },
     /// The server said something else.
     Server { refusal: Refusal },
 }

@@ -36,7 +36,7 @@ impl Connection for Pool<Postgres> {
 }
 
 /// By the simple query protocol; `query` would prepare first, and take a second round trip.
-async fn simple<'c>(executor: impl Executor<'c, Database = Postgres> + Send, sql: &str) -> Result<Vec<Row>, Refusal> {
+async fn simple<'c>(executor: impl Executor<'c, Database = Postgres>, sql: &str) -> Result<Vec<Row>, Refusal> {
     // Safe: the crate's own `quote` is the only maker of these texts.
     let rows: Vec<PgRow> =
         raw_sql(AssertSqlSafe(sql.to_owned())).fetch(executor).try_collect().await.map_err(|error| refused(&error))?;

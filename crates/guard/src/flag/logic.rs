@@ -142,7 +142,7 @@ impl Scope<'_> {
         let mut ends = Vec::with_capacity(shares.len());
         for share in shares {
             let (variant, weight) = match share.as_array().map(Vec::as_slice) {
-                Some([variant]) | Some([variant, Value::Null]) => (variant, 1),
+                Some([variant] | [variant, Value::Null]) => (variant, 1),
                 Some([variant, Value::Number(weight)]) => {
                     let whole =
                         |number: f64| (number.fract() == 0.0 && number.abs() <= TOTAL as f64).then_some(number as i64);
