@@ -48,8 +48,8 @@ impl Server {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let text: String = (0..count).map(|number| format!("SET {prefix}{number} x\r\n")).collect();
         stream.write_all(text.as_bytes()).unwrap();
-        let answers = BufReader::new(stream).lines().take(count).map(Result::unwrap);
-        assert!(answers.into_iter().all(|answer| answer == "+OK"));
+        let mut answers = BufReader::new(stream).lines().take(count).map(Result::unwrap);
+        assert!(answers.all(|answer| answer == "+OK"));
     }
 }
 
