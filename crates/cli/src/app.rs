@@ -139,7 +139,7 @@ impl App {
 
     pub fn lint_format(&self) -> Format {
         match self.global.format {
-            Output::Human | Output::Plain => Format::Human { colour: self.colour() },
+            Output::Human | Output::Plain | Output::Junit | Output::Markdown => Format::Human { colour: self.colour() },
             Output::Json => Format::Json,
             Output::Github => Format::Github,
             Output::Sarif => Format::Sarif,

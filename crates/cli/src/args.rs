@@ -50,6 +50,10 @@ pub enum Output {
     Github,
     /// SARIF 2.1.0 (lint, audit, review).
     Sarif,
+    /// JUnit's XML (review).
+    Junit,
+    /// A comment for a pull request (review).
+    Markdown,
 }
 
 /// A command.
@@ -170,11 +174,30 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         signers: Option<PathBuf>,
     },
-    /// Review what an application's sources do to databases, without a database.
+    /// Review a change before it is merged: read its migrations, try them on a throwaway server, and say what they do.
+    ///
+    /// The changed migrations are linted, searched for secrets, applied with the locks they really take, verified, taken back and
+    /// applied again. With --target a live database is compared too; it is only read. Exit 1 where an error is found, else 4 where
+    /// something is unknown.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Example:\n  pgrunbook review --chain supabase/migrations --since origin/main --smoke scripts/smoke.sql --format markdown"
+    )]
     Review {
         #[command(subcommand)]
-        action: ReviewAction,
+        action: Option<ReviewAction>,
+        #[command(flatten)]
+        gate: GateArgs,
     },
+    /// Compare a target with what its migrations make, and print the SQL that mends it. Exit 1 where they differ.
+    ///
+    /// A throwaway server of the target's version is built from the files: with --chain from these, with the target's roles and up to
+    /// what its history has applied; without, from the whole project, topology included. Everything that PostgreSQL has DDL for is
+    /// compared, by its own definitions. What would lose data stands in comments in the SQL.
+    #[command(
+        after_help = "Example:\n  pgrunbook drift main --chain db/migrations --ignore 'schema:cron' --sql mend.sql"
+    )]
+    Drift(DriftArgs),
     /// Run the migrations of a chain without a runbook.
     Migrate {
         #[command(subcommand)]
@@ -803,6 +826,64 @@ pub struct VersionArgs {
     /// The key of the version row.
     #[arg(long, value_name = "KEY", default_value = "schema_version", requires = "schema_version")]
     pub version_key: String,
+/// What of a change is reviewed.
+#[derive(Debug, Clone, Args)]
+pub struct GateArgs {
+    /// A folder of migrations, relative to the project (repeatable, in the order in which they are applied).
+    #[arg(long, value_name = "FOLDER")]
+    pub chain: Vec<String>,
+    /// The branch or commit that the change leaves; without it every migration counts as changed.
+    #[arg(long, value_name = "REF")]
+    pub since: Option<String>,
+    /// A live target: its history, its drift, and the rows of what is locked.
+    #[arg(long)]
+    pub target: Option<String>,
+    /// KIND:NAME that is not compared with the target (repeatable).
+    #[arg(long, value_name = "PATTERN", requires = "target")]
+    pub ignore: Vec<String>,
+    /// A file with `-- expect:` lines that must hold when everything is applied (repeatable).
+    #[arg(long, value_name = "FILE")]
+    pub smoke: Vec<PathBuf>,
+    /// A role that the files name and do not make (repeatable).
+    #[arg(long, value_name = "NAME")]
+    pub role: Vec<String>,
+    /// A schema whose new tables must have row security (repeatable).
+    #[arg(long, value_name = "SCHEMA")]
+    pub tenant_schema: Vec<String>,
+    /// A role that must be granted something on them (repeatable).
+    #[arg(long, value_name = "NAME", requires = "tenant_schema")]
+    pub tenant_role: Vec<String>,
+    /// PostgreSQL's major version; else the target's, or the first that is installed.
+    #[arg(long = "postgres", value_name = "MAJOR", conflicts_with = "target")]
+    pub major: Option<u32>,
+    /// Also write the review to this file, in the form that its end says: .json, .sarif, .xml (JUnit), .md (repeatable).
+    #[arg(long, value_name = "FILE")]
+    pub out: Vec<PathBuf>,
+}
+
+/// What is compared with what.
+#[derive(Debug, Clone, Args)]
+pub struct DriftArgs {
+    #[arg(default_value = "main")]
+    pub target: String,
+    /// A folder of migrations, relative to the project (repeatable, in the order in which they are applied).
+    #[arg(long, value_name = "FOLDER")]
+    pub chain: Vec<String>,
+    /// Also what the target's history does not have yet.
+    #[arg(long, requires = "chain")]
+    pub pending: bool,
+    /// Compare with this target instead of a throwaway server.
+    #[arg(long, value_name = "TARGET", conflicts_with = "chain")]
+    pub against: Option<String>,
+    /// KIND:NAME that is not compared; `*` stands for any text (repeatable). `pgrunbook` is never compared.
+    #[arg(long, value_name = "PATTERN")]
+    pub ignore: Vec<String>,
+    /// Write the SQL that mends the target to this file.
+    #[arg(long, value_name = "FILE")]
+    pub sql: Option<PathBuf>,
+    /// In the SQL, do not put into comments what loses data.
+    #[arg(long)]
+    pub lossy: bool,
 }
 
 /// Which chain, and where.

@@ -7,6 +7,7 @@ mod crash;
 mod cutover;
 mod fence;
 mod guard;
+mod gate;
 mod parity;
 mod place;
 mod proof;

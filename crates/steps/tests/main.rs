@@ -11,6 +11,7 @@ mod contract;
 mod copy;
 mod dirty_keys;
 mod failover;
+mod drift;
 mod fence;
 mod guard;
 mod flag;

@@ -255,7 +255,7 @@ async fn dry_run_reports_locks_and_leaves_nothing() {
     let cancel = Cancel::default();
     let around = Around { clock: &SystemClock, cancel: &cancel, operator: "a", run: None, assert: None, tell: &|_| {} };
     let runner = Runner { chain: &chain, target: &bench.database, options: Options::default(), around };
-    let DryRun { ran, not_tried, locks } = dry_run(&runner).await.unwrap();
+    let DryRun { ran, not_tried, locks, .. } = dry_run(&runner).await.unwrap();
     assert_eq!(ran, ["1_a.sql"]);
     assert!(not_tried[0].starts_with("2_b.sql: runs without a transaction"), "{not_tried:?}");
     assert_eq!(locks, [("old".to_owned(), "AccessExclusiveLock".to_owned())]);

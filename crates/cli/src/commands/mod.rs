@@ -3,6 +3,7 @@
 mod adopt;
 mod audit;
 mod backup;
+mod drift;
 mod fence;
 mod guard;
 mod init;
@@ -51,7 +52,9 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         }
         Command::Report { run, out, key } => proof::report(app, run.as_deref(), out.as_deref(), key.as_deref()).await,
         Command::Verify { folder, signers } => proof::verify(app, &folder, signers.as_deref()),
-        Command::Review { action: ReviewAction::Boundary } => review::boundary(app),
+        Command::Review { action: Some(ReviewAction::Boundary), .. } => review::boundary(app),
+        Command::Review { action: None, gate } => review::review(app, &gate).await,
+        Command::Drift(args) => drift::drift(app, &args).await,
         Command::Migrate { action } => migrate::migrate(app, action).await,
         Command::Topology { action } => topology::topology(app, action).await,
         Command::Provision { target, only } => topology::provision(app, &target, &only).await,

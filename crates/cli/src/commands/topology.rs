@@ -202,7 +202,7 @@ async fn verify(
         Output::Sarif | Output::Github => {
             put(audit::render(&found.audit, &topology.source, app.lint_format()).trim_end());
         }
-        Output::Human | Output::Plain => {
+        Output::Human | Output::Plain | Output::Junit | Output::Markdown => {
             put("Schemas");
             for schema in topology.schemas.keys() {
                 let mark = if found.missing_schemas.contains(schema) { "✗" } else { "✓" };

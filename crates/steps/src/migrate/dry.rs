@@ -16,6 +16,10 @@ pub struct DryRun {
     pub not_tried: Vec<String>,
     /// Relations that were locked stronger than a reader locks them, with the mode.
     pub locks: Vec<(String, String)>,
+    /// Tables that were there and were written anew.
+    pub rewrites: Vec<String>,
+    /// Tables that were there and were read from end to end.
+    pub scans: Vec<String>,
 }
 
 /// Relations that are locked by more than a reader.
@@ -23,6 +27,19 @@ const LOCKS: &str = "SELECT DISTINCT l.relation, l.relation::regclass::text, l.m
     WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.mode <> 'AccessShareLock'
       AND l.relation >= 16384
     ORDER BY 2, 3";
+
+/// Of some relations: whether it is a table, the file that holds its rows, and how often this transaction read it from end to end.
+const FILES: &str = "SELECT c.oid, c.relkind IN ('r', 'm'), c.relfilenode, coalesce(s.seq_scan, 0)
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN pg_catalog.pg_stat_xact_all_tables AS s ON s.relid = c.oid
+    WHERE c.oid = ANY ('{OIDS}'::pg_catalog.oid[]) AND n.nspname <> 'pgrunbook'";
+
+/// A statement's rows, without nulls.
+async fn cells(session: &Session, sql: &str) -> Result<Vec<Vec<String>>, StepError> {
+    let answers = session.simple(sql).await.map_err(PgError::into_step_error)?;
+    let rows = answers.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default();
+    Ok(rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect())
+}
 
 /// What the server answers where only the missing commit of an earlier file is in the way: an enum value that is not safe
 /// to use yet, and a table with pending trigger events.
@@ -79,21 +96,24 @@ pub async fn dry_run(runner: &Runner<'_>) -> Result<DryRun, StepError> {
             }
         }
     }
-    let answers = session.simple(LOCKS).await.map_err(read)?;
-    let rows = answers.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default();
     // What the files make is locked too, and is in nobody's way: another session does not see it.
     let observer = Session::connect(runner.target, "pgrunbook:dry-run").await.map_err(read)?;
-    for row in rows {
-        let mut cells = row.into_iter().map(Option::unwrap_or_default);
-        let mut next = || cells.next().unwrap_or_default();
-        let (oid, relation, mode) = (next(), next(), next());
-        let ours = format!(
-            "SELECT count(*) FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-             WHERE c.oid = {} AND n.nspname <> 'pgrunbook'",
-            oid.parse::<u32>().unwrap_or_default()
-        );
-        if observer.value(&ours).await.map_err(read)? == "1" {
-            seen.locks.push((relation, mode));
+    let locked = cells(&session, LOCKS).await?;
+    let oids: Vec<&str> = locked.iter().map(|row| row[0].as_str()).collect();
+    let before = cells(&observer, &FILES.replace("OIDS", &oids.join(","))).await?;
+    let was = |oid: &str| before.iter().find(|row| row[0] == oid);
+    for row in &locked {
+        if was(&row[0]).is_some() {
+            seen.locks.push((row[1].clone(), row[2].clone()));
+        }
+    }
+    for row in cells(&session, &FILES.replace("OIDS", &oids.join(","))).await? {
+        let Some(was) = was(&row[0]).filter(|was| was[1] == "t") else { continue };
+        let name = locked.iter().find(|locked| locked[0] == row[0]).map(|locked| locked[1].clone()).unwrap_or_default();
+        if was[2] != row[2] {
+            seen.rewrites.push(name);
+        } else if row[3] != "0" {
+            seen.scans.push(name);
         }
     }
     session.execute("ROLLBACK").await.map_err(read)?;

@@ -1,0 +1,118 @@
+//! What is different between a target and what it should be.
+
+use super::ignore::Ignore;
+use super::model::Snapshot;
+
+/// What the target is to its shadow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The shadow has it, the target has not.
+    Missing,
+    /// The target has it, the shadow has not.
+    Extra,
+    /// Both have it, and it is not the same.
+    Different,
+}
+
+impl Change {
+    /// A word for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Different => "different",
+        }
+    }
+}
+
+/// One difference, as people read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    pub change: Change,
+    /// One of [`super::KINDS`].
+    pub kind: String,
+    pub identity: String,
+    /// What the target has.
+    pub live: Option<String>,
+    /// What it should have.
+    pub shadow: Option<String>,
+}
+
+/// Positions in the two snapshots.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub live: Option<usize>,
+    pub shadow: Option<usize>,
+}
+
+/// Every difference, parts of missing and extra wholes included.
+pub(super) fn pairs(live: &Snapshot, shadow: &Snapshot, ignore: &Ignore) -> Vec<Pair> {
+    let (ours, theirs) = (ignored(live, ignore), ignored(shadow, ignore));
+    let mut found = Vec::new();
+    for (at, item) in shadow.items.iter().enumerate().filter(|(at, _)| !theirs[*at]) {
+        match live.find(&item.kind, &item.identity) {
+            None if !item.flags.follows => found.push(Pair { live: None, shadow: Some(at) }),
+            Some(there) if !item.flags.follows && !ours[there] && live.items[there].text != item.text => {
+                found.push(Pair { live: Some(there), shadow: Some(at) });
+            }
+            _ => {}
+        }
+    }
+    for (at, item) in live.items.iter().enumerate().filter(|(at, _)| !ours[*at]) {
+        if !item.flags.follows && shadow.find(&item.kind, &item.identity).is_none() {
+            found.push(Pair { live: Some(at), shadow: None });
+        }
+    }
+    found
+}
+
+/// What a pattern names, and what stands on it.
+fn ignored(snapshot: &Snapshot, ignore: &Ignore) -> Vec<bool> {
+    (0..snapshot.items.len())
+        .map(|at| {
+            let mut next = Some(at);
+            // Schema, table, column, default, and room for more.
+            for _ in 0..8 {
+                let Some(at) = next else { return false };
+                let item = &snapshot.items[at];
+                if ignore.matches(&item.kind, &item.identity) {
+                    return true;
+                }
+                next = snapshot.parent(at);
+            }
+            false
+        })
+        .collect()
+}
+
+/// For people: a part of what is missing or extra as a whole is not told again.
+pub(super) fn told(live: &Snapshot, shadow: &Snapshot, pairs: &[Pair]) -> Vec<Difference> {
+    let missing: std::collections::HashSet<usize> =
+        pairs.iter().filter(|pair| pair.live.is_none()).filter_map(|pair| pair.shadow).collect();
+    let extra: std::collections::HashSet<usize> =
+        pairs.iter().filter(|pair| pair.shadow.is_none()).filter_map(|pair| pair.live).collect();
+    let mut found: Vec<Difference> = pairs
+        .iter()
+        .filter(|pair| match (pair.live, pair.shadow) {
+            (None, Some(at)) => shadow.parent(at).is_none_or(|parent| !missing.contains(&parent)),
+            (Some(at), None) => live.parent(at).is_none_or(|parent| !extra.contains(&parent)),
+            _ => true,
+        })
+        .filter_map(|pair| {
+            let item = pair.shadow.map(|at| &shadow.items[at]).or_else(|| pair.live.map(|at| &live.items[at]))?;
+            Some(Difference {
+                change: match (pair.live, pair.shadow) {
+                    (None, _) => Change::Missing,
+                    (_, None) => Change::Extra,
+                    _ => Change::Different,
+                },
+                kind: item.kind.clone(),
+                identity: item.identity.clone(),
+                live: pair.live.map(|at| live.items[at].text.clone()),
+                shadow: pair.shadow.map(|at| shadow.items[at].text.clone()),
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| (super::model::rank(&a.kind), &a.identity).cmp(&(super::model::rank(&b.kind), &b.identity)));
+    found
+}

@@ -1,0 +1,84 @@
+//! Whether a database is what its migrations make: the target beside a *shadow*, a throwaway database built from the files.
+//!
+//! Everything that PostgreSQL has DDL for is read from both sides as rows of text, by the server's own functions, and compared: objects,
+//! and each quality of an object (owner, comment, grants, storage) as a row of its own. From the rows that differ come the
+//! statements that mend the target. The one idea: a row brings its own SQL with it, so that no kind is known twice.
+//!
+//! Not compared: the order of a table's columns, which no `ALTER` changes; rows and the positions of sequences; what the whole cluster
+//! shares, which are roles, tablespaces and the privileges of parameters (roles are the topology's).
+
+mod catalog;
+mod compare;
+pub mod error;
+mod ignore;
+mod mend;
+mod model;
+mod order;
+mod read;
+pub(crate) mod shadow;
+
+use pgrunbook_postgres::Session;
+
+pub use compare::{Change, Difference};
+pub use error::DriftError;
+pub use ignore::Ignore;
+pub use mend::{Mend, Statement};
+pub use model::KINDS;
+pub use shadow::{Shadow, ShadowOf};
+
+/// How a target differs from its shadow.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// By kind and name; empty where there is none.
+    pub differences: Vec<Difference>,
+    /// What makes the target like the shadow.
+    pub mend: Mend,
+    /// How many objects and qualities of objects the target has.
+    pub item_count: usize,
+}
+
+/// Compares a target with its shadow, each under one snapshot. Both are only read.
+///
+/// # Errors
+/// [`DriftError`], if one cannot be read, is older than PostgreSQL 15, or of another major version than the other.
+pub async fn compare(live: &Session, shadow: &Session, ignore: &Ignore) -> Result<Drift, DriftError> {
+    let compared = compared(live, shadow, ignore).await;
+    // Either may be gone, and then there is nothing to end.
+    let _ = tokio::join!(live.execute("ROLLBACK"), shadow.execute("ROLLBACK"));
+    compared
+}
+
+/// What a database has, for a comparison of before and after.
+pub(crate) struct Before(model::Snapshot);
+
+/// Reads what a database has.
+pub(crate) async fn before(session: &Session) -> Result<Before, DriftError> {
+    let read = read::items(session).await;
+    session.execute("ROLLBACK").await?;
+    Ok(Before(read?))
+}
+
+/// What is different now.
+pub(crate) async fn since(before: &Before, session: &Session) -> Result<Vec<Difference>, DriftError> {
+    let now = self::before(session).await?;
+    let pairs = compare::pairs(&now.0, &before.0, &Ignore::standard());
+    Ok(compare::told(&now.0, &before.0, &pairs))
+}
+
+async fn compared(live: &Session, shadow: &Session, ignore: &Ignore) -> Result<Drift, DriftError> {
+    let (there, wanted) = tokio::join!(read::items(live), read::items(shadow));
+    let (mut there, mut wanted) = (there?, wanted?);
+    if there.version / 10_000 != wanted.version / 10_000 {
+        return Err(DriftError::OtherVersion { live: there.version / 10_000, shadow: wanted.version / 10_000 });
+    }
+    let item_count = there.items.len();
+    let pairs = compare::pairs(&there, &wanted, ignore);
+    if pairs.is_empty() {
+        return Ok(Drift { item_count, ..Drift::default() });
+    }
+    let (first, second) = tokio::join!(read::dependencies(live, &mut there), read::dependencies(shadow, &mut wanted));
+    first?;
+    second?;
+    let differences = compare::told(&there, &wanted, &pairs);
+    Ok(Drift { differences, mend: mend::mend(&there, &wanted, &pairs), item_count })
+}

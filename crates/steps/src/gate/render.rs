@@ -1,0 +1,281 @@
+//! A review as people and programs read it.
+
+use std::fmt::Write as _;
+
+use pgrunbook_document::{Diagnostic, Format, Severity, Source};
+use serde_json::{Value, json};
+
+use super::{Review, Tried};
+
+/// The forms of a review.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Human {
+        colour: bool,
+    },
+    /// One object: version 1.
+    Json,
+    /// Workflow commands of GitHub.
+    Github,
+    /// SARIF 2.1.0.
+    Sarif,
+    /// JUnit's XML, as GitLab and others read it: <https://docs.gitlab.com/ci/testing/unit_test_reports/>.
+    Junit,
+    /// A comment for a pull request, with the plan folded in.
+    Markdown,
+}
+
+/// The review in a form.
+pub fn render(review: &Review, form: Form) -> String {
+    let listed = |format| pgrunbook_document::render(&review.found, &review.sources, format);
+    match form {
+        Form::Human { colour } => format!("{}{}", listed(Format::Human { colour }), summary(review)),
+        Form::Json => object(review),
+        Form::Github => listed(Format::Github),
+        Form::Sarif => listed(Format::Sarif),
+        Form::Junit => junit(review),
+        Form::Markdown => markdown(review),
+    }
+}
+
+/// Path and line of a finding.
+fn place<'a>(one: &Diagnostic, sources: &'a [Source]) -> (&'a str, usize) {
+    let Some(source) = sources.get(one.span.file) else { return ("", 1) };
+    let before = source.text.get(..one.span.start.min(source.text.len())).unwrap_or_default();
+    (&source.path, before.matches('\n').count() + 1)
+}
+
+fn counted(review: &Review) -> String {
+    let number = |severity, word: &str| {
+        let count = review.count(severity);
+        format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+    };
+    format!(
+        "{}, {}, {} unknown",
+        number(Severity::Error, "error"),
+        number(Severity::Warning, "warning"),
+        review.count(Severity::Unknown)
+    )
+}
+
+fn size(bytes: i64) -> String {
+    match bytes {
+        0..=9_999 => format!("{bytes} B"),
+        10_000..=9_999_999 => format!("{} kB", bytes / 1000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
+
+/// What a migration does to what was there, a line each.
+fn effects(tried: &Tried) -> Vec<String> {
+    let mut lines: Vec<String> = tried.unseen.iter().map(|why| format!("not seen: {why}")).collect();
+    for lock in &tried.locks {
+        let rows = lock.row_count.map_or_else(String::new, |rows| format!(", about {rows} rows"));
+        let bytes = lock.bytes.map_or_else(String::new, |bytes| format!(", {}", size(bytes)));
+        lines.push(format!("locks {}: {}{rows}{bytes}", lock.relation, lock.mode));
+    }
+    lines.extend(tried.rewrites.iter().map(|table| format!("writes {table} anew")));
+    lines.extend(tried.scans.iter().map(|table| format!("reads {table} from end to end")));
+    lines
+}
+
+fn summary(review: &Review) -> String {
+    let mut out = String::new();
+    for tried in &review.tried {
+        let _ = writeln!(out, "  {} ({} ms)", tried.title, tried.took.as_millis());
+        for line in effects(tried) {
+            let _ = writeln!(out, "      {line}");
+        }
+    }
+    for check in &review.checks {
+        let sign = if check.made { '✓' } else { '·' };
+        let _ = writeln!(out, "  {sign} {}: {}", check.name, check.said);
+    }
+    let verdict = if review.passes() { "Passes" } else { "Does not pass" };
+    let _ = writeln!(out, "{verdict}: {}; {:.1} s", counted(review), review.took.as_secs_f64());
+    out
+}
+
+/// Version 1. A reader ignores members that it does not know.
+fn object(review: &Review) -> String {
+    let findings: Value =
+        serde_json::from_str(&pgrunbook_document::render(&review.found, &review.sources, Format::Json))
+            .unwrap_or_default();
+    let tried: Vec<Value> = review
+        .tried
+        .iter()
+        .map(|one| {
+            let locks: Vec<Value> = one
+                .locks
+                .iter()
+                .map(|lock| json!({ "relation": lock.relation, "mode": lock.mode, "rows": lock.row_count, "bytes": lock.bytes }))
+                .collect();
+            json!({
+                "path": one.path, "title": one.title, "locks": locks, "rewrites": one.rewrites, "scans": one.scans,
+                "unseen": one.unseen, "ms": u64::try_from(one.took.as_millis()).unwrap_or(u64::MAX),
+            })
+        })
+        .collect();
+    let checks: Vec<Value> = review
+        .checks
+        .iter()
+        .map(|check| json!({ "name": check.name, "made": check.made, "said": check.said }))
+        .collect();
+    let mut text = json!({
+        "type": "review", "version": 1, "passes": review.passes(), "findings": findings, "plan": tried, "checks": checks,
+        "mend": review.drift.as_ref().map(|drift| drift.mend.script(false)).filter(|script| !script.is_empty()),
+        "ms": u64::try_from(review.took.as_millis()).unwrap_or(u64::MAX),
+    })
+    .to_string();
+    text.push('\n');
+    text
+}
+
+/// For XML; what XML cannot hold is left out.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn junit(review: &Review) -> String {
+    let mut cases = String::new();
+    let (mut tests, mut failures, mut skipped) = (0, 0, 0);
+    for check in &review.checks {
+        tests += 1;
+        let _ = write!(cases, "    <testcase classname=\"review\" name=\"{}\"", escaped(check.name));
+        if check.made {
+            cases.push_str("/>\n");
+        } else {
+            skipped += 1;
+            let _ = writeln!(cases, "><skipped message=\"{}\"/></testcase>", escaped(&check.said));
+        }
+    }
+    for tried in &review.tried {
+        tests += 1;
+        let _ = writeln!(
+            cases,
+            "    <testcase classname=\"migration\" name=\"{}\" time=\"{:.3}\"/>",
+            escaped(&tried.title),
+            tried.took.as_secs_f64()
+        );
+    }
+    for one in review.found.iter().filter(|one| one.severity == Severity::Error) {
+        tests += 1;
+        failures += 1;
+        let (path, line) = place(one, &review.sources);
+        let help = one.help.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            cases,
+            "    <testcase classname=\"{code}\" name=\"{path}:{line}\" file=\"{path}\"><failure type=\"{code}\" message=\"{message}\">{help}</failure></testcase>",
+            code = one.code,
+            path = escaped(path),
+            message = escaped(&one.message),
+            help = escaped(help),
+        );
+    }
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"pgrunbook review\" tests=\"{tests}\" failures=\"{failures}\" skipped=\"{skipped}\" time=\"{:.3}\">\n{cases}  </testsuite>\n</testsuites>\n",
+        review.took.as_secs_f64()
+    )
+}
+
+/// For a cell of a table, or a line: nothing in it is markup.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' => out.push(' '),
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '#' | '~' => {
+                out.push('\\');
+                out.push(c);
+            }
+            // A name behind it would be told.
+            '@' => out.push_str("@\u{200b}"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A fence that nothing in the text ends.
+fn fenced(language: &str, text: &str) -> String {
+    let longest =
+        text.lines().map(|line| line.trim_start().chars().take_while(|c| *c == '`').count()).max().unwrap_or(0);
+    let fence = "`".repeat(longest.max(2) + 1);
+    format!("{fence}{language}\n{}\n{fence}\n", text.trim_end())
+}
+
+/// Findings that a comment shows; a forge refuses one that is too long.
+const SHOWN: usize = 50;
+
+fn markdown(review: &Review) -> String {
+    let sign = if review.passes() { "✅" } else { "❌" };
+    let mut out = format!("<!-- pgrunbook review -->\n### {sign} Migrations: {}\n\n", counted(review));
+    let told: Vec<&Diagnostic> = review.found.iter().filter(|one| one.severity != Severity::Note).collect();
+    if !told.is_empty() {
+        out.push_str("| | rule | where | what |\n| --- | --- | --- | --- |\n");
+        for one in told.iter().take(SHOWN) {
+            let (path, line) = place(one, &review.sources);
+            let sign = match one.severity {
+                Severity::Error => "❌",
+                Severity::Unknown => "❓",
+                _ => "⚠️",
+            };
+            let _ = writeln!(out, "| {sign} | {} | {}:{line} | {} |", one.code, plain(path), plain(&one.message));
+        }
+        if told.len() > SHOWN {
+            let _ = writeln!(out, "\nand {} more.", told.len() - SHOWN);
+        }
+        out.push('\n');
+    }
+    if !review.tried.is_empty() {
+        let _ = writeln!(
+            out,
+            "<details><summary>Plan: {} migration(s), tried on a throwaway server</summary>\n",
+            review.tried.len()
+        );
+        for tried in &review.tried {
+            let _ = writeln!(out, "- **{}** ({} ms)", plain(&tried.title), tried.took.as_millis());
+            for line in effects(tried) {
+                let _ = writeln!(out, "  - {}", plain(&line));
+            }
+        }
+        out.push_str("\n</details>\n\n");
+    }
+    if let Some(drift) = review.drift.as_ref().filter(|drift| !drift.mend.is_empty()) {
+        out.push_str("<details><summary>What would mend the target's drift</summary>\n\n");
+        out.push_str(&fenced("sql", &drift.mend.script(false)));
+        out.push_str("\n</details>\n\n");
+    }
+    out.push_str("<details><summary>Checks</summary>\n\n");
+    for check in &review.checks {
+        let _ = writeln!(out, "- {} {}: {}", if check.made { "☑" } else { "☐" }, check.name, plain(&check.said));
+    }
+    out.push_str("\n</details>\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_in_texts_is_shown_and_not_done() {
+        assert_eq!(plain("a|b <script> `x` @anna\nc"), "a\\|b &lt;script> \\`x\\` @\u{200b}anna c");
+        assert_eq!(escaped("a<b>&\"\u{1}"), "a&lt;b&gt;&amp;&quot;");
+        assert!(fenced("sql", "```\nx").starts_with("````sql\n"));
+    }
+}

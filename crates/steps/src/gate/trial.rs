@@ -1,0 +1,342 @@
+//! The changed migrations, tried: forward, verified, back, and forward again, on a throwaway server.
+
+use std::time::{Duration, Instant};
+
+use pgrunbook_document::Severity;
+use pgrunbook_engine::StepError;
+use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
+use pgrunbook_postgres::{ConnectOptions, Session, quote};
+
+use super::error::GateError;
+use super::{Files, Review, Wish, finding, line_of, tenant};
+use crate::drift::{self, Difference};
+use crate::migrate::chain::{Chain, Migration, Script};
+use crate::migrate::{Applied, Around, Goal, Options, Runner, dry_run, verify_script};
+
+/// Above so many changed migrations what each down file leaves is not looked at one by one, but together.
+const ONE_BY_ONE: usize = 20;
+
+/// Rows of a table from which writing it anew, or reading it under a lock, is no small matter.
+const MANY_ROWS: i64 = 100_000;
+
+/// A lock that a migration takes on something that was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    pub relation: String,
+    /// As `pg_locks` names it.
+    pub mode: String,
+    /// The table's rows at the target, as its statistics have it.
+    pub row_count: Option<i64>,
+    /// Its size there, indexes included.
+    pub bytes: Option<i64>,
+}
+
+/// What a changed migration did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The file.
+    pub path: String,
+    pub title: String,
+    pub locks: Vec<Lock>,
+    /// Tables that were written anew.
+    pub rewrites: Vec<String>,
+    /// Tables that were read from end to end.
+    pub scans: Vec<String>,
+    /// Why locks and rewrites could not be seen.
+    pub unseen: Option<String>,
+    pub took: Duration,
+}
+
+/// Where the trial is made.
+struct Place<'a> {
+    options: ConnectOptions,
+    session: Session,
+    around: Around<'a>,
+}
+
+/// Tries the chains, and asks of what they made.
+pub(super) async fn run(
+    wish: &Wish<'_>,
+    files: &Files,
+    live: Option<&Session>,
+    around: &Around<'_>,
+    review: &mut Review,
+) -> Result<(), GateError> {
+    let major = match live {
+        Some(live) => {
+            live.value("SELECT pg_catalog.current_setting('server_version_num')::int / 10000").await?.parse().ok()
+        }
+        None => wish.major,
+    };
+    let sandbox = Sandbox::start(SandboxOptions { major, ..SandboxOptions::default() }).await?;
+    let options = sandbox.database("review").await?;
+    let session = Session::connect(&options, "pgrunbook:review").await?;
+    if let Some(live) = live {
+        drift::shadow::roles(live, &session).await?;
+    }
+    for role in wish.roles.iter().chain(&wish.tenant_roles) {
+        let (name, text) = (quote::ident(role).unwrap_or_default(), quote::literal(role).unwrap_or_default());
+        let there = format!("SELECT count(*) FROM pg_catalog.pg_roles WHERE rolname = {text}");
+        if session.value(&there).await? == "0" {
+            session.execute(&format!("CREATE ROLE {name}")).await?;
+        }
+    }
+    crate::rehearse::build(&options, wish.project).await?;
+    let place = Place { options, session, around: around.clone() };
+    let mut whole = true;
+    let mut tables = Vec::new();
+    for chain in &wish.chains {
+        whole &= place.chain(chain, files, live, &mut tables, review).await?;
+    }
+    if !whole {
+        for name in ["smoke", "tenants"] {
+            review.skip(name, "not every migration could be applied");
+        }
+        return Ok(());
+    }
+    smoke(wish, files, &place, review).await;
+    tenant::look(wish, files, &place.session, &tables, review).await
+}
+
+impl Place<'_> {
+    fn runner<'c>(&'c self, chain: &'c Chain) -> Runner<'c> {
+        Runner {
+            chain,
+            target: &self.options,
+            options: Options { out_of_order: true, ..Options::default() },
+            around: self.around.clone(),
+        }
+    }
+
+    /// Tries one chain; whether it came to its end. `before` gets the tables that were there before the first change.
+    async fn chain(
+        &self,
+        chain: &Chain,
+        files: &Files,
+        live: Option<&Session>,
+        before: &mut Vec<String>,
+        review: &mut Review,
+    ) -> Result<bool, GateError> {
+        let first = chain.migrations.iter().position(|one| files.is_changed(&one.up)).unwrap_or(chain.migrations.len());
+        if first > 0
+            && let Err(error) = self.up(&part(chain, first)).await
+        {
+            self.failed(chain, files, "forward", error, review);
+            return Ok(false);
+        }
+        before.extend(tenant::tables(&self.session).await?);
+        let changed = chain.migrations.len() - first;
+        let mut states = vec![drift::before(&self.session).await?];
+        for (at, migration) in chain.migrations.iter().enumerate().skip(first) {
+            let until = part(chain, at + 1);
+            if !self.one(&until, migration, files, live, review).await? {
+                return Ok(false);
+            }
+            if changed <= ONE_BY_ONE {
+                states.push(drift::before(&self.session).await?);
+            }
+        }
+        review.check("forward", format!("{changed} changed migration(s) of {} applied to {first} others", chain.name));
+        let verified = chain.migrations[first..].iter().filter(|one| one.verify.is_some()).count();
+        review.check("verify", format!("{verified} verify file(s) held"));
+        if !self.back(chain, first, &states, files, review).await? {
+            return Ok(false);
+        }
+        if let Err(error) = self.up(chain).await {
+            self.failed(chain, files, "again", error, review);
+            return Ok(false);
+        }
+        review.check("again", format!("{} applied to its end", chain.name));
+        Ok(true)
+    }
+
+    async fn up(&self, chain: &Chain) -> Result<(), StepError> {
+        self.runner(chain).go(&Goal::Up(None), &mut Applied::default()).await
+    }
+
+    /// Applies one migration: first as a dry run that is watched, then as it will be applied.
+    async fn one(
+        &self,
+        until: &Chain,
+        migration: &Migration,
+        files: &Files,
+        live: Option<&Session>,
+        review: &mut Review,
+    ) -> Result<bool, GateError> {
+        let begun = Instant::now();
+        let runner = self.runner(until);
+        let seen = dry_run(&runner).await;
+        let applied = match &seen {
+            Ok(_) => runner.go(&Goal::Up(None), &mut Applied::default()).await,
+            Err(_) => Ok(()),
+        };
+        let seen = match (seen, applied) {
+            (Ok(seen), Ok(())) => seen,
+            (Err(error), _) | (_, Err(error)) => {
+                let check = if error.code == "verification" { "verify" } else { "forward" };
+                self.failed(until, files, check, error, review);
+                return Ok(false);
+            }
+        };
+        let mut locks = Vec::new();
+        for (relation, mode) in seen.locks {
+            let (row_count, bytes) = size(live, &relation).await?;
+            locks.push(Lock { relation, mode, row_count, bytes });
+        }
+        for (tables, code, what) in [
+            (&seen.rewrites, "table-rewrite", "is written anew while nobody reads or writes it"),
+            (&seen.scans, "table-scan", "is read from end to end under the migration's locks"),
+        ] {
+            for table in tables {
+                let rows = locks.iter().find(|lock| lock.relation == *table).and_then(|lock| lock.row_count);
+                let (severity, counted) = match rows {
+                    Some(rows) if rows < MANY_ROWS => {
+                        (Severity::Note, format!(", with about {rows} rows at the target"))
+                    }
+                    Some(rows) => (Severity::Error, format!(", with about {rows} rows at the target")),
+                    None => (Severity::Warning, String::new()),
+                };
+                let severity = if code == "table-scan" { severity.min(Severity::Warning) } else { severity };
+                let one = finding(code, severity, format!("{table} {what}{counted}"));
+                review.at(files, &migration.up, None, one.help("split it: add beside, fill in batches, switch"));
+            }
+        }
+        review.tried.push(Tried {
+            path: files.shown(&migration.up.path),
+            title: migration.title(),
+            locks,
+            rewrites: seen.rewrites,
+            scans: seen.scans,
+            unseen: seen.not_tried.into_iter().next(),
+            took: begun.elapsed(),
+        });
+        Ok(true)
+    }
+
+    /// Takes the changed migrations back, newest first, as far as there are down files, and compares each state with that before.
+    async fn back(
+        &self,
+        chain: &Chain,
+        first: usize,
+        states: &[drift::Before],
+        files: &Files,
+        review: &mut Review,
+    ) -> Result<bool, GateError> {
+        let changed = &chain.migrations[first..];
+        let backable = changed.iter().rev().take_while(|one| one.down.is_some()).count();
+        if backable == 0 {
+            review.skip("down", if changed.is_empty() { "nothing changed" } else { "the newest has no down file" });
+            return Ok(true);
+        }
+        let each = states.len() > 1;
+        let stops: Vec<usize> = if each {
+            (chain.migrations.len() - backable..chain.migrations.len()).rev().collect()
+        } else {
+            vec![chain.migrations.len() - backable]
+        };
+        let mut left = 0;
+        for stop in stops {
+            let to = stop.checked_sub(1).map(|at| chain.migrations[at].version.clone());
+            if let Err(error) = self.runner(chain).go(&Goal::Down(to), &mut Applied::default()).await {
+                self.failed(chain, files, "down", error, review);
+                return Ok(false);
+            }
+            let state = if each { &states[stop - first] } else { &states[0] };
+            // Without a state for it, only the whole way back can be compared.
+            if each || stop == first {
+                let found = drift::since(state, &self.session).await?;
+                left += found.len();
+                for one in found.iter().take(20) {
+                    let script = chain.migrations[stop].down.as_ref().unwrap_or(&chain.migrations[stop].up);
+                    review.at(files, script, None, leaves(one));
+                }
+            }
+        }
+        review.check("down", format!("{backable} taken back, {left} thing(s) not as before"));
+        Ok(true)
+    }
+
+    /// Tells of a script that failed, at its place.
+    fn failed(&self, chain: &Chain, files: &Files, check: &'static str, error: StepError, review: &mut Review) {
+        let code = match check {
+            "verify" => "verify-failed",
+            "down" => "down-failed",
+            "again" => "again-failed",
+            _ => "migration-failed",
+        };
+        let one = finding(code, Severity::Error, error.message.clone());
+        let one = match &error.help {
+            Some(help) => one.help(help.clone()),
+            None => one,
+        };
+        match scripts(chain)
+            .filter(|script| error.message.contains(script.shown.as_str()))
+            .max_by_key(|script| script.shown.len())
+        {
+            Some(script) => review.at(files, script, line_of(&error), one),
+            None => review.about(&files.shown(&chain.folder), one),
+        }
+        review.check(check, "failed");
+    }
+}
+
+fn leaves(one: &Difference) -> pgrunbook_document::Diagnostic {
+    let change = match one.change {
+        drift::Change::Extra => "stays",
+        drift::Change::Missing => "is gone for good",
+        drift::Change::Different => "is not as it was",
+    };
+    finding("down-incomplete", Severity::Error, format!("after the down file {} {} {change}", one.kind, one.identity))
+        .help("the down file takes back all that the migration did, and nothing else")
+}
+
+/// The first migrations of a chain, without its repeatable files.
+fn part(chain: &Chain, count: usize) -> Chain {
+    Chain { migrations: chain.migrations[..count].to_vec(), repeatable: Vec::new(), ..chain.clone() }
+}
+
+fn scripts(chain: &Chain) -> impl Iterator<Item = &Script> {
+    let versioned = chain.migrations.iter().flat_map(|one| [Some(&one.up), one.down.as_ref(), one.verify.as_ref()]);
+    versioned.flatten().chain(chain.repeatable.iter().map(|file| &file.script))
+}
+
+/// A relation's rows and bytes at the target, as its statistics have them.
+async fn size(live: Option<&Session>, relation: &str) -> Result<(Option<i64>, Option<i64>), GateError> {
+    let Some(live) = live else { return Ok((None, None)) };
+    let sql = format!(
+        "SELECT c.reltuples::bigint, pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass({})",
+        quote::literal(relation).unwrap_or_default()
+    );
+    let answers = live.simple(&sql).await?;
+    let row = answers.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
+    let number = |at: usize| row.get(at).cloned().flatten().and_then(|text: String| text.parse::<i64>().ok());
+    // -1: never analysed.
+    Ok((number(0).filter(|rows| *rows >= 0), number(1)))
+}
+
+async fn smoke(wish: &Wish<'_>, files: &Files, place: &Place<'_>, review: &mut Review) {
+    if wish.smoke.is_empty() {
+        review.skip("smoke", "no --smoke file is named");
+        return;
+    }
+    let mut held = 0;
+    for path in &wish.smoke {
+        let script = Script {
+            path: path.clone(),
+            shown: files.shown(path),
+            part: None,
+            lines_before: 0,
+            sha256: String::new(),
+            bytes: 0,
+            without_transaction: false,
+        };
+        match verify_script(&place.session, &script, place.around.cancel).await {
+            Ok(()) => held += 1,
+            Err(error) => {
+                let one = finding("smoke-failed", Severity::Error, error.message.clone());
+                review.at(files, &script, line_of(&error), one);
+            }
+        }
+    }
+    review.check("smoke", format!("{held} of {} file(s) held", wish.smoke.len()));
+}
