@@ -673,6 +673,8 @@ pub struct GuardArgs {
     /// Also write the outcome as Prometheus metrics into this file (a textfile collector's).
     #[arg(long, value_name = "FILE")]
     pub metrics: Option<PathBuf>,
+}
+
 /// `pgrunbook redis ...`
 #[derive(Debug, Subcommand)]
 pub enum RedisAction {
@@ -826,6 +828,8 @@ pub struct VersionArgs {
     /// The key of the version row.
     #[arg(long, value_name = "KEY", default_value = "schema_version", requires = "schema_version")]
     pub version_key: String,
+}
+
 /// What of a change is reviewed.
 #[derive(Debug, Clone, Args)]
 pub struct GateArgs {

@@ -10,10 +10,8 @@ use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
 use crate::{
-    approve, audit, backup, fence, http, isolation, migrate, notify, parity, provision, redis, restore, sh, source,
-    sql, switch, topology, transfer,
-    approve, audit, backup, fence, flag, http, isolation, migrate, notify, observe, parity, provision, restore, sh,
-    source, sql, switch, topology, transfer,
+    approve, audit, backup, fence, flag, http, isolation, migrate, notify, observe, parity, provision, redis, restore,
+    sh, source, sql, switch, topology, transfer,
 };
 
 /// One kind of step.

@@ -22,8 +22,8 @@ pub use dry::{DryRun, dry_run};
 pub use runner::{Applied, Around, Correction, Goal, Inside, Options, Runner};
 pub use step::KIND;
 pub use text::shown;
-pub use version_row::{VersionRow, VersionWrite};
 pub(crate) use verify::run as verify_script;
+pub use version_row::{VersionRow, VersionWrite};
 
 /// The name of a chain that is applied in one of several schemas: each has a history of its own.
 pub fn chain_in(chain: &str, schema: &str) -> String {
