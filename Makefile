@@ -16,7 +16,7 @@ demo:
 	@examples/butlers/demo
 
 test:
-	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server
 	@which='all()'; scripts/need servers || which='not test(/(^|::)(versions|on_1[4678])/)'; \
 	echo "cargo nextest run --workspace -E '$$which'"; \
 	cargo nextest run --workspace -E "$$which"

@@ -76,7 +76,7 @@ impl FastClock {
         let clock = self.clone();
         self.at(second, move || async move {
             clock.0.dead.send_replace(true);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
     }
 

@@ -252,7 +252,8 @@ fn actions(
         let constraint = matches!(second, "CONSTRAINT" | "CHECK" | "FOREIGN" | "PRIMARY" | "UNIQUE" | "EXCLUDE");
         match first.upper.as_str() {
             "ADD" if constraint => {
-                if (has(action, "FOREIGN KEY") || has(action, "CHECK (")) && !has(action, "NOT VALID") {
+                let checks = has(action, "FOREIGN KEY") || has(action, "CHECK (");
+                if checks && !has(action, "NOT VALID") {
                     let message = format!("every row of {table} is checked while nobody writes");
                     add(
                         "constraint-validates",
@@ -292,7 +293,7 @@ fn actions(
                 EXPAND,
             ),
             "SET" if second == "SCHEMA" => {
-                add("not-additive", Severity::Error, range, format!("{table} has another name"), EXPAND)
+                add("not-additive", Severity::Error, range, format!("{table} has another name"), EXPAND);
             }
             "ALTER" => {
                 let column = name(action, if second == "COLUMN" { 2 } else { 1 });

@@ -109,7 +109,6 @@ async fn unlink(node: &mut Node, keys: &[Vec<u8>], is_cluster: bool) -> Result<u
         all.cmd("UNLINK").arg(key);
     }
     // A key whose slot is on its way to another server is not answered for here; the next walk finds it there.
-    let mut all = all;
     all.ignore_errors();
     let answers = node.ask_all("UNLINK", &all).await?;
     let mut gone = 0;

@@ -149,7 +149,7 @@ impl NodeHealth {
             match self.memory() {
                 Some((used, of)) if used as f64 <= of as f64 * limit / 100.0 => {}
                 Some((used, of)) => {
-                    faults.push(format!("{at}: {} of {} memory used, above {limit} %", bytes(used), bytes(of)))
+                    faults.push(format!("{at}: {} of {} memory used, above {limit} %", bytes(used), bytes(of)));
                 }
                 None => faults.push(format!("{at}: its memory is not known")),
             }

@@ -76,14 +76,12 @@ async fn declared_users_are_made_proved_and_taken_back() {
     assert_eq!(size(), 0, "no key is left of what was tried");
     assert_eq!(orders(&bench, &server).await, [] as [&str; 0], "a second plan is empty");
 
-    for file in [".pgrunbook/journal.db"] {
-        let journal = std::fs::read(bench.path(file)).unwrap();
-        let text = String::from_utf8_lossy(&journal);
-        assert!(!text.contains("w0rd-of-this-test"), "no password is recorded");
-        assert!(!text.contains("d677925dbfc1f352") && text.contains("#<env:STG>"), "nor its hash");
-    }
+    let journal = std::fs::read(bench.path(".pgrunbook/journal.db")).unwrap();
+    let text = String::from_utf8_lossy(&journal);
+    assert!(!text.contains("w0rd-of-this-test"), "no password is recorded");
+    assert!(!text.contains("d677925dbfc1f352") && text.contains("#<env:STG>"), "nor its hash");
     let end = bench.rollback(&run, pgrunbook_engine::UNDO).await;
-    assert!(matches!(end, RunEnd::RolledBack { .. }), "{end:?}");
+    assert!(matches!(end, RunEnd::RolledBack), "{end:?}");
     assert_eq!(rules(&server), before);
 }
 

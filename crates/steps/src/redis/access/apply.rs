@@ -196,7 +196,7 @@ async fn state(node: &mut Node, name: &str) -> Result<Option<State>, RedisFault>
             Some("keys") => state.keys = signed("~"),
             Some("channels") => state.channels = signed("&"),
             Some("selectors") => {
-                state.selectors = list().len().max(usize::from(matches!(value, Value::Array(all) if !all.is_empty())))
+                state.selectors = list().len().max(usize::from(matches!(value, Value::Array(all) if !all.is_empty())));
             }
             _ => {}
         }
