@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pgrunbook_engine::{Cancel, StepError};
-use pgrunbook_postgres::Lsn;
+use pgrunbook_postgres::{Lsn, PgError};
 use tokio::sync::watch;
 
 use super::state::Stopped;
@@ -22,6 +22,43 @@ pub struct Standing {
     pub waits: Option<String>,
     /// Why it stands still until a person acts.
     pub stopped: Option<Stopped>,
+}
+
+/// Why one try to follow ended.
+pub enum End {
+    /// It may pass.
+    Again(String),
+    /// A person must act.
+    Stop(Box<Stopped>),
+}
+
+impl From<PgError> for End {
+    fn from(error: PgError) -> Self {
+        Self::Again(error.to_string())
+    }
+}
+
+/// The pauses between tries: each twice the one before, up to five seconds, and short again once a try came further.
+#[derive(Debug)]
+pub struct Pauses(Duration);
+
+impl Pauses {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    pub fn new() -> Self {
+        Self(Self::SHORTEST)
+    }
+
+    /// Says why a try that had begun at `before` ended, and waits for the next.
+    pub async fn after(&mut self, publish: &watch::Sender<Standing>, before: Lsn, why: String) {
+        if publish.borrow().reached > before {
+            self.0 = Self::SHORTEST;
+        }
+        publish.send_modify(|standing| standing.waits = Some(why));
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Self::LONGEST);
+    }
 }
 
 /// What is waited for, and how long.

@@ -10,13 +10,13 @@ use pgrunbook_postgres::receiver::{Receive, Receiver, Stopped as ReceiverStopped
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
 use pgrunbook_postgres::slots::{self, Direction as Way};
 use pgrunbook_postgres::spool::{Batch, Follow, FollowError, Source, Spool, SpoolError};
-use pgrunbook_postgres::{Lsn, PgError, Session};
+use pgrunbook_postgres::{Lsn, Session};
 use tokio::sync::{mpsc, watch};
 
 use super::{Order, Turn, What};
 use crate::parity::{Dirty, Reader};
 use crate::transfer::ddl;
-use crate::transfer::standing::Standing;
+use crate::transfer::standing::{End, Pauses, Standing};
 use crate::transfer::state::{self, Stopped};
 use crate::transfer::streams::other;
 
@@ -25,9 +25,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// How long whoever applies now may go on before its turn is taken: the backend of a killed process needs a moment.
 const TURN: Duration = Duration::from_secs(2);
-
-/// A first pause after an error that may pass, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What a lane's task has.
 pub(super) struct Work {
@@ -42,40 +39,19 @@ pub(super) struct Work {
     pub proven: Option<Lsn>,
 }
 
-/// Why one try ended.
-enum End {
-    /// It may pass.
-    Again(String),
-    /// A person must act.
-    Stop(Stopped),
-}
-
-impl From<PgError> for End {
-    fn from(error: PgError) -> Self {
-        Self::Again(error.to_string())
-    }
-}
-
 impl Work {
     /// Follows, for ever, or until a person must act.
     pub async fn run(&mut self) {
-        let mut pause = PAUSES.0;
+        let mut pauses = Pauses::new();
         loop {
             let before = self.publish.borrow().reached;
             // Without an error, nobody listens any more.
             let Err(end) = self.follow().await else { return };
             match end {
-                End::Again(why) => {
-                    if self.publish.borrow().reached > before {
-                        pause = PAUSES.0;
-                    }
-                    self.publish.send_modify(|standing| standing.waits = Some(why));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
-                }
+                End::Again(why) => pauses.after(&self.publish, before, why).await,
                 End::Stop(stopped) => {
                     self.record(&stopped).await;
-                    self.publish.send_modify(|standing| standing.stopped = Some(stopped));
+                    self.publish.send_modify(|standing| standing.stopped = Some(*stopped));
                     return;
                 }
             }
@@ -95,13 +71,13 @@ impl Work {
     }
 
     fn stop(&self, code: &str, why: impl ToString, lsn: Lsn) -> End {
-        End::Stop(Stopped {
+        End::Stop(Box::new(Stopped {
             stream: self.what.names.stream(self.way),
             code: code.to_owned(),
             why: why.to_string(),
             lsn,
             statements: Vec::new(),
-        })
+        }))
     }
 
     /// One try: until something fails.
@@ -345,7 +321,8 @@ impl Work {
             ApplyError::RelationChanged { lsn, .. } => {
                 let statements = ddl::derive(&self.what.ends, self.way).await.unwrap_or_default();
                 let stream = self.what.names.stream(self.way);
-                End::Stop(Stopped { stream, code: "ddl".to_owned(), why: error.to_string(), lsn: *lsn, statements })
+                let (code, why) = ("ddl".to_owned(), error.to_string());
+                End::Stop(Box::new(Stopped { stream, code, why, lsn: *lsn, statements }))
             }
             ApplyError::Conflict { lsn, .. } => self.stop("conflict", &error, *lsn),
             ApplyError::Unfit { lsn, .. } | ApplyError::Stream { lsn, .. } => self.stop("apply", &error, *lsn),

@@ -24,7 +24,7 @@ use super::open::open_write;
 use super::shape;
 use super::sync::{blocking, try_lock};
 use crate::transfer::follow::insert_position;
-use crate::transfer::standing::{Standing, Wish};
+use crate::transfer::standing::{End, Pauses, Standing, Wish};
 use crate::transfer::state::{self, Stopped, Transfer};
 use crate::transfer::streams::Names;
 
@@ -33,9 +33,6 @@ const SWEEP: Duration = Duration::from_secs(5);
 
 /// How long a half written transaction may keep us from noting what is written.
 const NOTING: Duration = Duration::from_secs(30);
-
-/// A first pause after an error that may pass, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What it needs to know.
 #[derive(Debug, Clone)]
@@ -164,20 +161,6 @@ struct Work {
     current: Current,
 }
 
-/// Why one try ended.
-enum End {
-    /// It may pass.
-    Again(String),
-    /// A person must act.
-    Stop(Box<Stopped>),
-}
-
-impl From<PgError> for End {
-    fn from(error: PgError) -> Self {
-        Self::Again(error.to_string())
-    }
-}
-
 /// The applier, used in threads that may wait.
 type Applier = Arc<Mutex<Back>>;
 
@@ -195,18 +178,11 @@ async fn on<T: Send + 'static, E: Send + 'static>(
 
 impl Work {
     async fn run(&self) {
-        let mut pause = PAUSES.0;
+        let mut pauses = Pauses::new();
         loop {
             let before = self.publish.borrow().reached;
             match self.follow().await {
-                End::Again(why) => {
-                    if self.publish.borrow().reached > before {
-                        pause = PAUSES.0;
-                    }
-                    self.publish.send_modify(|standing| standing.waits = Some(why));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
-                }
+                End::Again(why) => pauses.after(&self.publish, before, why).await,
                 End::Stop(stopped) => {
                     self.record(&stopped).await;
                     self.publish.send_modify(|standing| standing.stopped = Some(*stopped));
