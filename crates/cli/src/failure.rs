@@ -175,9 +175,9 @@ impl From<ProjectError> for Failure {
     }
 }
 
-impl From<pgrunbook_steps::review::ReviewError> for Failure {
-    fn from(error: pgrunbook_steps::review::ReviewError) -> Self {
-        use pgrunbook_steps::review::ReviewError;
+impl From<pgrunbook_steps::boundary::ReviewError> for Failure {
+    fn from(error: pgrunbook_steps::boundary::ReviewError) -> Self {
+        use pgrunbook_steps::boundary::ReviewError;
         match error {
             ReviewError::Project(error) => error.into(),
             ReviewError::NoTrees { .. } => Self::unusable("review", error.to_string())

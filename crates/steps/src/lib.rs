@@ -6,6 +6,7 @@
 mod approve;
 pub mod audit;
 pub mod backup;
+pub mod boundary;
 pub mod breach;
 pub mod drift;
 pub mod fence;
@@ -21,7 +22,6 @@ mod process;
 pub mod provision;
 pub mod redis;
 pub mod restore;
-pub mod review;
 mod sh;
 pub mod source;
 pub mod sql;

@@ -10,7 +10,6 @@ use pgrunbook_steps::gate::{self, Form, Wish};
 use pgrunbook_steps::migrate::Around;
 use pgrunbook_steps::migrate::chain::Chain;
 use pgrunbook_steps::project::Code;
-use pgrunbook_steps::review;
 
 use crate::app::App;
 use crate::args::{GateArgs, Output};
@@ -21,7 +20,7 @@ use crate::failure::Failure;
 /// Prints where an application's sources write what belongs to another. Exit 2 with crossings, 4 where something is unknown.
 pub fn boundary(app: &App) -> Result<u8, Failure> {
     let root = app.root();
-    let reviewed = review::boundary(&root, &Code::load(&root)?)?;
+    let reviewed = pgrunbook_steps::boundary::review(&root, &Code::load(&root)?)?;
     let report_format = app.lint_format();
     let _ = write!(std::io::stdout(), "{}", render(&reviewed.found, &reviewed.sources, report_format));
     let (errors, unknown) = (reviewed.count(Severity::Error), reviewed.count(Severity::Unknown));

@@ -363,7 +363,7 @@ fn boundary(wish: &Wish<'_>, review: &mut Review) {
         review.skip("boundary", "the project declares no trees of code");
         return;
     };
-    match crate::review::boundary(&wish.project.root, code) {
+    match crate::boundary::review(&wish.project.root, code) {
         Ok(made) => {
             let first = review.sources.len();
             review.sources.extend(made.sources);

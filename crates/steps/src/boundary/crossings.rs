@@ -51,7 +51,7 @@ impl Review {
 ///
 /// # Errors
 /// [`ReviewError`]: no trees, or a pattern that is none. What stands in the files is never an error, but a finding.
-pub fn boundary(root: &Path, code: &Code) -> Result<Review, ReviewError> {
+pub fn review(root: &Path, code: &Code) -> Result<Review, ReviewError> {
     if code.trees.is_empty() {
         return Err(ReviewError::NoTrees { path: code.path.clone() });
     }

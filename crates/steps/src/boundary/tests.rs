@@ -34,7 +34,7 @@ impl Place {
     }
 
     fn review(&self, project: &str) -> Review {
-        boundary(self.0.path(), &Code::read(project).unwrap()).unwrap()
+        review(self.0.path(), &Code::read(project).unwrap()).unwrap()
     }
 }
 
@@ -680,8 +680,7 @@ fn secrets_beside_a_finding_are_blotted_out() {
 
 #[test]
 fn mistakes_in_the_project_have_their_place() {
-    let refused = |text: &str| match Code::read(text).map(|code| boundary(std::path::Path::new("/nonexistent"), &code))
-    {
+    let refused = |text: &str| match Code::read(text).map(|code| review(std::path::Path::new("/nonexistent"), &code)) {
         Err(crate::ProjectError::Malformed { text, span: Some(span), message, .. })
         | Ok(Err(ReviewError::Project(crate::ProjectError::Malformed { text, span: Some(span), message, .. }))) => {
             format!("{}: {message}", &text[span])
@@ -697,7 +696,7 @@ fn mistakes_in_the_project_have_their_place() {
         "[\"../x/**\"]: `../x/**` leads out of the project; only files below it are read"
     );
     assert!(refused("[code.vh]\nfiles = [\"a\"]\nmay_wrtie = []\n").starts_with("may_wrtie: unknown field"));
-    let none = boundary(std::path::Path::new("/nonexistent"), &Code::read("").unwrap()).unwrap_err();
+    let none = review(std::path::Path::new("/nonexistent"), &Code::read("").unwrap()).unwrap_err();
     assert_eq!(none.to_string(), "pgrunbook.toml declares no trees of code");
 }
 
@@ -806,7 +805,7 @@ proptest! {
     fn no_text_makes_it_panic(text in prop_oneof![any::<String>(), pieces()], name in prop::sample::select(NAMES.to_vec())) {
         let project = PROJECT.replace("may_write = [\"vh\"", "may_read = [\"views\"]\nmay_write = [\"vh\"");
         for tree in 0..2 {
-            for one in boundary::judged_text(&Code::read(&project).unwrap().trees, tree, name, &text) {
+            for one in crossings::judged_text(&Code::read(&project).unwrap().trees, tree, name, &text) {
                 prop_assert!(one.start <= text.len());
             }
         }
@@ -815,7 +814,7 @@ proptest! {
     #[test]
     fn statement_is_found_wherever_it_stands(before in "[a-z ]{0,12}", after in "[a-z ]{0,12}", blank in "[ \n\t]{1,4}") {
         let text = format!("x = \"{before}\"\ny = '''DELETE{blank}FROM{blank}eng.t'''\nz = \"{after}\"\n");
-        let found = boundary::judged_text(&Code::read(PROJECT).unwrap().trees, 1, "a.py", &text);
+        let found = crossings::judged_text(&Code::read(PROJECT).unwrap().trees, 1, "a.py", &text);
         prop_assert!(found.iter().any(|range| &text[range.clone()] == "eng.t"), "{text}: {found:?}");
     }
 }
@@ -861,7 +860,7 @@ fn deep_and_long_texts_are_read_to_their_end() {
                 _ => "q = \"DELETE FROM eng.t\";",
             };
             let text = format!("{statement}\n{}", unit.repeat(5_000 / unit.len()));
-            let found = boundary::judged_text(&trees, 1, name, &text);
+            let found = crossings::judged_text(&trees, 1, name, &text);
             assert_eq!(found.first().map(|range| &text[range.clone()]), Some("eng.t"), "{name}: {unit:?}");
         }
     }
