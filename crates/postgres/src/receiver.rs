@@ -23,7 +23,7 @@ const GATHER: usize = 1 << 20;
 /// When less than this came at once, more is let come together before it is read: the server sends each message by itself, and
 /// to be woken for each costs both sides more than the message.
 const LITTLE: usize = 64 << 10;
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// How much the spool may take. It is freed by segments of 64 MB: what is below a few of them stops it for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
