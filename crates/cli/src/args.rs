@@ -100,7 +100,18 @@ pub enum Command {
         vars: Vars,
         #[command(flatten)]
         consent: Consent,
+        #[command(flatten)]
+        overrides: Overrides,
     },
+    /// Promote a runbook to an environment: say how each of its demands stands, run, and write the deployment summary.
+    ///
+    /// All demands are listed at once, held or missing with what to do about it: rehearsals, a window, no open incident, approvals, the
+    /// confirmation text. Nothing is begun while one is missing (exit 3). Whoever may can override one, loudly: that is recorded and stays
+    /// open to be reviewed. At the end stand the deployment summary and the post-deployment checklist, and the evidence bundle is written.
+    #[command(after_help = "Examples:\n  pgrunbook promote RUNBOOK.md --to production --check\n  \
+                      pgrunbook promote RUNBOOK.md --to production --confirm 'CONFIRM PRODUCTION DEPLOYMENT' --summary summary.md\n  \
+                      pgrunbook promote RUNBOOK.md --to production --override window --reason 'the payment fix cannot wait: Olga decided'")]
+    Promote(PromoteArgs),
     /// Go on with a run after a stop, a failure or a crash.
     Resume {
         /// The run; else the newest that has not ended.
@@ -108,11 +119,13 @@ pub enum Command {
         /// STEP=done or STEP=again: what became of an effect that nobody can know.
         #[arg(long, value_name = "STEP=ANSWER", requires = "reason")]
         decide: Option<String>,
-        /// Why, for the journal.
-        #[arg(long)]
-        reason: Option<String>,
         #[command(flatten)]
         consent: Consent,
+        #[command(flatten)]
+        overrides: Overrides,
+        /// Also write the deployment summary to this file, behind what stands there.
+        #[arg(long, value_name = "FILE")]
+        summary: Option<PathBuf>,
     },
     /// Go back on a rollback path.
     Rollback {
@@ -331,6 +344,54 @@ pub struct Vars {
     /// A variable's value.
     #[arg(long = "var", value_name = "NAME=VALUE")]
     pub vars: Vec<String>,
+}
+
+/// What is promoted, and where to.
+#[derive(Debug, Clone, Args)]
+pub struct PromoteArgs {
+    pub file: PathBuf,
+    /// The environment of pgrunbook.toml to promote to.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    pub to: String,
+    /// Say how the demands stand, and stop: exit 0 if all are held, else 3.
+    #[arg(long)]
+    pub check: bool,
+    /// The saved plan that was approved; refused if anything moved since.
+    #[arg(long)]
+    pub plan: Option<PathBuf>,
+    #[command(flatten)]
+    pub vars: Vars,
+    #[command(flatten)]
+    pub consent: Consent,
+    #[command(flatten)]
+    pub overrides: Overrides,
+    /// Also write the deployment summary to this file, behind what stands there ($GITHUB_STEP_SUMMARY).
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+}
+
+/// Demands of the environment to go on without.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Overrides {
+    /// Go on without this demand of the environment, if your role may (repeatable); recorded, and open to be reviewed.
+    #[arg(long = "override", value_name = "DEMAND", value_enum, requires = "reason")]
+    pub overrides: Vec<OverrideDemand>,
+    /// Who decided it and why, in a sentence, for the journal: one for all, or one for each.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Vec<String>,
+}
+
+/// What can be overridden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverrideDemand {
+    /// That it is a time at which the environment may be changed.
+    Window,
+    /// That no incident is open.
+    Incident,
+    /// That the content was rehearsed, or went through another environment.
+    Rehearsal,
+    /// That enough people approved the plan; a step that cannot be taken back still waits for one.
+    Approvals,
 }
 
 /// What a person says in advance.

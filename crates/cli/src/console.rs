@@ -164,6 +164,17 @@ pub fn line(event: &Event, took: Option<Duration>, colour: bool) -> Option<Strin
         }
         Event::Approved { approval } => format!("  approved by {} ({})", approval.principal, approval.key),
         Event::Confirmed { by, .. } => format!("  confirmation text given by {by}"),
+        Event::Overridden { demand, found, by, reason } => {
+            let loud = paint(colour, "1;31", &format!("!! OVERRIDDEN: {}", demand.word()));
+            format!("  {loud} by {by}: {reason}\n     found: {found}\n     recorded, and open to be reviewed")
+        }
+        Event::Demands { demands } => {
+            let met = demands.iter().map(|demand| {
+                let overridden = if demand.held.is_none() { " (overridden)" } else { "" };
+                format!("{}{overridden}", demand.name.word())
+            });
+            format!("  demands held: {}", met.collect::<Vec<_>>().join(", "))
+        }
         Event::Outcome { step, direction, outcome, .. } => match outcome {
             Outcome::Done { evidence, recovered } => {
                 let recovered = if *recovered { " (found done after an interruption)" } else { "" };

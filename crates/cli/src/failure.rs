@@ -6,6 +6,7 @@ use pgrunbook_postgres::PgError;
 use pgrunbook_postgres::sandbox::SandboxError;
 use pgrunbook_steps::{OpenError, ProjectError};
 
+use crate::commands::remedy;
 use crate::exit;
 
 /// Why a command ended before its end.
@@ -73,11 +74,18 @@ impl From<EngineError> for Failure {
                     }
                 }
             }
-            EngineError::NoRehearsal { .. } => {
+            EngineError::Demands { missing, .. } => {
                 failure.exit = exit::WAITING;
-                failure.code = "rehearsal".to_owned();
-                failure.help =
-                    Some("`pgrunbook rehearse RUNBOOK.md` runs it forward and back on a throwaway server".to_owned());
+                failure.code = "demands".to_owned();
+                let remedies: Vec<_> = missing.iter().filter_map(|demand| remedy(demand, "RUNBOOK.md")).collect();
+                failure.help = Some(format!("{}\nnothing was begun", remedies.join("\n")));
+            }
+            EngineError::Override { .. } => {
+                failure.code = "override".to_owned();
+                failure.help = Some(
+                    "`override_roles` of the environment names who may; the reason says who decided it and why, in a sentence"
+                        .to_owned(),
+                );
             }
             EngineError::NotConfirmed { .. } => {
                 failure.code = "confirmation".to_owned();

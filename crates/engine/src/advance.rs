@@ -46,6 +46,8 @@ pub(crate) struct Call<'a> {
     checked_phase: Option<(Direction, usize)>,
     /// Those in the journal that count now.
     pub approvals: Vec<Approval>,
+    /// Whether a person was asked since the demands were looked at, which may have taken long.
+    pub paused: bool,
 }
 
 /// Either the loop goes on, or the call has come to its end.
@@ -105,7 +107,8 @@ impl Engine {
                 let epoch = lease.epoch();
                 let (journal, clock) = (Arc::clone(&self.journal), Arc::clone(&self.clock));
                 let writer = Writer::new(run, epoch, state, journal, clock, operator, self.redactor.clone());
-                let (checked_phase, approvals, workshop, lease) = (None, Vec::new(), &workshop, &lease);
+                let (checked_phase, approvals, paused) = (None, Vec::new(), false);
+                let (workshop, lease) = (&workshop, &lease);
                 let mut call = Call {
                     engine: self,
                     options,
@@ -116,6 +119,7 @@ impl Engine {
                     writer,
                     checked_phase,
                     approvals,
+                    paused,
                 };
                 call.go(wish, accepted).await
             }
@@ -144,6 +148,7 @@ impl Engine {
             attempt: state.step(step, direction).map_or(1, StepStatus::attempt),
             epoch: state.epoch,
             digest: deed.digest(),
+            content_digest: &state.plan.content_digest,
             operator: &self.operator.principal,
             clock: &*self.clock,
             cancel: &Cancel::default(),
@@ -312,6 +317,7 @@ impl Call<'_> {
             return Ok(Flow::End(RunEnd::Waiting { on: waiting() }));
         }
         self.writer.note(Event::Item { item: id.clone(), outcome, by, note: note.clone(), in_advance })?;
+        self.paused |= !in_advance;
         if outcome == ItemOutcome::Refused {
             let (item, text) = (id.clone(), text.clone());
             return Ok(Flow::End(RunEnd::Refused { item, text, outcome, note }));
@@ -322,6 +328,12 @@ impl Call<'_> {
     /// One attempt of the step whose turn it is.
     async fn attempt(&mut self, id: &StepId) -> Result<Flow, EngineError> {
         let direction = self.writer.state.direction();
+        if self.paused
+            && self.workshop.bench(id)?.changes
+            && let Flow::End(end) = gate::again(self).await?
+        {
+            return Ok(Flow::End(end));
+        }
         if let Flow::End(end) = gate::one_way(self, id, direction)? {
             return Ok(Flow::End(end));
         }
@@ -385,6 +397,7 @@ impl Call<'_> {
         let cancel = Cancel::default();
         // The step reads what was there when it began, while its notes are written behind it.
         let (run, recorded) = (self.writer.run.clone(), Arc::clone(&self.writer.state.recorded));
+        let plan = Arc::clone(&self.writer.state.plan);
         let noted = self.writer.state.notes(id, direction);
         let (notebook, mut pages) = Notebook::new(engine.redactor.clone());
         let mut cx = RunCx {
@@ -394,6 +407,7 @@ impl Call<'_> {
             attempt,
             epoch: self.writer.epoch,
             digest: deed.digest(),
+            content_digest: &plan.content_digest,
             operator: &engine.operator.principal,
             clock: &*engine.clock,
             cancel: &cancel,
@@ -479,6 +493,7 @@ impl Call<'_> {
             attempt,
             epoch: self.writer.epoch,
             digest,
+            content_digest: &self.writer.state.plan.content_digest,
             operator: &self.engine.operator.principal,
             clock: &*self.engine.clock,
             cancel,

@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::advance::Wish;
 use crate::clock::Clock;
+use crate::demand::{self, Incidents};
 use crate::environment::{Environment, People, Person};
 use crate::error::EngineError;
 use crate::fault::{self, Point};
-use crate::journal::{Decision, EndState, Event, Journal, JournalError, Outcome, Sealed};
+use crate::journal::{Decision, Event, Journal, JournalError, Outcome, Sealed};
 use crate::kinds::Kinds;
 use crate::operator::Operator;
 use crate::plan::{Moved, Plan};
@@ -33,6 +34,8 @@ pub struct Engine {
     /// By the name in the runbook.
     pub targets: BTreeMap<String, Arc<dyn Target>>,
     pub environment: Environment,
+    /// Where open incidents are asked for, if the environment demands that there are none.
+    pub incidents: Option<Arc<dyn Incidents>>,
     pub people: People,
     pub operator: Person,
     /// Knows the secrets of this process; in front of everything that is written or shown.
@@ -78,8 +81,17 @@ impl Engine {
     ///
     /// # Errors
     /// If the plan was edited, a step of it could not run now, the journal lives in a cluster that it changes, or the
-    /// environment demands a rehearsal of the content and there is none.
+    /// environment demands what is not there: a rehearsal, a window, that no incident is open.
     pub async fn begin(&self, plan: Plan, purpose: Purpose) -> Result<String, EngineError> {
+        self.begin_with(plan, purpose, &RunOptions::default()).await
+    }
+
+    /// The same with the options of the call of [`Engine::run`] that follows: what it overrides does not keep the run from
+    /// being begun. Recorded is that only when the run goes on.
+    ///
+    /// # Errors
+    /// As [`Engine::begin`]; and if somebody overrides who may not.
+    pub async fn begin_with(&self, plan: Plan, purpose: Purpose, options: &RunOptions) -> Result<String, EngineError> {
         if plan.format > crate::plan::FORMAT {
             return Err(EngineError::NewerPlan { found: plan.format, known: crate::plan::FORMAT });
         }
@@ -91,14 +103,11 @@ impl Engine {
         }
         let workshop = Workshop::open(self, &plan)?;
         self.refuse_journal_in_target(&plan, &workshop).await?;
-        if purpose == Purpose::Real
-            && self.environment.rehearsal_required
-            && self.rehearsals(&plan.content_digest).await?.is_empty()
-        {
-            return Err(EngineError::NoRehearsal {
-                environment: self.environment.name.clone(),
-                content_digest: plan.content_digest,
-            });
+        if purpose == Purpose::Real {
+            let missing = demand::missing_before(&self.demands(&plan, options).await?);
+            if !missing.is_empty() {
+                return Err(EngineError::Demands { environment: self.environment.name.clone(), missing });
+            }
         }
         let now = self.clock.now();
         let run = run_id(now, &plan.plan_digest, self.operator.pid);
@@ -198,16 +207,9 @@ impl Engine {
 
     /// Runs that rehearsed this content: forward to the end, then back to the end. Newest first.
     pub async fn rehearsals(&self, content_digest: &str) -> Result<Vec<String>, EngineError> {
-        let mut found = Vec::new();
-        for run in self.journal.runs().await? {
-            // A run of another version, or a broken one, is no rehearsal; and no reason to refuse this plan.
-            let Ok(state) = self.fold(&run).await else { continue };
-            let went_back = state.completed && state.ended == Some(EndState::RolledBack);
-            if state.rehearsal && went_back && state.plan.content_digest == content_digest {
-                found.push(run);
-            }
-        }
-        Ok(found)
+        let past = self.past().await?.into_iter();
+        let same = past.filter(|one| one.rehearsal && one.went_back && one.content_digest == content_digest);
+        Ok(same.map(|one| one.run).collect())
     }
 
     /// Tries forward gates of a plan once more, in order: steps of these kinds that change nothing. Nothing is journaled,
@@ -238,6 +240,7 @@ impl Engine {
                 attempt: 1,
                 epoch: state.epoch,
                 digest: &bench.step.digest,
+                content_digest: &plan.content_digest,
                 operator: &self.operator.principal,
                 clock,
                 cancel: &Cancel::default(),

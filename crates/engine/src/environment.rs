@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgrunbook_document::VarValue;
 
+use crate::demand::window::Window;
+
 /// An environment of the project, as far as the engine must know it.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
@@ -14,10 +16,20 @@ pub struct Environment {
     pub confirm: Option<String>,
     /// Whether a successful rehearsal of the same content digest must be in the journal.
     pub rehearsal_required: bool,
+    /// The environment in which a run of the same content digest must have gone to its end.
+    pub rehearsed_in: Option<String>,
+    /// Whether such a run must also have gone wholly back there.
+    pub rehearsed_back: bool,
+    /// Times at which a run may begin to change something; none: at any time.
+    pub windows: Vec<Window>,
     /// How many approvals, by different people, none of them the operator, are needed before the first effect.
     pub approvals: u32,
     /// Roles of which each must be held by one of the approvers.
     pub approver_roles: BTreeSet<String>,
+    /// Roles that may override a demand; none: nobody may.
+    pub override_roles: BTreeSet<String>,
+    /// What is to be looked at after a deployment, a line each.
+    pub after: Vec<String>,
     /// Values for the runbook's variables: below options, above the runbook's defaults.
     pub vars: BTreeMap<String, VarValue>,
 }

@@ -2,6 +2,7 @@
 
 use pgrunbook_document::{Diagnostic, StepId};
 
+use crate::demand::Demand;
 use crate::journal::JournalError;
 use crate::plan::Moved;
 use crate::step::{Failure, StepError};
@@ -27,8 +28,10 @@ pub enum EngineError {
     Moved(Vec<Moved>),
     #[error("step `{step}` could not run now: {why}")]
     Blocked { step: StepId, why: String },
-    #[error("environment `{environment}` demands a rehearsal of this content (digest {}) that went forward and back", short(.content_digest))]
-    NoRehearsal { environment: String, content_digest: String },
+    #[error("environment `{environment}` demands {}", demanded(.missing))]
+    Demands { environment: String, missing: Vec<Demand> },
+    #[error("environment `{environment}` can not be overridden: {why}; nothing was touched")]
+    Override { environment: String, why: String },
     #[error("the confirmation text is not right: environment `{environment}` demands exactly \"{wanted}\"")]
     NotConfirmed { environment: String, wanted: String },
     #[error("environment `{0}` is protected: checklist items cannot be answered in advance there")]
@@ -103,6 +106,6 @@ fn moved(moved: &[Moved]) -> String {
     moved.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
+fn demanded(missing: &[Demand]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; and ")
 }

@@ -154,6 +154,7 @@ async fn check_holds(
         attempt: 0,
         epoch: state.epoch,
         digest: &tool.digest,
+        content_digest: &state.plan.content_digest,
         operator: &engine.operator.principal,
         clock: &*engine.clock,
         cancel: &Cancel::default(),

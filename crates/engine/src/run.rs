@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pgrunbook_document::{ItemId, StepId};
 
+use crate::demand::{Demand, Override};
 use crate::journal::{Direction, ItemOutcome};
 use crate::operator::ItemAnswer;
 use crate::step::{Approval, Cancel, Failure};
@@ -21,6 +22,8 @@ pub struct RunOptions {
     pub accept_timeline: bool,
     /// The confirmation text, if it was given as an option.
     pub confirmation: Option<String>,
+    /// Demands to go on without, for this call alone.
+    pub overrides: Vec<Override>,
 }
 
 /// How far a call went. Decides the exit code.
@@ -54,6 +57,8 @@ pub enum RunEnd {
 /// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waiting {
+    /// Demands of the environment that are not held: rehearsals, windows, incidents.
+    Demands { environment: String, missing: Vec<Demand> },
     /// A checklist line.
     Item { item: ItemId, text: String, roles: Vec<String> },
     /// Approvals of the plan digest: why they are needed, how many are missing, roles of which each is needed.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pgrunbook_document::{ItemId, StepId};
 
+use crate::demand::{DemandName, DemandRecord};
 use crate::journal::{Decision, Direction, EndState, Event, Head, ItemOutcome, JournalError, Outcome, Sealed};
 use crate::plan::{self, Plan, PlannedEntry, PlannedPhase, PlannedStep, PlannedUndo};
 use crate::step::{Approval, Evidence, Failure};
@@ -54,6 +55,24 @@ pub struct ItemState {
     pub in_advance: bool,
 }
 
+/// A demand that somebody went on without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overriding {
+    pub demand: DemandName,
+    /// What was found instead of it.
+    pub found: String,
+    pub by: String,
+    pub reason: String,
+    pub at: Timestamp,
+}
+
+/// `window: overridden by anna: ... (closed; the next opens ...)`.
+impl std::fmt::Display for Overriding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} overridden by {}: {} ({})", self.demand.word(), self.by, self.reason, self.found)
+    }
+}
+
 /// An event that cannot stand where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("event {seq}: {why}")]
@@ -82,6 +101,10 @@ pub struct RunState {
     pub items: BTreeMap<ItemId, ItemState>,
     pub approvals: Vec<Approval>,
     pub confirmed: bool,
+    /// The environment's demands as they stood when the run was let begin.
+    pub demands: Vec<DemandRecord>,
+    /// Demands that somebody went on without: each is to be reviewed.
+    pub overrides: Vec<Overriding>,
     /// What was accepted by a person.
     pub accepted: Vec<String>,
     /// The path on which the run goes back, once it does.
@@ -169,6 +192,8 @@ impl RunState {
             items: BTreeMap::new(),
             approvals: Vec::new(),
             confirmed: false,
+            demands: Vec::new(),
+            overrides: Vec::new(),
             accepted: Vec::new(),
             turned_back: None,
             done_order: Vec::new(),
@@ -251,6 +276,8 @@ impl RunState {
                 self.confirmed = true;
                 Ok(())
             }
+            Event::Overridden { demand, found, by, reason } => self.go_without(*demand, found, by, reason, at),
+            Event::Demands { demands } => self.let_begin(demands),
             Event::Intent { step, direction, attempt } => self.intend(step, *direction, *attempt),
             Event::Noted { step, direction, attempt, note } => self.keep_note(step, *direction, *attempt, note),
             Event::Outcome { step, direction, attempt, outcome } => {
@@ -289,6 +316,36 @@ impl RunState {
         if passes {
             self.advance();
         }
+        Ok(())
+    }
+
+    fn go_without(
+        &mut self,
+        demand: DemandName,
+        found: &str,
+        by: &str,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<(), String> {
+        if demand == DemandName::Confirmation {
+            return Err("the confirmation text was overridden".to_owned());
+        }
+        if reason.trim().is_empty() {
+            return Err(format!("the demand `{}` was overridden without a reason", demand.word()));
+        }
+        let (found, by, reason) = (found.to_owned(), by.to_owned(), reason.to_owned());
+        self.overrides.push(Overriding { demand, found, by, reason, at });
+        Ok(())
+    }
+
+    fn let_begin(&mut self, demands: &[DemandRecord]) -> Result<(), String> {
+        let is_met = |record: &&DemandRecord| {
+            record.held.is_some() || self.overrides.iter().any(|overriding| overriding.demand == record.name)
+        };
+        if let Some(record) = demands.iter().find(|record| !is_met(record)) {
+            return Err(format!("the run was let begin without {}", record.demanded));
+        }
+        self.demands = demands.to_vec();
         Ok(())
     }
 

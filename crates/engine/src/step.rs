@@ -364,6 +364,8 @@ pub struct RunCx<'a> {
     pub epoch: u64,
     /// SHA-256 of the step's block and its variables, in hex: what a ledger row records.
     pub digest: &'a str,
+    /// The plan's content digest, in hex: the same in every environment.
+    pub content_digest: &'a str,
     pub operator: &'a str,
     pub clock: &'a dyn Clock,
     pub cancel: &'a Cancel,

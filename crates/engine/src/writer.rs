@@ -46,6 +46,7 @@ impl<'a> Writer<'a> {
             | Event::Decided { note: text, .. }
             | Event::TurnedBack { reason: Some(text), .. }
             | Event::Accepted { what: text, .. }
+            | Event::Overridden { reason: text, .. }
             | Event::Stopped { why: text } => {
                 if let Cow::Owned(clean) = self.redactor.redact(text) {
                     *text = clean;

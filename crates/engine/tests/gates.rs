@@ -33,7 +33,7 @@ async fn run_begins_only_with_the_exact_confirmation_text() {
 async fn only_a_rehearsal_of_this_content_that_came_back_opens_the_way() {
     let mut project = Project::new();
     project.environment.rehearsal_required = true;
-    let refused = |result: Result<String, EngineError>| matches!(result, Err(EngineError::NoRehearsal { .. }));
+    let refused = |result: Result<String, EngineError>| matches!(result, Err(EngineError::Demands { .. }));
     let plan = project.plan(FOUR).await.unwrap();
     assert!(refused(project.engine().begin(plan.clone(), Purpose::Real).await));
 

@@ -1,6 +1,7 @@
 //! The engine's tests from outside.
 
 mod crash;
+mod demands;
 mod evidence;
 mod gates;
 mod running;

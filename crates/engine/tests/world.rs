@@ -447,6 +447,8 @@ pub struct Project {
     pub folder: tempfile::TempDir,
     pub world: World,
     pub environment: Environment,
+    pub incidents: Option<Arc<dyn Incidents>>,
+    pub clock: Arc<dyn Clock>,
     pub people: People,
     pub operator: Person,
     pub redactor: Redactor,
@@ -458,6 +460,8 @@ impl Project {
             folder: tempfile::tempdir().unwrap(),
             world: World::new(),
             environment: Environment { name: "test".to_owned(), ..Environment::default() },
+            incidents: None,
+            clock: Arc::new(SystemClock),
             people: People::default(),
             operator: Person { principal: "anna".to_owned(), host: "desk".to_owned(), pid: dead_pid() },
             redactor: Redactor::new(),
@@ -473,10 +477,11 @@ impl Project {
         let target: Arc<dyn Target> = Arc::new(self.world.clone());
         Engine {
             journal: Arc::new(FusedJournal { inner, fuse: fuse.clone() }),
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&self.clock),
             kinds: Arc::new(WorldKinds { world: self.world.clone(), fuse }),
             targets: BTreeMap::from([("main".to_owned(), target)]),
             environment: self.environment.clone(),
+            incidents: self.incidents.clone(),
             people: self.people.clone(),
             operator: self.operator.clone(),
             redactor: self.redactor.clone(),
@@ -537,6 +542,8 @@ pub fn shown(events: &[Sealed]) -> Vec<String> {
         Event::Item { outcome, by, note, .. } => format!("item {outcome:?} by {by} {}", note.as_deref().unwrap_or("")),
         Event::Approved { approval } => format!("approved by {}", approval.principal),
         Event::Confirmed { text, .. } => format!("confirmed {text}"),
+        Event::Overridden { demand, by, .. } => format!("overridden by {by}: {}", demand.word()),
+        Event::Demands { demands } => format!("demands held: {}", demands.len()),
         Event::Intent { step, direction, attempt } => format!("{} {step} #{attempt} intent", way(direction)),
         Event::Outcome { step, direction, attempt, outcome } => {
             let outcome = match outcome {

@@ -30,6 +30,7 @@ pub mod topology;
 pub mod transfer;
 pub mod verify;
 
+pub mod incidents;
 pub mod open;
 pub mod project;
 pub mod registry;

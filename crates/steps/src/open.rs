@@ -7,10 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pgrunbook_engine::journal::sqlite::SqliteJournal;
 use pgrunbook_engine::{
-    Claim, Engine, Identity, Journal, JournalError, People, Person, Redactor, StepError, SystemClock, Target,
+    Claim, Engine, Identity, Incidents, Journal, JournalError, People, Person, Redactor, StepError, SystemClock, Target,
 };
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, PostgresJournal, PostgresTarget};
 
+use crate::incidents::Asked;
 use crate::project::{JournalConfig, Project, TargetConfig};
 use crate::redis::{RedisOptions, is_redis};
 use crate::registry::Registry;
@@ -76,12 +77,19 @@ pub(crate) async fn open_at(
         &project.environment.name,
         rehearsal,
     );
+    // Whoever rehearses on a throwaway server disturbs nobody.
+    let incidents = project
+        .incidents
+        .clone()
+        .filter(|_| !rehearsal)
+        .map(|source| Arc::new(Asked { source, workplace: workplace.clone() }) as Arc<dyn Incidents>);
     let engine = Engine {
         journal,
         clock: Arc::new(SystemClock),
         kinds: Arc::new(Registry { workplace: workplace.clone() }),
         targets,
         environment: project.environment.clone(),
+        incidents,
         people,
         operator,
         redactor,

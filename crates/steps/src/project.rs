@@ -1,6 +1,8 @@
 //! `pgrunbook.toml`: what a project's names mean, in which environment, and who its people are.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod demands;
+
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,8 @@ use pgrunbook_engine::Environment;
 use serde::Deserialize;
 use toml::Spanned;
 
+use self::demands::EnvironmentTable;
+use crate::incidents::IncidentSource;
 use crate::redis::is_redis;
 use crate::secret::Reference;
 
@@ -26,6 +30,8 @@ pub struct Project {
     pub name: String,
     pub targets: BTreeMap<String, TargetConfig>,
     pub environment: Environment,
+    /// Where the environment's open incidents are asked for, if it demands that there are none.
+    pub incidents: Option<IncidentSource>,
     pub journal: JournalConfig,
     /// Roles with the principals that hold them.
     pub people: BTreeMap<String, Vec<String>>,
@@ -131,30 +137,6 @@ struct TargetTable {
     redis: Option<String>,
     /// Redis: a reference to the password, where the URL has none.
     password: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EnvironmentTable {
-    #[serde(default)]
-    protected: bool,
-    confirm: Option<String>,
-    rehearsal: Option<Rehearsal>,
-    #[serde(default)]
-    approvals: u32,
-    #[serde(default)]
-    approver_roles: BTreeSet<String>,
-    #[serde(default)]
-    vars: BTreeMap<String, toml::Value>,
-    #[serde(default)]
-    targets: BTreeMap<String, TargetTable>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Rehearsal {
-    Required,
-    Optional,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -326,6 +308,7 @@ impl Project {
         if let Some(table) = table {
             tables.extend(table.targets.iter().map(|(name, target)| (name.clone(), target.clone())));
         }
+        let (environment, incidents) = demands::environment(text, name, table, &names, &tables)?;
         let targets = tables
             .into_iter()
             .map(|(name, table)| match target(root, &table) {
@@ -339,25 +322,6 @@ impl Project {
                 }
             })
             .collect::<Result<_, _>>()?;
-        let vars = table.map(|table| &table.vars).into_iter().flatten();
-        let vars = vars
-            .map(|(name, value)| match var_value(value) {
-                Some(value) => Ok((name.clone(), value)),
-                None => Err(malformed(
-                    find(text, name),
-                    format!("the variable `{name}` must be a text, a number or a list of texts"),
-                )),
-            })
-            .collect::<Result<_, _>>()?;
-        let environment = Environment {
-            name,
-            protected: table.is_some_and(|table| table.protected),
-            confirm: table.and_then(|table| table.confirm.clone()),
-            rehearsal_required: table.is_some_and(|table| table.rehearsal == Some(Rehearsal::Required)),
-            approvals: table.map_or(0, |table| table.approvals),
-            approver_roles: table.map(|table| table.approver_roles.clone()).unwrap_or_default(),
-            vars,
-        };
         let journal = match (file.journal.url, file.journal.path) {
             (Some(url), None) => JournalConfig::Postgres(Reference::parse(&url)),
             (None, path) => {
@@ -376,6 +340,7 @@ impl Project {
             name: file.project.name.or(folder).unwrap_or_else(|| "project".to_owned()),
             targets,
             environment,
+            incidents,
             journal,
             people: file.people,
             allowed_signers: file.project.allowed_signers.map(|path| root.join(path)),
@@ -486,6 +451,51 @@ dba = ["ann@example.com"]
         assert!(why.contains("a reference") && !why.contains("hunter2"), "{why}");
         let both = "[targets.main]\nurl = \"x\"\nbase = \"y\"\n";
         assert!(read(both, None).unwrap_err().to_string().contains("target `main` must be one thing"));
+    }
+
+    #[test]
+    fn demands_are_read_and_mistakes_in_them_point_into_the_file() {
+        let with = |demand: &str| {
+            let text =
+                format!("[targets.main]\nurl = \"x\"\n[environments.staging]\n[environments.production]\n{demand}\n");
+            read(&text, Some("production"))
+        };
+        let project = with(
+            "rehearsed_in = \"staging\"\nrehearsed_back = true\nwindows = [\"Mon 09:00-16:00 UTC\"]\noverride_roles = [\"boss\"]\n\
+             after = [\"look\"]\nincidents = { url = \"env:STATUS_URL\", json = \"/open\", timeout = \"2s\" }",
+        );
+        let project = project.unwrap();
+        let environment = project.environment;
+        assert_eq!((environment.rehearsed_in.as_deref(), environment.rehearsed_back), (Some("staging"), true));
+        assert_eq!(environment.windows[0].text(), "Mon 09:00-16:00 UTC");
+        assert_eq!(
+            (environment.override_roles.len(), environment.after.as_slice()),
+            (1, ["look".to_owned()].as_slice())
+        );
+        assert_eq!(project.incidents.unwrap().limit, std::time::Duration::from_secs(2));
+        for (demand, place, what) in [
+            ("rehearsed_in = \"stagin\"", "\"stagin\"", "`stagin` is none"),
+            ("rehearsed_in = \"production\"", "\"production\"", "names another environment"),
+            ("rehearsed_back = true", "true", "needs `rehearsed_in`"),
+            ("windows = [\"Mon 09:00-16:00 UTC\", \"Mo 1-2 UTC\"]", "\"Mo 1-2 UTC\"", "no time between"),
+            (
+                "incidents = { target = \"mian\", sql = \"SELECT 1\" }",
+                "{ target = \"mian\", sql = \"SELECT 1\" }",
+                "no target `mian`",
+            ),
+            ("incidents = { url = \"x\", json = \"open\" }", "{ url = \"x\", json = \"open\" }", "no JSON pointer"),
+            (
+                "incidents = { target = \"main\" }",
+                "{ target = \"main\" }",
+                "`target` and `sql`, or by `url` and `json`",
+            ),
+        ] {
+            let Err(ProjectError::Malformed { span: Some(span), message, text, .. }) = with(demand) else {
+                panic!("{demand}")
+            };
+            assert_eq!(&text[span], place, "{demand}: {message}");
+            assert!(message.contains(what), "{demand}: {message}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod adopt;
 mod audit;
 mod backup;
+mod demands;
 mod drift;
 mod fence;
 mod guard;
@@ -12,6 +13,7 @@ mod migrate;
 mod parity;
 mod plan;
 mod probe;
+mod promote;
 mod proof;
 mod redis;
 mod review;
@@ -21,6 +23,8 @@ mod source;
 mod status;
 mod topology;
 mod transfer;
+
+pub use demands::remedy;
 
 use crate::app::App;
 use crate::args::{Command, ReviewAction};
@@ -34,9 +38,12 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Fmt { files, check } => lint::fmt(app, &files, check),
         Command::Adopt { file, out } => adopt::adopt(app, &file, out.as_deref()),
         Command::Plan { file, vars, out } => plan::plan(app, &file, &vars, out.as_deref()).await,
-        Command::Run { file, plan, vars, consent } => run::run(app, &file, plan.as_deref(), &vars, &consent).await,
-        Command::Resume { run, decide, reason, consent } => {
-            run::resume(app, run.as_deref(), decide.as_deref(), reason.as_deref(), &consent).await
+        Command::Run { file, plan, vars, consent, overrides } => {
+            run::run(app, &file, plan.as_deref(), &vars, &consent, &overrides).await
+        }
+        Command::Promote(args) => promote::promote(app, &args).await,
+        Command::Resume { run, decide, consent, overrides, summary } => {
+            run::resume(app, run.as_deref(), decide.as_deref(), &consent, &overrides, summary.as_deref()).await
         }
         Command::Rollback { run, path, reason, consent } => {
             run::rollback(app, run.as_deref(), path.as_deref(), reason, &consent).await

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use jiff::Timestamp;
+use pgrunbook_engine::demand::window::{self, Window, Windows};
 use pgrunbook_engine::plan::{PlannedEntry, PlannedPhase, PlannedStep, PlannedUndo};
-use pgrunbook_engine::{Environment, Plan};
+use pgrunbook_engine::{Engine, Plan};
 
 use super::lint::write_whole;
 use crate::app::{App, variables};
@@ -24,7 +26,7 @@ pub async fn plan(app: &App, file: &Path, vars: &Vars, out: Option<&Path>) -> Re
         .map_err(|error| Failure::of_plan(error, &runbook.sources, app.colour()))?;
     match app.global.format {
         Output::Json => put(&serde_json::to_string(&plan).unwrap_or_default()),
-        _ => put(&shown(&plan, &opened.engine.environment, app.colour())),
+        _ => put(&shown(&plan, &opened.engine, app.colour())),
     }
     if let Some(out) = out {
         let text = serde_json::to_string_pretty(&plan).unwrap_or_default();
@@ -38,7 +40,8 @@ pub async fn plan(app: &App, file: &Path, vars: &Vars, out: Option<&Path>) -> Re
 }
 
 /// A plan for people.
-pub fn shown(plan: &Plan, environment: &Environment, colour: bool) -> String {
+pub fn shown(plan: &Plan, engine: &Engine, colour: bool) -> String {
+    let environment = &engine.environment;
     let mut text = String::new();
     let bold = |text: &str| paint(colour, "1", text);
     let _ = writeln!(text, "{}", bold(&plan.title));
@@ -78,6 +81,16 @@ pub fn shown(plan: &Plan, environment: &Environment, colour: bool) -> String {
     if environment.rehearsal_required {
         demands.push("a rehearsal of this content".to_owned());
     }
+    if let Some(other) = &environment.rehearsed_in {
+        let back = if environment.rehearsed_back { " and back" } else { "" };
+        demands.push(format!("a run of this content in `{other}`{back}"));
+    }
+    if !environment.windows.is_empty() {
+        demands.push(window(&environment.windows, engine.clock.now()));
+    }
+    if engine.incidents.is_some() {
+        demands.push("no open incident".to_owned());
+    }
     if environment.approvals > 0 {
         demands.push(format!("{} approval(s) of this plan", environment.approvals));
     }
@@ -90,6 +103,20 @@ pub fn shown(plan: &Plan, environment: &Environment, colour: bool) -> String {
     let _ = writeln!(text, "content {}", plan.content_digest);
     let _ = write!(text, "plan    {}", plan.plan_digest);
     text
+}
+
+/// The windows, and how they stand.
+fn window(windows: &[Window], now: Timestamp) -> String {
+    let texts: Vec<_> = windows.iter().map(|window| format!("`{}`", window.text())).collect();
+    let stands = match Windows::at(windows, now) {
+        Windows::Open { until: None } => "open now".to_owned(),
+        Windows::Open { until: Some(end) } => {
+            format!("open now, until {}, {} left", window::shown(&end), window::until(&end, now))
+        }
+        Windows::Closed { next: Some(next) } => format!("closed now, the next opens {}", window::shown(&next)),
+        Windows::Closed { next: None } => "closed now, and none opens within two weeks".to_owned(),
+    };
+    format!("a window ({}: {stands})", texts.join(", "))
 }
 
 fn section(text: &mut String, phase: &PlannedPhase, title: &str, colour: bool) {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pgrunbook_engine::evidence::EvidenceError;
 use pgrunbook_engine::evidence::verify::verify as verify_bundle;
+use pgrunbook_engine::evidence::{Bundle, EvidenceError};
 use pgrunbook_engine::step::Approval;
 use pgrunbook_engine::{Plan, approval, signers};
 use pgrunbook_steps::Opened;
@@ -98,19 +98,7 @@ pub fn kept(opened: &Opened, plan: &Plan) -> Result<Vec<Approval>, Failure> {
 pub async fn report(app: &App, run: Option<&str>, out: Option<&Path>, key: Option<&Path>) -> Result<u8, Failure> {
     let opened = app.open().await?;
     let run = find(&opened.engine, run, false).await?.run;
-    let folder = out.map_or_else(|| opened.project.evidence_dir.join(&run), |out| app.surroundings.cwd.join(out));
-    let key = match (key, &opened.project.evidence_key) {
-        (Some(key), _) => Some(super::lint::read(app, key)?),
-        (None, Some(reference)) => Some(opened.workplace.secret(reference)?),
-        (None, None) => None,
-    };
-    let bundle = opened.engine.report(&run, &folder, key.as_deref()).await.map_err(|error| {
-        let failure = Failure::unusable("evidence", error.to_string());
-        match error {
-            EvidenceError::NotABundle { .. } => failure.help("name another folder: --out DIR"),
-            _ => failure,
-        }
-    })?;
+    let bundle = bundle(app, &opened, &run, out, key).await?;
     if app.global.format == Output::Json {
         put(&json!({ "type": "evidence", "run": run, "folder": bundle.folder, "files": bundle.files, "signed_by": bundle.signed_by }).to_string());
         return Ok(exit::DONE);
@@ -122,6 +110,29 @@ pub async fn report(app: &App, run: Option<&str>, out: Option<&Path>, key: Optio
     }
     put(&format!("report: {}", bundle.folder.join("report.html").display()));
     Ok(exit::DONE)
+}
+
+/// Writes the bundle of a run where the project wants it, signed by its key; or where and by what is given.
+pub async fn bundle(
+    app: &App,
+    opened: &Opened,
+    run: &str,
+    out: Option<&Path>,
+    key: Option<&Path>,
+) -> Result<Bundle, Failure> {
+    let folder = out.map_or_else(|| opened.project.evidence_dir.join(run), |out| app.surroundings.cwd.join(out));
+    let key = match (key, &opened.project.evidence_key) {
+        (Some(key), _) => Some(super::lint::read(app, key)?),
+        (None, Some(reference)) => Some(opened.workplace.secret(reference)?),
+        (None, None) => None,
+    };
+    opened.engine.report(run, &folder, key.as_deref()).await.map_err(|error| {
+        let failure = Failure::unusable("evidence", error.to_string());
+        match error {
+            EvidenceError::NotABundle { .. } => failure.help("name another folder: --out DIR"),
+            _ => failure,
+        }
+    })
 }
 
 /// Verifies a bundle, without network or database.
@@ -141,6 +152,9 @@ pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Fa
             "operator": verdict.operator, "ended": verdict.ended, "events": verdict.events, "files": verdict.files,
             "signed_by": verdict.signed_by, "signer": verdict.signer, "approvals": verdict.approvals,
             "other_version": verdict.other_version,
+            "reviews": verdict.reviews.iter().map(|one| json!({
+                "demand": one.demand, "by": one.by, "reason": one.reason, "found": one.found, "at": one.at,
+            })).collect::<Vec<_>>(),
         })
         .to_string());
         return Ok(exit::DONE);
@@ -152,6 +166,10 @@ pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Fa
     }
     let approvals = if verdict.approvals.is_empty() { "none".to_owned() } else { verdict.approvals.join(", ") };
     put(&format!("operator {}; approvals: {approvals}", verdict.operator));
+    if !verdict.reviews.is_empty() {
+        put(&format!("{} to be reviewed:", verdict.reviews.len()));
+        verdict.reviews.iter().for_each(|one| put(&format!("  {one}")));
+    }
     put(&match (verdict.signer, verdict.signed_by) {
         (Some(signer), Some(key)) => format!("signed by {signer} ({key})"),
         (None, Some(key)) => format!("signed by {key}; whose key that is, only `--signers allowed_signers` can tell"),

@@ -5,51 +5,78 @@ use std::path::Path;
 
 use pgrunbook_document::{ItemId, StepId};
 use pgrunbook_engine::journal::{Decision, Direction, ItemOutcome};
-use pgrunbook_engine::{Cancel, Engine, ItemAnswer, Plan, Purpose, RunEnd, RunOptions, Status, UNDO, Waiting};
+use pgrunbook_engine::{
+    Cancel, Engine, ItemAnswer, Override, Plan, Purpose, RunEnd, RunOptions, Status, UNDO, Waiting,
+};
 use pgrunbook_steps::breach::{BreachError, Report, break_in};
 use pgrunbook_steps::rehearse::Rehearsal;
 use pgrunbook_steps::{Opened, Source, rehearse as rehearsal};
 use serde::Deserialize;
 
 use crate::app::{App, quoted, variables};
-use crate::args::{Consent, Output, Vars};
+use crate::args::{Consent, Output, Overrides, Vars};
 use crate::console::{Console, put};
 use crate::exit;
 use crate::failure::Failure;
 
 /// Plans (or takes a saved plan), begins and runs.
-pub async fn run(app: &App, file: &Path, saved: Option<&Path>, vars: &Vars, consent: &Consent) -> Result<u8, Failure> {
-    let runbook = app.runbook(file)?;
+pub async fn run(
+    app: &App,
+    file: &Path,
+    saved: Option<&Path>,
+    vars: &Vars,
+    consent: &Consent,
+    overrides: &Overrides,
+) -> Result<u8, Failure> {
+    let overrides = super::demands::overrides(&overrides.overrides, &overrides.reason)?;
     let opened = app.open().await?;
+    let plan = planned(app, &opened, file, saved, vars).await?;
+    let options = options(app, &opened, &plan, consent, overrides)?;
+    let (run, end) = go(app, &opened, &plan, &options, consent).await?;
+    finish(app, &run, end)
+}
+
+/// The plan of a file, or the saved one as it is still right.
+pub async fn planned(
+    app: &App,
+    opened: &Opened,
+    file: &Path,
+    saved: Option<&Path>,
+    vars: &Vars,
+) -> Result<Plan, Failure> {
+    let runbook = app.runbook(file)?;
     let engine = &opened.engine;
-    let plan = match saved {
-        None => engine
-            .plan(&runbook, &variables(&vars.vars)?)
-            .await
-            .map_err(|error| Failure::of_plan(error, &runbook.sources, app.colour()))?,
-        Some(path) => {
-            let text = super::lint::read(app, path)?;
-            let saved: Plan = serde_json::from_str(&text)
-                .map_err(|error| Failure::unusable("plan", format!("{} is no plan: {error}", path.display())))?;
-            if !saved.is_whole() {
-                return Err(Failure::unusable(
-                    "moved",
-                    format!(
-                        "{} was edited: its digest is not that of its content. Nothing was touched",
-                        path.display()
-                    ),
-                )
-                .help("make a new plan and let it be approved"));
-            }
-            engine.renew(&saved, &runbook).await?
-        }
+    let Some(path) = saved else {
+        let plan = engine.plan(&runbook, &variables(&vars.vars)?).await;
+        return plan.map_err(|error| Failure::of_plan(error, &runbook.sources, app.colour()));
     };
-    let options = options(app, &opened, &plan, consent)?;
-    let run = engine.begin(plan.clone(), Purpose::Real).await?;
+    let text = super::lint::read(app, path)?;
+    let saved: Plan = serde_json::from_str(&text)
+        .map_err(|error| Failure::unusable("plan", format!("{} is no plan: {error}", path.display())))?;
+    if !saved.is_whole() {
+        return Err(Failure::unusable(
+            "moved",
+            format!("{} was edited: its digest is not that of its content. Nothing was touched", path.display()),
+        )
+        .help("make a new plan and let it be approved"));
+    }
+    Ok(engine.renew(&saved, &runbook).await?)
+}
+
+/// Begins a run of a plan, and takes it as far as it goes.
+pub async fn go(
+    app: &App,
+    opened: &Opened,
+    plan: &Plan,
+    options: &RunOptions,
+    consent: &Consent,
+) -> Result<(String, RunEnd), Failure> {
+    let engine = &opened.engine;
+    let run = engine.begin_with(plan.clone(), Purpose::Real, options).await?;
     say(app, &format!("Run {run}: {}", plan.title));
-    let console = Console::new(app, &plan, options.cancel.clone(), consent.no_input, false);
-    let end = engine.run(&run, &options, &console).await;
-    finish(app, &run, end?)
+    let console = Console::new(app, plan, options.cancel.clone(), consent.no_input, false);
+    let end = engine.run(&run, options, &console).await?;
+    Ok((run, end))
 }
 
 /// Goes on with a run.
@@ -57,23 +84,35 @@ pub async fn resume(
     app: &App,
     run: Option<&str>,
     decide: Option<&str>,
-    reason: Option<&str>,
     consent: &Consent,
+    overrides: &Overrides,
+    summary: Option<&Path>,
 ) -> Result<u8, Failure> {
+    // The first reason is for the decision, unless there is one for all.
+    let reasons = match decide {
+        Some(_) if overrides.reason.len() > 1 => &overrides.reason[1..],
+        _ => overrides.reason.as_slice(),
+    };
+    let given = super::demands::overrides(&overrides.overrides, reasons)?;
     let opened = app.open().await?;
     let engine = &opened.engine;
     let status = find(engine, run, true).await?;
     let run = status.run;
-    if let (Some(decide), Some(reason)) = (decide, reason) {
+    if let (Some(decide), Some(reason)) = (decide, overrides.reason.first()) {
         let (step, decision) = decision(decide)?;
         engine.decide(&run, &step, decision, reason).await?;
     }
     let plan = &status.state.plan;
-    let options = options(app, &opened, plan, consent)?;
+    let options = options(app, &opened, plan, consent, given)?;
     say(app, &format!("Run {run}: {}", plan.title));
     let console = Console::new(app, plan, options.cancel.clone(), consent.no_input, status.state.rehearsal);
-    let end = engine.run(&run, &options, &console).await;
-    finish(app, &run, end?)
+    let end = engine.run(&run, &options, &console).await?;
+    let written = match summary {
+        Some(file) => super::promote::summary(app, &opened, &run, Some(file)).await,
+        None => Ok(()),
+    };
+    let code = finish(app, &run, end)?;
+    written.map(|()| code)
 }
 
 fn decision(text: &str) -> Result<(StepId, Decision), Failure> {
@@ -103,7 +142,7 @@ pub async fn rollback(
     let status = find(engine, run, false).await?;
     let run = status.run;
     let plan = &status.state.plan;
-    let options = options(app, &opened, plan, consent)?;
+    let options = options(app, &opened, plan, consent, Vec::new())?;
     let console = Console::new(app, plan, options.cancel.clone(), consent.no_input, status.state.rehearsal);
     let path = match (path, &status.state.turned_back) {
         (Some(path), _) => path.to_owned(),
@@ -142,7 +181,7 @@ pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>, 
         .await
         .map_err(|error| Failure::of_plan(error, &runbook.sources, app.colour()))?;
     let consent = Consent { answers: None, confirm: None, accept_timeline: false, no_input: true };
-    let options = options(app, &rehearsal.opened, &plan, &consent)?;
+    let options = options(app, &rehearsal.opened, &plan, &consent, Vec::new())?;
     let run = engine.begin(plan.clone(), Purpose::Rehearsal).await?;
     say(app, &format!("Rehearsal {run}: {}", plan.title));
     let console = Console::new(app, &plan, options.cancel.clone(), true, true);
@@ -259,7 +298,13 @@ pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Stat
 }
 
 /// What a person said in advance, and their Ctrl-C.
-fn options(app: &App, opened: &Opened, plan: &Plan, consent: &Consent) -> Result<RunOptions, Failure> {
+pub fn options(
+    app: &App,
+    opened: &Opened,
+    plan: &Plan,
+    consent: &Consent,
+    overrides: Vec<Override>,
+) -> Result<RunOptions, Failure> {
     let answers = match &consent.answers {
         None => BTreeMap::new(),
         Some(path) => answers(app, plan, path)?,
@@ -270,6 +315,7 @@ fn options(app: &App, opened: &Opened, plan: &Plan, consent: &Consent) -> Result
         answers,
         accept_timeline: consent.accept_timeline,
         confirmation: consent.confirm.clone(),
+        overrides,
     };
     let (cancel, quiet) = (options.cancel.clone(), app.global.format == Output::Json);
     tokio::spawn(async move {
@@ -331,14 +377,14 @@ fn answers(app: &App, plan: &Plan, path: &Path) -> Result<BTreeMap<ItemId, ItemA
     Ok(answers)
 }
 
-fn say(app: &App, text: &str) {
+pub fn say(app: &App, text: &str) {
     if app.global.format != Output::Json {
         put(text);
     }
 }
 
 /// Says how far it went and what goes on; the exit code.
-fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
+pub fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
     let code = exit::of_end(&end);
     let again = app.again();
     let next = format!("pgrunbook resume {run}{again}");
@@ -402,6 +448,7 @@ fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
 
 fn waiting(on: &Waiting) -> String {
     match on {
+        Waiting::Demands { environment, missing } => super::demands::waiting(environment, missing),
         Waiting::Item { text, roles, .. } => {
             let who = if roles.is_empty() { "a person".to_owned() } else { format!("@{}", roles.join(", @")) };
             format!("Waiting for {who}: \"{text}\"")
@@ -420,6 +467,7 @@ fn waiting(on: &Waiting) -> String {
 
 fn waiting_command(on: &Waiting, approve: &str, next: &str) -> String {
     match on {
+        Waiting::Demands { .. } => next.to_owned(),
         Waiting::Item { .. } => format!("{next}\n{next} --answers FILE"),
         Waiting::Approvals { .. } | Waiting::Step { .. } => format!("{approve}\n{next}"),
         Waiting::Confirmation { wanted } => format!("{next} --confirm {}", quoted(wanted)),

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use pgrunbook_document::StepId;
+use pgrunbook_engine::evidence::summary::reviews;
 use pgrunbook_engine::journal::{Direction, EndState, Outcome};
 use pgrunbook_engine::{Cancel, Event, PathStatus, Status, StepStatus};
 use serde_json::json;
@@ -26,8 +27,9 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
                 Ok(status) if app.global.format == Output::Json => put(&summary(&status).to_string()),
                 Ok(status) => {
                     let rehearsal = if status.state.rehearsal { ", rehearsal" } else { "" };
+                    let review = if status.state.overrides.is_empty() { "" } else { "  ! to be reviewed" };
                     put(&format!(
-                        "{run}  {}  ({}{rehearsal})  {}",
+                        "{run}  {}  ({}{rehearsal})  {}{review}",
                         word(&status),
                         status.state.plan.environment,
                         status.state.plan.title
@@ -94,6 +96,7 @@ fn summary(status: &Status) -> serde_json::Value {
         "content_digest": plan.content_digest,
         "plan_digest": plan.plan_digest,
         "turned_back": status.state.turned_back,
+        "reviews": reviews(&status.state),
     })
 }
 
@@ -119,6 +122,9 @@ fn text(status: &Status) -> String {
     let state = &status.state;
     let mut text = format!("{}: {}\n", status.run, state.plan.title);
     let _ = writeln!(text, "{} in environment {}, begun by {}", word(status), state.plan.environment, state.operator);
+    for one in &state.overrides {
+        let _ = writeln!(text, "  ! to be reviewed: {one}");
+    }
     for step in state.plan.all_steps() {
         for direction in [Direction::Forward, Direction::Back] {
             let Some(found) = state.step(&step.id, direction) else { continue };

@@ -6,9 +6,11 @@
 //! envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>) whose signature is an SSHSIG.
 
 pub mod chart;
+mod demands;
 pub mod matrix;
 mod picture;
 mod report;
+pub mod summary;
 pub mod verify;
 
 use std::collections::BTreeMap;

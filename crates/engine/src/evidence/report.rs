@@ -7,7 +7,7 @@ use pgrunbook_document::StepId;
 
 use super::chart::{self, Charts};
 use super::matrix::{self, Matrix};
-use super::{last_outcome, picture, word};
+use super::{demands, last_outcome, picture, word};
 use crate::journal::{Decision, Direction, Event, ItemOutcome, Outcome, Sealed};
 use crate::plan::{PlannedEntry, PlannedPhase, PlannedUndo};
 use crate::state::RunState;
@@ -75,6 +75,7 @@ fn told(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -
     } else {
         table(&mut text, &["when", "what", "who", "by"], &rows);
     }
+    demands::section(&mut text, state);
 
     heading(&mut text, "Test");
     match rehearsals {
@@ -139,7 +140,7 @@ fn told(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -
     text
 }
 
-fn heading(text: &mut String, title: &str) {
+pub(super) fn heading(text: &mut String, title: &str) {
     let _ = writeln!(text, "## {title}\n");
 }
 
@@ -230,7 +231,7 @@ const PLAIN_FACTS: [&str; 5] = ["micros", "query_sha256", "row_count", "samples"
 const SHOWN_CHARS: usize = 200;
 
 /// A time for people; the journal has it to the nanosecond.
-fn when(at: jiff::Timestamp) -> String {
+pub(super) fn when(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
@@ -306,7 +307,7 @@ fn interruptions(text: &mut String, events: &[Sealed]) {
     }
 }
 
-fn table(text: &mut String, columns: &[&str], rows: &[Vec<String>]) {
+pub(super) fn table(text: &mut String, columns: &[&str], rows: &[Vec<String>]) {
     let _ = writeln!(text, "| {} |", columns.join(" | "));
     let _ = writeln!(text, "|{}", " --- |".repeat(columns.len()));
     for row in rows {
@@ -316,7 +317,7 @@ fn table(text: &mut String, columns: &[&str], rows: &[Vec<String>]) {
 }
 
 /// A text that is only text in Markdown, also in a table.
-fn inline(text: &str) -> String {
+pub(super) fn inline(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.trim().chars() {
         match c {
@@ -333,7 +334,7 @@ fn inline(text: &str) -> String {
 }
 
 /// A text as code, also in a table.
-fn code(text: &str) -> String {
+pub(super) fn code(text: &str) -> String {
     if text.is_empty() {
         return String::new();
     }

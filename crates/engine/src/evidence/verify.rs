@@ -12,7 +12,7 @@ use crate::approval;
 use crate::journal::{Direction, Event, Outcome, Sealed};
 use crate::plan::Plan;
 use crate::signers;
-use crate::state::RunState;
+use crate::state::{Overriding, RunState};
 
 /// What was found to be true of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Verdict {
     pub signer: Option<String>,
     /// Who approved it. Without `allowed_signers`: whom the approvals name.
     pub approvals: Vec<String>,
+    /// Demands of the environment that somebody went on without: each is to be reviewed by people.
+    pub reviews: Vec<Overriding>,
     /// The version of pgrunbook that wrote it, if it is another: then the reports were not compared with the journal.
     pub other_version: Option<String>,
 }
@@ -88,6 +90,7 @@ pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, W
         signed_by,
         signer,
         approvals,
+        reviews: state.overrides.clone(),
         other_version,
     })
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::JournalError;
+use crate::demand::{DemandName, DemandRecord};
 use crate::plan::{FORMAT, Plan};
 use crate::step::{Approval, Evidence, Failure};
 
@@ -26,6 +27,11 @@ pub enum Event {
     Approved { approval: Approval },
     /// The exact confirmation text was given.
     Confirmed { by: String, text: String },
+    /// A person went on without a demand of the environment: what was found instead, and why they did. Open to be reviewed.
+    Overridden { demand: DemandName, found: String, by: String, reason: String },
+    /// Every demand of the environment, each held or overridden, when the run was let begin to change something. The last
+    /// of several counts.
+    Demands { demands: Vec<DemandRecord> },
     /// Written before the effect.
     Intent { step: StepId, direction: Direction, attempt: u32 },
     /// What a long step noted between its intent and its outcome (samples of an observation, a stage that was reached):

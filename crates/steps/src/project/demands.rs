@@ -1,0 +1,155 @@
+//! What an environment of `pgrunbook.toml` demands before the first change of a run there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pgrunbook_document::{VarValue, parse_duration};
+use pgrunbook_engine::Environment;
+use pgrunbook_engine::demand::window::Window;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{ProjectError, TargetTable, find, malformed, var_value};
+use crate::incidents::{IncidentSource, Where};
+use crate::secret::Reference;
+
+/// `[environments.NAME]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnvironmentTable {
+    #[serde(default)]
+    protected: bool,
+    confirm: Option<String>,
+    rehearsal: Option<Rehearsal>,
+    rehearsed_in: Option<Spanned<String>>,
+    rehearsed_back: Option<Spanned<bool>>,
+    #[serde(default)]
+    windows: Vec<Spanned<String>>,
+    incidents: Option<Spanned<IncidentsTable>>,
+    #[serde(default)]
+    approvals: u32,
+    #[serde(default)]
+    approver_roles: BTreeSet<String>,
+    #[serde(default)]
+    override_roles: BTreeSet<String>,
+    #[serde(default)]
+    after: Vec<String>,
+    #[serde(default)]
+    vars: BTreeMap<String, toml::Value>,
+    #[serde(default)]
+    pub(super) targets: BTreeMap<String, TargetTable>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Rehearsal {
+    Required,
+    Optional,
+}
+
+/// `{ target = "main", sql = "SELECT ..." }` or `{ url = "env:STATUS_URL", json = "/open" }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IncidentsTable {
+    target: Option<String>,
+    sql: Option<String>,
+    url: Option<String>,
+    json: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    timeout: Option<String>,
+}
+
+/// Makes an environment of its table, and says where its incidents are asked for.
+///
+/// `environments` and `targets` are those of the project.
+pub(super) fn environment(
+    text: &str,
+    name: String,
+    table: Option<&EnvironmentTable>,
+    environments: &[String],
+    targets: &BTreeMap<String, TargetTable>,
+) -> Result<(Environment, Option<IncidentSource>), ProjectError> {
+    let Some(table) = table else { return Ok((Environment { name, ..Environment::default() }, None)) };
+    if let Some(other) = &table.rehearsed_in
+        && (*other.get_ref() == name || !environments.contains(other.get_ref()))
+    {
+        let message =
+            format!("`rehearsed_in` names another environment of this file, and `{}` is none", other.get_ref());
+        return Err(malformed(text, Some(other.span()), message));
+    }
+    let rehearsed_back = table.rehearsed_back.as_ref().is_some_and(|back| *back.get_ref());
+    if let Some(back) = table.rehearsed_back.as_ref().filter(|_| rehearsed_back && table.rehearsed_in.is_none()) {
+        let message = "`rehearsed_back` needs `rehearsed_in`: where it must have gone back".to_owned();
+        return Err(malformed(text, Some(back.span()), message));
+    }
+    let windows = table.windows.iter().map(|window| {
+        window.get_ref().parse::<Window>().map_err(|why| malformed(text, Some(window.span()), why.to_string()))
+    });
+    let windows = windows.collect::<Result<_, _>>()?;
+    let incidents = match &table.incidents {
+        None => None,
+        Some(incidents) => Some(
+            source(incidents.get_ref(), targets).map_err(|message| malformed(text, Some(incidents.span()), message))?,
+        ),
+    };
+    let environment = Environment {
+        name,
+        protected: table.protected,
+        confirm: table.confirm.clone(),
+        rehearsal_required: table.rehearsal == Some(Rehearsal::Required),
+        rehearsed_in: table.rehearsed_in.as_ref().map(|other| other.get_ref().clone()),
+        rehearsed_back,
+        windows,
+        approvals: table.approvals,
+        approver_roles: table.approver_roles.clone(),
+        override_roles: table.override_roles.clone(),
+        after: table.after.clone(),
+        vars: vars(text, &table.vars)?,
+    };
+    Ok((environment, incidents))
+}
+
+fn vars(text: &str, vars: &BTreeMap<String, toml::Value>) -> Result<BTreeMap<String, VarValue>, ProjectError> {
+    vars.iter()
+        .map(|(name, value)| match var_value(value) {
+            Some(value) => Ok((name.clone(), value)),
+            None => {
+                let message = format!("the variable `{name}` must be a text, a number or a list of texts");
+                Err(malformed(text, find(text, name), message))
+            }
+        })
+        .collect()
+}
+
+fn source(table: &IncidentsTable, targets: &BTreeMap<String, TargetTable>) -> Result<IncidentSource, String> {
+    let limit = match &table.timeout {
+        None => IncidentSource::LIMIT,
+        Some(given) => parse_duration(given)
+            .filter(|limit| *limit > Duration::ZERO)
+            .ok_or_else(|| format!("`timeout = \"{given}\"` is no time such as 5s"))?,
+    };
+    let place = match table {
+        IncidentsTable { target: Some(target), sql: Some(sql), url: None, json: None, headers, .. }
+            if headers.is_empty() =>
+        {
+            if !targets.contains_key(target) {
+                return Err(format!("the project has no target `{target}`"));
+            }
+            Where::Sql { target: target.clone(), sql: sql.clone() }
+        }
+        IncidentsTable { target: None, sql: None, url: Some(url), json: Some(json), headers, .. } => {
+            if !json.is_empty() && !json.starts_with('/') {
+                return Err(format!("`json = \"{json}\"` is no JSON pointer: it begins with a slash"));
+            }
+            let headers = headers.iter().map(|(name, value)| (name.clone(), Reference::parse(value))).collect();
+            Where::Http { url: Reference::parse(url), headers, json: json.clone() }
+        }
+        _ => {
+            return Err(
+                "incidents are asked for by `target` and `sql`, or by `url` and `json` (with `headers`)".to_owned()
+            );
+        }
+    };
+    Ok(IncidentSource { place, limit })
+}
