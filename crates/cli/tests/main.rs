@@ -10,6 +10,7 @@ mod gate;
 mod guard;
 mod parity;
 mod place;
+mod promote;
 mod proof;
 mod redis;
 mod review;

@@ -9,6 +9,7 @@ mod build;
 mod clock;
 mod contract;
 mod copy;
+mod deployment_log;
 mod dirty_keys;
 mod drift;
 mod failover;

@@ -225,7 +225,7 @@ fn outcome_row(step: &StepId, (sealed, outcome, begun): (&Sealed, &Outcome, Opti
 }
 
 /// Facts that say nothing to a reader: they stand in `checks/`.
-const PLAIN_FACTS: [&str; 5] = ["micros", "query_sha256", "row_count", "samples", "target"];
+const PLAIN_FACTS: [&str; 6] = ["micros", "migrations", "query_sha256", "row_count", "samples", "target"];
 
 /// Characters of a fact that the report shows.
 const SHOWN_CHARS: usize = 200;

@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod chain;
+mod deployment_log;
 mod dry;
 pub mod error;
 pub mod history;
@@ -18,6 +19,7 @@ pub mod text;
 mod verify;
 mod version_row;
 
+pub use deployment_log::{Action, LogTable, LogWrite};
 pub use dry::{DryRun, dry_run};
 pub use runner::{Applied, Around, Correction, Goal, Inside, Options, Runner};
 pub use step::KIND;

@@ -10,6 +10,7 @@ use pgrunbook_postgres::retry::{LOCK_NOT_AVAILABLE, LockPolicy, LockRetry};
 use pgrunbook_postgres::{ConnectOptions, PgError, ServerError, Session};
 
 use super::chain::{Chain, Migration, Repeatable, Script, normalise};
+use super::deployment_log::LogWrite;
 use super::error::ChainError;
 use super::history::{self, Entry, Kept};
 use super::layout::Version;
@@ -65,6 +66,8 @@ pub struct Options {
     pub inside: Inside,
     /// What the version row says afterwards.
     pub version: Option<VersionWrite>,
+    /// The row of the deployment log that is written with it.
+    pub log: Option<LogWrite>,
 }
 
 /// Where and as whom files run.
@@ -100,6 +103,7 @@ impl Default for Options {
             wait: Duration::from_secs(60),
             inside: Inside::default(),
             version: None,
+            log: None,
         }
     }
 }
@@ -186,22 +190,35 @@ impl Runner<'_> {
         }
     }
 
-    /// Whether the version row needs nothing, or none is asked for.
+    /// Whether the version row and the log need nothing, or none is asked for.
     async fn version_stands(&self, session: &Session) -> Result<bool, StepError> {
+        Ok(self.row_stands(session).await? && self.log_stands(session).await?)
+    }
+
+    async fn row_stands(&self, session: &Session) -> Result<bool, StepError> {
         match &self.options.version {
             Some(write) => write.is_done(session, self.around.run).await.map_err(nothing_touched),
             None => Ok(true),
         }
     }
 
-    /// The statements that write the version row when `migration` is the last that is applied.
-    fn version_sql(&self, migration: &str) -> Option<String> {
-        self.options.version.as_ref().map(|write| write.sql(migration, self.around.run))
+    async fn log_stands(&self, session: &Session) -> Result<bool, StepError> {
+        match &self.options.log {
+            Some(write) => write.is_done(session).await.map_err(nothing_touched),
+            None => Ok(true),
+        }
     }
 
-    /// The version row alone, where no migration is to run.
+    /// The statements that write the version row and the log when `migration` is the last that is applied.
+    fn version_sql(&self, migration: &str) -> Option<String> {
+        let row = self.options.version.as_ref().map(|write| write.sql(migration, self.around.run));
+        let log = self.options.log.as_ref().map(|write| write.sql(migration));
+        (row.is_some() || log.is_some()).then(|| [row, log].into_iter().flatten().collect())
+    }
+
+    /// The version row and the log alone, where no migration is to run.
     async fn write_version(&self, session: &Session, standing: &Standing<'_>) -> Result<(), StepError> {
-        let Some(write) = &self.options.version else { return Ok(()) };
+        let (row_stands, log_stands) = (self.row_stands(session).await?, self.log_stands(session).await?);
         let newest = standing
             .applied
             .iter()
@@ -209,14 +226,38 @@ impl Runner<'_> {
             .max_by(|a, b| a.0.cmp(&b.0));
         let migration = newest.map_or_else(String::new, |(_, row)| format!("{}_{}", row.version, row.name));
         let assert = self.around.assert.as_ref().map_or_else(String::new, |sql| format!("{sql};"));
-        let sql = write.sql(&migration, self.around.run);
+        let mut sql = String::new();
+        if let Some(write) = self.options.version.as_ref().filter(|_| !row_stands) {
+            sql.push_str(&write.sql(&migration, self.around.run));
+        }
+        if let Some(write) = self.options.log.as_ref().filter(|_| !log_stands) {
+            sql.push_str(&write.sql(&migration));
+        }
         let done = session.execute(&format!("BEGIN; {assert}{sql}COMMIT")).await;
         if let Err(PgError::Server(error)) = done {
             session.execute("ROLLBACK").await.map_err(nothing_touched)?;
-            let step = PgError::Server(error).into_step_error();
-            return Err(write.failed(step, "nothing was changed"));
+            return Err(self.refused(*error, "nothing was changed"));
         }
         done.map_err(PgError::into_step_error)
+    }
+
+    /// What a person is told when the server refuses the version row or the log.
+    fn refused(&self, error: ServerError, outcome: &str) -> StepError {
+        let (row, log) = (&self.options.version, &self.options.log);
+        let log = log.as_ref().filter(|log| row.is_none() || log.is_meant(&error));
+        let step = PgError::Server(Box::new(error)).into_step_error();
+        match (log, row) {
+            (Some(log), _) => log.failed(step, outcome),
+            (None, Some(row)) => row.failed(step, outcome),
+            (None, None) => step,
+        }
+    }
+
+    /// Whether an error that came with the version row and the log is theirs. What a deferred constraint says at the commit is
+    /// the file's own.
+    fn is_of_version(&self, error: &ServerError) -> bool {
+        error.sqlstate.starts_with("42")
+            || self.options.log.as_ref().is_some_and(|log| error.sqlstate.starts_with("22") || log.is_meant(error))
     }
 
     fn application_name(&self) -> String {
@@ -527,12 +568,9 @@ impl Runner<'_> {
                 if raised.error.sqlstate == LOCK_NOT_AVAILABLE {
                     return Err(PgError::Server(Box::new(raised.error.clone())));
                 }
-                // What a deferred constraint says at the commit is the file's own.
-                let of_version = committing && raised.error.sqlstate.starts_with("42");
-                if let Some(write) = self.options.version.as_ref().filter(|_| version.is_some() && of_version) {
-                    let step = PgError::Server(Box::new(raised.error.clone())).into_step_error();
+                if committing && version.is_some() && self.is_of_version(&raised.error) {
                     let outcome = format!("{} is rolled back", text.shown);
-                    return Ok(Err(Stopped::Error(write.failed(step, &outcome))));
+                    return Ok(Err(Stopped::Error(self.refused(raised.error.clone(), &outcome))));
                 }
                 Ok(Err(Stopped::Error(self.explained(text, &raised, "rolled back"))))
             }
@@ -635,13 +673,12 @@ impl Runner<'_> {
 
     /// A statement that says that all is done, and with which the version row may travel. What ran before it stays.
     fn version_failed(&self, error: PgError, version: &str) -> StepError {
-        let of_version = matches!(&error, PgError::Server(error) if error.sqlstate.starts_with("42"));
-        let step = nothing_touched(error);
-        match &self.options.version {
-            Some(write) if of_version && !version.is_empty() => {
-                write.failed(step, "the migration's statements stay, and are recorded")
+        match error {
+            PgError::Server(error) if !version.is_empty() && self.is_of_version(&error) => {
+                let step = self.refused(*error, "the migration's statements stay, and are recorded");
+                StepError { failure: Failure::Failed, ..step }
             }
-            _ => step,
+            error => nothing_touched(error),
         }
     }
 

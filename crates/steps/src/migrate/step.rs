@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
+use pgrunbook_engine::evidence::summary::{MIGRATIONS, VERSION_ROW};
 use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::{self, Entry};
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
+use serde_json::json;
 
 use super::chain::Chain;
+use super::deployment_log::{Action, LogTable, LogWrite};
 use super::error::ChainError;
 use super::history;
 use super::layout::Version;
@@ -64,6 +67,11 @@ pub const KIND: Kind = Kind {
                 about: "The row that applications' guards read: `{ version = \"1.1.0\" }`, and where it is not `bot_config`, `schema_version`: `table`, `key`, `environment`, `key_column`, `value_column`. Written with the last migration.",
                 required: false,
             },
+            FieldSpec {
+                name: "deployment_log",
+                about: "A table `schema.table` that gets a row in the same transaction: `deployed_at`, `action`, `environment`, `run`, `step`, `content_digest`, `operator`, `version`, `migration`.",
+                required: false,
+            },
         ],
         needs_target: true,
         changes: true,
@@ -94,6 +102,7 @@ struct Fields {
     #[serde(default = "yes")]
     verify: bool,
     version_row: Option<VersionRow>,
+    deployment_log: Option<String>,
 }
 
 fn yes() -> bool {
@@ -110,6 +119,7 @@ struct Migrate {
     verify: bool,
     inside: Inside,
     version_row: Option<VersionRow>,
+    deployment_log: Option<LogTable>,
     workplace: Workplace,
 }
 
@@ -130,6 +140,13 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     if let Some(row) = &fields.version_row {
         row.check().map_err(|why| StepError::unusable("bad-value", format!("step `{}`: {why}", block.id)))?;
     }
+    let log_table = |text: &String| {
+        LogTable::parse(text).ok_or_else(|| {
+            let why = format!("step `{}`: `deployment_log = {text:?}` is no table with its schema", block.id);
+            StepError::unusable("bad-value", why).help("write it as `schema.table`")
+        })
+    };
+    let deployment_log = fields.deployment_log.as_ref().map(log_table).transpose()?;
     Ok(Box::new(Migrate {
         target,
         folder: workplace.root().join(&fields.chain),
@@ -145,6 +162,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         out_of_order: fields.out_of_order,
         verify: fields.verify,
         version_row: fields.version_row,
+        deployment_log,
         workplace: workplace.clone(),
     }))
 }
@@ -163,6 +181,7 @@ impl Migrate {
         cx: &RunCx<'_>,
         goal: &Goal,
         version: Option<VersionWrite>,
+        log: Option<LogWrite>,
     ) -> Result<(Applied, Result<(), StepError>), StepError> {
         let chain = self.read()?;
         let tell = |line: String| cx.say(line);
@@ -174,6 +193,7 @@ impl Migrate {
                 verify: self.verify,
                 inside: self.inside.clone(),
                 version,
+                log,
                 ..Options::default()
             },
             around: Around {
@@ -190,29 +210,79 @@ impl Migrate {
         Ok((applied, done))
     }
 
-    /// Versions that this step of this run has applied, in order of their writing.
-    async fn applied_by(&self, session: &Session, cx: &RunCx<'_>) -> Result<Vec<String>, StepError> {
+    /// What this step writes into the deployment log.
+    fn log(&self, cx: &RunCx<'_>, action: Action) -> Option<LogWrite> {
+        let version = self.version_row.as_ref().map(|row| row.version.as_str());
+        let table = self.deployment_log.as_ref()?;
+        Some(LogWrite::of(cx, table, action, self.workplace.environment(), version))
+    }
+
+    /// What is logged of this step when it is done.
+    fn action(&self) -> Action {
+        match self.goal {
+            Goal::Up(_) => Action::Deployed,
+            Goal::Down(_) => Action::RolledBack,
+        }
+    }
+
+    /// The row that says that this step was rolled back: where one says that it deployed, none says this yet, and it can be
+    /// written. A log that is broken keeps nobody from going back.
+    async fn log_of_undo(&self, session: &Session, cx: &RunCx<'_>) -> Result<Option<LogWrite>, StepError> {
+        let (Some(deployed), Some(back)) = (self.log(cx, Action::Deployed), self.log(cx, Action::RolledBack)) else {
+            return Ok(None);
+        };
+        if let Some(why) = back.obstacle(session).await.map_err(PgError::into_step_error)? {
+            cx.say(format!("{} gets no row for this: {why}", back.table.shown()));
+            return Ok(None);
+        }
+        let there = deployed.is_done(session).await.map_err(PgError::into_step_error)?;
+        let written = back.is_done(session).await.map_err(PgError::into_step_error)?;
+        Ok((there && !written).then_some(back))
+    }
+
+    /// What this step of this run has applied, in order of its writing: versions, and how long each took.
+    async fn applied_by(&self, session: &Session, cx: &RunCx<'_>) -> Result<Vec<Done>, StepError> {
         let kept = history::read(session, &self.chain).await.map_err(PgError::into_step_error)?;
         let own = kept.into_iter().filter(|kept| {
             !kept.row.repeatable
                 && kept.row.run.as_deref() == Some(cx.run)
                 && kept.step.as_deref() == Some(cx.step.as_str())
         });
-        Ok(own.map(|kept| kept.row.version).collect())
+        Ok(own.map(|kept| Done { version: kept.row.version, duration_ms: kept.row.duration_ms }).collect())
     }
 
-    fn evidence(versions: &[String], applied: &Applied) -> Evidence {
-        let summary = match (versions, applied.repeatable.len()) {
+    fn evidence(done: &[Done], applied: &Applied) -> Evidence {
+        let versions: Vec<&str> = done.iter().map(|one| one.version.as_str()).collect();
+        let summary = match (versions.as_slice(), applied.repeatable.len()) {
             ([], 0) => "nothing was pending".to_owned(),
             ([], count) => format!("{count} repeatable file(s) applied again"),
             (versions, 0) => format!("{} applied", versions.join(", ")),
             (versions, count) => format!("{} applied, and {count} repeatable file(s)", versions.join(", ")),
         };
-        Evidence::of(summary)
-            .fact("applied", versions.to_vec())
+        let migrations = done
+            .iter()
+            .map(|one| json!({ "version": one.version, "duration_ms": one.duration_ms }))
+            .collect::<Vec<_>>();
+        let evidence = Evidence::of(summary)
+            .fact("applied", versions)
             .fact("repeatable", applied.repeatable.clone())
-            .fact("verified", applied.verified.clone())
+            .fact("verified", applied.verified.clone());
+        if migrations.is_empty() { evidence } else { evidence.fact(MIGRATIONS, migrations) }
     }
+
+    /// The same with what became of the version row.
+    async fn with_version(&self, evidence: Evidence, session: &Session, cx: &RunCx<'_>) -> Result<Evidence, StepError> {
+        let Some(row) = &self.version_row else { return Ok(evidence) };
+        let change = row.change(session, Some((cx.run, cx.step.as_str()))).await;
+        let (before, after) = change.map_err(PgError::into_step_error)?;
+        Ok(evidence.fact(VERSION_ROW, json!({ "place": row.place(), "before": before, "after": after })))
+    }
+}
+
+/// A migration that this step applied.
+struct Done {
+    version: String,
+    duration_ms: Option<i64>,
 }
 
 #[async_trait]
@@ -285,6 +355,9 @@ impl Step for Migrate {
                 };
             }
         }
+        if let Some(table) = &self.deployment_log {
+            change.details.push(format!("{} gets a row, with the last of them", table.shown()));
+        }
         if let Some(row) = &self.version_row {
             change.details.push(format!("{} becomes {}, with the last of them", row.place(), row.version));
         }
@@ -297,7 +370,8 @@ impl Step for Migrate {
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let (applied, done) = self.go(cx, &self.goal, self.version_row.clone().map(VersionWrite::Set)).await?;
+        let version = self.version_row.clone().map(VersionWrite::Set);
+        let (applied, done) = self.go(cx, &self.goal, version, self.log(cx, self.action())).await?;
         let down = matches!(self.goal, Goal::Down(_));
         match done {
             Ok(()) if down => Ok(Evidence::of(match applied.versions.as_slice() {
@@ -307,14 +381,19 @@ impl Step for Migrate {
             .fact("taken_back", applied.versions)),
             Ok(()) => {
                 let session = self.session("pgrunbook:history").await?;
-                let versions = self.applied_by(&session, cx).await?;
-                Ok(Self::evidence(&versions, &applied))
+                let own = self.applied_by(&session, cx).await?;
+                self.with_version(Self::evidence(&own, &applied), &session, cx).await
             }
             Err(error) if applied.versions.is_empty() && applied.repeatable.is_empty() => Err(error),
             Err(error) => {
                 let stays = applied.versions.join(", ");
                 let message = format!("{} ({stays} before it stays)", error.message);
-                let evidence = Self::evidence(&applied.versions, &applied);
+                let own: Vec<_> = applied
+                    .versions
+                    .iter()
+                    .map(|version| Done { version: version.clone(), duration_ms: None })
+                    .collect();
+                let evidence = Self::evidence(&own, &applied);
                 Err(StepError { message, ..error }.partly(evidence))
             }
         }
@@ -346,12 +425,15 @@ impl Step for Migrate {
             }),
         };
         // Behind a migration without a transaction the version row is a commit of its own.
-        let left = left
-            || match self.version_row.clone().map(VersionWrite::Set) {
+        let left =
+            left || match self.version_row.clone().map(VersionWrite::Set) {
                 Some(write) => !write.is_done(&session, None).await.map_err(PgError::into_step_error)?,
                 None => false,
+            } || match self.log(cx, Action::Deployed) {
+                Some(write) => !write.is_done(&session).await.map_err(PgError::into_step_error)?,
+                None => false,
             };
-        let evidence = Self::evidence(&versions, &Applied::default());
+        let evidence = self.with_version(Self::evidence(&versions, &Applied::default()), &session, cx).await?;
         Ok(match (left, versions.is_empty(), &self.goal) {
             (false, _, _) => Happened::Yes(evidence),
             (true, true, _) | (true, _, Goal::Down(_)) => Happened::No,
@@ -361,7 +443,7 @@ impl Step for Migrate {
 
     async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         let session = self.session("pgrunbook:history").await?;
-        let own: BTreeSet<String> = self.applied_by(&session, cx).await?.into_iter().collect();
+        let own: BTreeSet<String> = self.applied_by(&session, cx).await?.into_iter().map(|one| one.version).collect();
         drop(session);
         let Some(lowest) = own.iter().filter_map(|version| Version::parse(version)).min() else {
             return self.take_back_version(cx).await;
@@ -386,9 +468,10 @@ impl Step for Migrate {
             )
             .help("take that one back first: pgrunbook migrate down"));
         }
+        let log = self.log_of_undo(&session, cx).await?;
         drop(session);
         let restore = self.version_row.clone().map(VersionWrite::Restore);
-        let (applied, done) = self.go(cx, &Goal::Down(below), restore).await?;
+        let (applied, done) = self.go(cx, &Goal::Down(below), restore, log).await?;
         match done {
             Ok(()) => Ok(Evidence::of(format!("{} taken back", applied.versions.join(", ")))
                 .fact("taken_back", applied.versions)),
@@ -407,7 +490,9 @@ impl Step for Migrate {
             }
             None => true,
         };
-        Ok(if left.is_empty() && restored {
+        // What is written with it in one transaction; alone only where nothing else was to be taken back.
+        let logged = !left.is_empty() || !restored || self.log_of_undo(&session, cx).await?.is_none();
+        Ok(if left.is_empty() && restored && logged {
             Happened::Yes(Evidence::of("taken back, as the history says"))
         } else {
             Happened::No
@@ -416,19 +501,29 @@ impl Step for Migrate {
 }
 
 impl Migrate {
-    /// The undo of a step that found everything applied: at most the version row is its own.
+    /// The undo of a step that found everything applied: at most the version row and a row of the log are its own.
     async fn take_back_version(&self, cx: &RunCx<'_>) -> Result<Evidence, StepError> {
-        let nothing = Evidence::of("nothing to take back: this step applied nothing");
-        let Some(row) = &self.version_row else { return Ok(nothing) };
-        let write = VersionWrite::Restore(row.clone());
         let run = Some((cx.run, cx.step.as_str()));
         let session = self.session("pgrunbook:version-row").await?;
-        if write.is_done(&session, run).await.map_err(PgError::into_step_error)? {
-            return Ok(nothing);
+        let mut sql = String::new();
+        let mut said = Vec::new();
+        if let Some(row) = &self.version_row {
+            let write = VersionWrite::Restore(row.clone());
+            if !write.is_done(&session, run).await.map_err(PgError::into_step_error)? {
+                sql.push_str(&write.sql("", run));
+                said.push(format!("{} is what it was", row.place()));
+            }
         }
-        let sql = format!("BEGIN; {}; {}COMMIT", Entry::of(cx).assert_sql(), write.sql("", run));
+        if let Some(write) = self.log_of_undo(&session, cx).await? {
+            sql.push_str(&write.sql(""));
+            said.push(format!("{} has a row more", write.table.shown()));
+        }
+        if sql.is_empty() {
+            return Ok(Evidence::of("nothing to take back: this step applied nothing"));
+        }
+        let sql = format!("BEGIN; {}; {sql}COMMIT", Entry::of(cx).assert_sql());
         session.execute(&sql).await.map_err(PgError::into_step_error)?;
-        Ok(Evidence::of(format!("{} is what it was", row.place())))
+        Ok(Evidence::of(said.join("; ")))
     }
 
     /// Whether this step is the chain's next: the history that a later step of the same runbook will meet is made by the

@@ -133,6 +133,32 @@ impl VersionRow {
     }
 }
 
+impl VersionRow {
+    /// The version before this step of this run, and the one that stands there now. What the row was before is in the row,
+    /// for as long as nobody else writes it.
+    pub(super) async fn change(
+        &self,
+        session: &Session,
+        run: Option<(&str, &str)>,
+    ) -> Result<(Option<String>, Option<String>), PgError> {
+        let query = format!(
+            "SELECT {json} ->> 'version', {json} ->> 'run', {json} -> 'previous' ->> 'version' FROM {} WHERE {}",
+            self.table_sql(),
+            self.at(),
+            json = self.json()
+        );
+        let answers = match session.simple(&query).await {
+            Ok(answers) => answers,
+            Err(error) if super::history::is_missing(&error) => return Ok((None, None)),
+            Err(error) => return Err(error),
+        };
+        let row = answers.into_iter().next_back().and_then(|answer| answer.rows.into_iter().next()).unwrap_or_default();
+        let [version, by, previous] = <[Option<String>; 3]>::try_from(row).unwrap_or_default();
+        let before = if by.is_some() && by == writer(run) { previous } else { version.clone() };
+        Ok((before, version))
+    }
+}
+
 fn ident(name: &str) -> String {
     idents(&[name.to_owned()])
 }
