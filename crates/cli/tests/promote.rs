@@ -300,6 +300,41 @@ async fn what_waits_or_fails_behind_the_change_is_on_the_checklist_and_resume_su
 }
 
 #[tokio::test]
+async fn resume_meets_the_demands_again_and_overrides_them_as_well() {
+    let demands = |window: &str| {
+        format!("confirm = \"YES\"\napprovals = 1\nwindows = [\"{window}\"]\noverride_roles = [\"release-manager\"]")
+    };
+    let place = project(&demands(ALWAYS)).await;
+    let in_production =
+        |args: &[&str]| place.call(&[args, &["-e", "production", "--answers", "answers.toml"]].concat());
+    let waits = in_production(&["run", "RUNBOOK.md"]);
+    assert_eq!(waits.code, Some(3), "{}", waits.err);
+    assert!(waits.out.contains("Waiting for 1 approval(s)"), "{}", waits.out);
+    // Meanwhile the window closes.
+    configure(&place, &demands(NEVER));
+    let closed = in_production(&["resume", "--confirm", "YES"]);
+    assert_eq!(closed.code, Some(3), "{}", closed.err);
+    let said = "Waiting: environment `production` demands, before the first change:\n  ✗ a window (`2020-01-06";
+    assert!(closed.out.contains(said) && closed.out.contains("\n  pgrunbook resume "), "{}", closed.out);
+    let both = ["resume", "--as", "olga", "--confirm", "YES", "--override", "window", "--override", "approvals"];
+    let uneven = in_production(&[&both[..], &["--reason", "a", "--reason", "b", "--reason", "c"]].concat());
+    assert_eq!(uneven.code, Some(2));
+    assert!(uneven.err.contains("2 demands are overridden, and 3 reasons are given"), "{}", uneven.err);
+    assert_eq!(place.value("SELECT to_regclass('bot_config') IS NULL").await, "t");
+    let done = in_production(&[&both[..], &["--reason", "nobody else is awake, and it burns"]].concat()).done();
+    assert!(
+        done.out.contains("!! OVERRIDDEN: window by olga") && done.out.contains("!! OVERRIDDEN: approvals by olga"),
+        "{}",
+        done.out
+    );
+    assert!(
+        done.out.contains("demands held: window (overridden), approvals (overridden), confirmation"),
+        "{}",
+        done.out
+    );
+}
+
+#[tokio::test]
 async fn every_help_has_an_example() {
     let place = Place::new().await;
     let help = place.call(&["promote", "--help"]).done().out;

@@ -454,51 +454,6 @@ dba = ["ann@example.com"]
     }
 
     #[test]
-    fn demands_are_read_and_mistakes_in_them_point_into_the_file() {
-        let with = |demand: &str| {
-            let text =
-                format!("[targets.main]\nurl = \"x\"\n[environments.staging]\n[environments.production]\n{demand}\n");
-            read(&text, Some("production"))
-        };
-        let project = with(
-            "rehearsed_in = \"staging\"\nrehearsed_back = true\nwindows = [\"Mon 09:00-16:00 UTC\"]\noverride_roles = [\"boss\"]\n\
-             after = [\"look\"]\nincidents = { url = \"env:STATUS_URL\", json = \"/open\", timeout = \"2s\" }",
-        );
-        let project = project.unwrap();
-        let environment = project.environment;
-        assert_eq!((environment.rehearsed_in.as_deref(), environment.rehearsed_back), (Some("staging"), true));
-        assert_eq!(environment.windows[0].text(), "Mon 09:00-16:00 UTC");
-        assert_eq!(
-            (environment.override_roles.len(), environment.after.as_slice()),
-            (1, ["look".to_owned()].as_slice())
-        );
-        assert_eq!(project.incidents.unwrap().limit, std::time::Duration::from_secs(2));
-        for (demand, place, what) in [
-            ("rehearsed_in = \"stagin\"", "\"stagin\"", "`stagin` is none"),
-            ("rehearsed_in = \"production\"", "\"production\"", "names another environment"),
-            ("rehearsed_back = true", "true", "needs `rehearsed_in`"),
-            ("windows = [\"Mon 09:00-16:00 UTC\", \"Mo 1-2 UTC\"]", "\"Mo 1-2 UTC\"", "no time between"),
-            (
-                "incidents = { target = \"mian\", sql = \"SELECT 1\" }",
-                "{ target = \"mian\", sql = \"SELECT 1\" }",
-                "no target `mian`",
-            ),
-            ("incidents = { url = \"x\", json = \"open\" }", "{ url = \"x\", json = \"open\" }", "no JSON pointer"),
-            (
-                "incidents = { target = \"main\" }",
-                "{ target = \"main\" }",
-                "`target` and `sql`, or by `url` and `json`",
-            ),
-        ] {
-            let Err(ProjectError::Malformed { span: Some(span), message, text, .. }) = with(demand) else {
-                panic!("{demand}")
-            };
-            assert_eq!(&text[span], place, "{demand}: {message}");
-            assert!(message.contains(what), "{demand}: {message}");
-        }
-    }
-
-    #[test]
     fn without_a_file_the_environment_names_the_one_target() {
         let project = Project::load(Path::new("/nonexistent/folder"), None).unwrap();
         assert_eq!(project.targets["main"], TargetConfig::Postgres { url: None });

@@ -12,7 +12,7 @@ use super::report::{code, heading, inline, table, when};
 use super::{demands, word};
 use crate::journal::{Direction, Event, ItemOutcome, Sealed};
 use crate::plan::{PlannedEntry, PlannedUndo};
-use crate::state::{RunState, StepStatus};
+use crate::state::{RunState, Slot, StepStatus};
 
 /// The fact in which a step records the migrations that it applied: `[{"version": "0011", "duration_ms": 12}]`.
 pub const MIGRATIONS: &str = "migrations";
@@ -28,6 +28,8 @@ pub struct Summary {
     pub ended: &'static str,
     /// The step that failed or is unknown, and why, where the run stands at one.
     pub stands_at: Option<(StepId, String)>,
+    /// The line or step that is next, where something is left in the run's direction.
+    pub next: Option<String>,
     pub steps_done: usize,
     pub steps: usize,
     pub migrations: Vec<Migrated>,
@@ -90,6 +92,7 @@ impl Summary {
             run: run.to_owned(),
             ended: word(state),
             stands_at,
+            next: next(state),
             steps_done: state.plan.steps().filter(|step| state.is_done(&step.id)).count(),
             steps: state.plan.steps().count(),
             migrations: migrations(state),
@@ -107,8 +110,10 @@ impl Summary {
         let mut text = format!("# Deployment: {}\n\n", inline(&plan.title));
         let took = self.took_millis().map_or_else(String::new, |millis| format!(", in {}", shown_millis(millis)));
         let _ = writeln!(text, "**{}** in environment {}{took}.\n", self.ended, code(&plan.environment));
-        if let Some((step, why)) = &self.stands_at {
-            let _ = writeln!(text, "It stands at {}: {}\n", code(step.as_str()), inline(why));
+        match (&self.stands_at, &self.next) {
+            (Some((step, why)), _) => _ = writeln!(text, "It stands at {}: {}\n", code(step.as_str()), inline(why)),
+            (None, Some(next)) => _ = writeln!(text, "Next: {}\n", inline(next)),
+            (None, None) => {}
         }
         let people: Vec<_> = state
             .approvals
@@ -124,7 +129,7 @@ impl Summary {
             _ => "no step was begun".to_owned(),
         };
         let targets: Vec<_> =
-            plan.targets.iter().map(|target| format!("{}: {}", inline(&target.name), inline(&target.shown))).collect();
+            plan.targets.iter().map(|target| format!("{}: {}", inline(&target.name), code(&target.shown))).collect();
         let row = |name: &str, value: String| vec![name.to_owned(), value];
         table(
             &mut text,
@@ -165,9 +170,14 @@ impl Summary {
             text.push_str("Nothing is left open.\n");
         }
         for one in &self.checklist {
-            let roles = if one.roles.is_empty() { String::new() } else { format!(" (@{})", one.roles.join(", @")) };
-            let phase = one.phase.as_ref().map_or_else(String::new, |phase| format!(" — {}", inline(phase)));
-            let _ = writeln!(text, "- [ ] {}{}{phase}", inline(&one.text), inline(&roles));
+            let mut line = one.text.clone();
+            if !one.roles.is_empty() {
+                let _ = write!(line, " (@{})", one.roles.join(", @"));
+            }
+            if let Some(phase) = &one.phase {
+                let _ = write!(line, " — {phase}");
+            }
+            let _ = writeln!(text, "- [ ] {}", inline(&line));
         }
         text
     }
@@ -184,6 +194,7 @@ impl Summary {
             "environment": plan.environment,
             "ended": self.ended,
             "stands_at": self.stands_at.as_ref().map(|(step, why)| json!({ "step": step, "why": why })),
+            "next": self.next,
             "steps": { "done": self.steps_done, "all": self.steps },
             "content_digest": plan.content_digest,
             "plan_digest": plan.plan_digest,
@@ -216,6 +227,21 @@ impl Summary {
 pub fn reviews(state: &RunState) -> Vec<Value> {
     let one = |one: &crate::state::Overriding| json!({ "demand": one.demand, "by": one.by, "reason": one.reason, "found": one.found, "at": one.at });
     state.overrides.iter().map(one).collect()
+}
+
+fn next(state: &RunState) -> Option<String> {
+    if state.ended.is_some() {
+        return None;
+    }
+    let item = match state.next()? {
+        Slot::Step(step) => return Some(format!("step {step}")),
+        Slot::Item(item) => item,
+    };
+    let entries = state.plan.phases.iter().chain(&state.plan.rollback_paths).flat_map(|phase| &phase.entries);
+    entries.into_iter().find_map(|entry| match entry {
+        PlannedEntry::Item { id, text, .. } if id == item => Some(text.clone()),
+        _ => None,
+    })
 }
 
 fn migrations(state: &RunState) -> Vec<Migrated> {

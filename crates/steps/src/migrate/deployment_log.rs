@@ -118,10 +118,11 @@ impl LogWrite {
         }
     }
 
-    /// The statement, with its end. `migration`: the last one that is applied, as `0011_index`. The values are literals of
+    /// The statement, with its end. `migration`: the last one that is applied, as `0011_index`; or empty. The values are literals of
     /// no type, so that they fit a column of the user's.
     pub(super) fn sql(&self, migration: &str) -> String {
-        let version = self.version.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+        let optional = |text: &str| if text.is_empty() { "NULL".to_owned() } else { literal(text) };
+        let version = optional(self.version.as_deref().unwrap_or_default());
         let values = [
             "pg_catalog.clock_timestamp()".to_owned(),
             literal(self.action.word()),
@@ -131,7 +132,7 @@ impl LogWrite {
             literal(&self.content_digest),
             literal(&self.operator),
             version,
-            literal(migration),
+            optional(migration),
         ];
         format!("INSERT INTO {} ({}) VALUES ({});\n", self.table.sql(), COLUMNS.join(", "), values.join(", "))
     }
@@ -143,6 +144,8 @@ impl LogWrite {
         error.object.as_deref().is_some_and(|object| object.starts_with(&self.table.shown()))
             || named(&self.table.table)
             || (error.sqlstate == "42501" && named(&self.table.schema))
+            // A value that a column does not take names none either. The version row is JSON, and its errors say so.
+            || (error.sqlstate.starts_with("22") && !error.message.contains("json"))
             // `column "run" is of type uuid but expression is of type text` names no table.
             || (error.sqlstate == "42804" && COLUMNS.iter().any(|column| named(column)))
     }

@@ -256,8 +256,7 @@ impl Runner<'_> {
     /// Whether an error that came with the version row and the log is theirs. What a deferred constraint says at the commit is
     /// the file's own.
     fn is_of_version(&self, error: &ServerError) -> bool {
-        error.sqlstate.starts_with("42")
-            || self.options.log.as_ref().is_some_and(|log| error.sqlstate.starts_with("22") || log.is_meant(error))
+        error.sqlstate.starts_with("42") || self.options.log.as_ref().is_some_and(|log| log.is_meant(error))
     }
 
     fn application_name(&self) -> String {

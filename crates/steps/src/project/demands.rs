@@ -153,3 +153,67 @@ fn source(table: &IncidentsTable, targets: &BTreeMap<String, TargetTable>) -> Re
     };
     Ok(IncidentSource { place, limit })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Project;
+    use super::*;
+
+    #[test]
+    fn demands_are_read_and_mistakes_in_them_point_into_the_file() {
+        let with = |demand: &str| {
+            let text =
+                format!("[targets.main]\nurl = \"x\"\n[environments.staging]\n[environments.production]\n{demand}\n");
+            Project::read(Path::new("/srv/ledger"), &text, Some("production"))
+        };
+        let project = with(
+            "rehearsed_in = \"staging\"\nrehearsed_back = true\nwindows = [\"Mon 09:00-16:00 UTC\"]\noverride_roles = [\"boss\"]\n\
+             after = [\"look\"]\nincidents = { url = \"env:STATUS_URL\", json = \"/open\", timeout = \"2s\" }",
+        );
+        let project = project.unwrap();
+        let environment = project.environment;
+        assert_eq!((environment.rehearsed_in.as_deref(), environment.rehearsed_back), (Some("staging"), true));
+        assert_eq!(environment.windows[0].text(), "Mon 09:00-16:00 UTC");
+        assert_eq!(
+            (environment.override_roles.len(), environment.after.as_slice()),
+            (1, ["look".to_owned()].as_slice())
+        );
+        assert_eq!(project.incidents.unwrap().limit, std::time::Duration::from_secs(2));
+        for (demand, place, what) in [
+            ("rehearsed_in = \"stagin\"", "\"stagin\"", "`stagin` is none"),
+            ("rehearsed_in = \"production\"", "\"production\"", "names another environment"),
+            ("rehearsed_back = true", "true", "needs `rehearsed_in`"),
+            ("windows = [\"Mon 09:00-16:00 UTC\", \"Mo 1-2 UTC\"]", "\"Mo 1-2 UTC\"", "no time between"),
+            (
+                "incidents = { target = \"mian\", sql = \"SELECT 1\" }",
+                "{ target = \"mian\", sql = \"SELECT 1\" }",
+                "no target `mian`",
+            ),
+            ("incidents = { url = \"x\", json = \"open\" }", "{ url = \"x\", json = \"open\" }", "no JSON pointer"),
+            (
+                "incidents = { target = \"main\" }",
+                "{ target = \"main\" }",
+                "`target` and `sql`, or by `url` and `json`",
+            ),
+        ] {
+            let Err(ProjectError::Malformed { span: Some(span), message, text, .. }) = with(demand) else {
+                panic!("{demand}")
+            };
+            assert_eq!(&text[span], place, "{demand}: {message}");
+            assert!(message.contains(what), "{demand}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_the_guide_shows_is_read() {
+        let guide = include_str!("../../../../docs/guide/promotion.md");
+        let block = guide.split("```toml\n").find(|block| block.starts_with("[environments.production]")).unwrap();
+        let block = block.split("```").next().unwrap();
+        let text = format!("[targets.main]\nurl = \"x\"\n[environments.staging]\n{block}");
+        let project = Project::read(Path::new("/srv/ledger"), &text, Some("production")).unwrap();
+        assert_eq!((project.environment.windows.len(), project.environment.after.len()), (2, 2));
+        assert!(project.environment.rehearsed_back && project.incidents.is_some());
+    }
+}
