@@ -170,6 +170,20 @@ pub enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "key")]
         signature: Option<PathBuf>,
     },
+    /// Sign off what a run did, in a role, with an SSH signature: for a run that waits at a `sign-off` step.
+    SignOff {
+        /// The run; else the newest that has not ended.
+        run: Option<String>,
+        /// The role in which you sign; else the one of those missing that you hold.
+        #[arg(long)]
+        role: Option<String>,
+        /// A private key without a passphrase.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// A signature that `ssh-keygen -Y sign` made; without it and --key the text to sign is printed.
+        #[arg(long, value_name = "FILE", conflicts_with = "key")]
+        signature: Option<PathBuf>,
+    },
     /// Write the evidence bundle of a run.
     Report {
         run: Option<String>,

@@ -163,6 +163,9 @@ pub fn line(event: &Event, took: Option<Duration>, colour: bool) -> Option<Strin
             format!("      {what} by {by}{advance}{note}")
         }
         Event::Approved { approval } => format!("  approved by {} ({})", approval.principal, approval.key),
+        Event::SignedOff { sign_off } => {
+            format!("  signed off by {} as {} ({})", sign_off.principal, sign_off.role, sign_off.key)
+        }
         Event::Confirmed { by, .. } => format!("  confirmation text given by {by}"),
         Event::Overridden { demand, found, by, reason } => {
             let loud = paint(colour, "1;31", &format!("!! OVERRIDDEN: {}", demand.word()));

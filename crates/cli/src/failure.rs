@@ -101,6 +101,11 @@ impl From<EngineError> for Failure {
             }
             EngineError::Blocked { .. } => failure.code = "blocked".to_owned(),
             EngineError::Approval { .. } => failure.code = "approval".to_owned(),
+            EngineError::SignOff { .. } => {
+                failure.code = "sign-off".to_owned();
+                failure.help =
+                    Some("say who you are with --as NAME, as allowed_signers has it; nothing was recorded".to_owned());
+            }
             EngineError::Journal(error) => failure = Self::from(error),
             EngineError::JournalInTarget { .. } => {
                 failure.code = "journal-in-target".to_owned();

@@ -14,6 +14,7 @@ mod promote;
 mod proof;
 mod redis;
 mod review;
+mod sign_off;
 mod source;
 mod topology;
 mod unhappy;

@@ -2,7 +2,7 @@
 
 use crate::place::Place;
 
-fn key(place: &Place, name: &str) {
+pub fn key(place: &Place, name: &str) {
     let made = std::process::Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
         .arg(place.path(name))

@@ -17,6 +17,7 @@ use crate::operator::{Doubt, ItemQuestion, Operator};
 use crate::plan::PlannedEntry;
 use crate::rollback;
 use crate::run::{RunEnd, RunOptions, Waiting};
+use crate::sign_off;
 use crate::state::{RunState, Slot, StepStatus};
 use crate::step::{Approval, Cancel, Effect, Failure, Happened, Notebook, RunCx, StepError};
 use crate::target::Identity;
@@ -158,6 +159,7 @@ impl Engine {
             notebook: None,
             artifacts: &self.artifacts.join(run),
             approvals: &[],
+            sign_offs: &[],
         };
         let happened = match deed {
             Deed::Apply(tool) => tool.step.resolve(&cx).await,
@@ -372,7 +374,7 @@ impl Call<'_> {
         let StepError { failure, code, message, help, .. } = failure;
         let step = id.clone();
         match (failure, direction) {
-            (Failure::Waiting, _) => RunEnd::Waiting { on: Waiting::Step { step, message, help } },
+            (Failure::Waiting, _) => RunEnd::Waiting { on: Waiting::Step { step, code, message, help } },
             (_, Direction::Forward) => RunEnd::Failed { step, direction, failure, code, message, help },
             (_, Direction::Back) => {
                 let undone = self.writer.state.undone();
@@ -399,6 +401,7 @@ impl Call<'_> {
         let (run, recorded) = (self.writer.run.clone(), Arc::clone(&self.writer.state.recorded));
         let plan = Arc::clone(&self.writer.state.plan);
         let noted = self.writer.state.notes(id, direction);
+        let sign_offs = sign_off::counting(engine, &run, &self.writer.state, id);
         let (notebook, mut pages) = Notebook::new(engine.redactor.clone());
         let mut cx = RunCx {
             run: &run,
@@ -417,6 +420,7 @@ impl Call<'_> {
             notes: &noted,
             notebook: Some(&notebook),
             approvals: &self.approvals,
+            sign_offs: &sign_offs,
         };
         let timeout = deed.timeout();
         let work = async {
@@ -503,6 +507,7 @@ impl Call<'_> {
             notebook: None,
             artifacts: &self.artifacts,
             approvals: &self.approvals,
+            sign_offs: &[],
         }
     }
 

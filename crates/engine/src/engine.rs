@@ -250,6 +250,7 @@ impl Engine {
                 notebook: None,
                 artifacts: &self.artifacts.join(run),
                 approvals: &[],
+                sign_offs: &[],
             };
             answers.push((planned.id.clone(), bench.step.step.apply(&mut cx).await));
         }

@@ -38,6 +38,8 @@ pub enum EngineError {
     AnswersRefused(String),
     #[error("approval by {principal} does not count: {why}")]
     Approval { principal: String, why: String },
+    #[error("the sign-off by {principal} does not count: {why}")]
+    SignOff { principal: String, why: String },
     #[error("there is no run `{0}`")]
     NoSuchRun(String),
     #[error("run {run} has ended ({how}); begin a new one")]

@@ -126,7 +126,8 @@ impl Engine {
         let at = |source| EngineError::of_step(&block.id, source);
         let step = self.build(block).map_err(at)?;
         let (cancel, clock) = (Cancel::default(), &*self.clock);
-        let change = step.plan(&PlanCx { step: &block.id, clock, cancel: &cancel }).await.map_err(at)?;
+        let change =
+            step.plan(&PlanCx { step: &block.id, clock, cancel: &cancel, people: &self.people }).await.map_err(at)?;
         // What undoes it must be buildable too: a way back that is found broken on the way back is none.
         let undo = match &bound.undo {
             BoundUndo::NotNeeded => PlannedUndo::NotNeeded,

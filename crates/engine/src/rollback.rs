@@ -164,6 +164,7 @@ async fn check_holds(
         notebook: None,
         artifacts: &engine.artifacts,
         approvals: &[],
+        sign_offs: &[],
     };
     let result = tool.step.apply(&mut cx).await;
     Ok(result.map(drop).map_err(|error| format!("check `{check}` does not hold: {error}")))

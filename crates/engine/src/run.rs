@@ -67,6 +67,6 @@ pub enum Waiting {
     Confirmation { wanted: String },
     /// A deviation that must be accepted.
     Acceptance { what: String },
-    /// A step that says so (`approve`).
-    Step { step: StepId, message: String, help: Option<String> },
+    /// A step that says so (`approve`, `sign-off`).
+    Step { step: StepId, code: String, message: String, help: Option<String> },
 }

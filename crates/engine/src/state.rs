@@ -12,6 +12,7 @@ use pgrunbook_document::{ItemId, StepId};
 use crate::demand::{DemandName, DemandRecord};
 use crate::journal::{Decision, Direction, EndState, Event, Head, ItemOutcome, JournalError, Outcome, Sealed};
 use crate::plan::{self, Plan, PlannedEntry, PlannedPhase, PlannedStep, PlannedUndo};
+use crate::sign_off::SignOff;
 use crate::step::{Approval, Evidence, Failure};
 use crate::target::Identity;
 
@@ -100,6 +101,8 @@ pub struct RunState {
     pub steps: BTreeMap<(StepId, Direction), StepStatus>,
     pub items: BTreeMap<ItemId, ItemState>,
     pub approvals: Vec<Approval>,
+    /// In the order in which they were given.
+    pub sign_offs: Vec<SignOff>,
     pub confirmed: bool,
     /// The environment's demands as they stood when the run was let begin.
     pub demands: Vec<DemandRecord>,
@@ -118,6 +121,8 @@ pub struct RunState {
     /// What steps noted since they last began anew, by direction: kept over a crash, an interruption and a pause, and
     /// gone once the step is done or failed.
     notes: BTreeMap<(StepId, Direction), Arc<Vec<serde_json::Value>>>,
+    /// Hash of the event with which a step's first attempt began.
+    began: BTreeMap<StepId, String>,
     /// When forward steps were done.
     pub done_at: BTreeMap<StepId, Timestamp>,
     /// Targets that a step made anew, by name: who they are since.
@@ -191,6 +196,7 @@ impl RunState {
             steps: BTreeMap::new(),
             items: BTreeMap::new(),
             approvals: Vec::new(),
+            sign_offs: Vec::new(),
             confirmed: false,
             demands: Vec::new(),
             overrides: Vec::new(),
@@ -200,6 +206,7 @@ impl RunState {
             partial: None,
             recorded: Arc::default(),
             notes: BTreeMap::new(),
+            began: BTreeMap::new(),
             done_at: BTreeMap::new(),
             identities: BTreeMap::new(),
             completed: false,
@@ -224,6 +231,9 @@ impl RunState {
         }
         self.follow(&sealed.event, sealed.at).map_err(broken)?;
         self.head = sealed.head();
+        if let Event::Intent { step, attempt: 1, .. } = &sealed.event {
+            self.began.entry(step.clone()).or_insert_with(|| sealed.hash.clone());
+        }
         Ok(())
     }
 
@@ -272,6 +282,7 @@ impl RunState {
                 self.approvals.push(approval.clone());
                 Ok(())
             }
+            Event::SignedOff { sign_off } => self.sign(sign_off),
             Event::Confirmed { .. } => {
                 self.confirmed = true;
                 Ok(())
@@ -346,6 +357,25 @@ impl RunState {
             return Err(format!("the run was let begin without {}", record.demanded));
         }
         self.demands = demands.to_vec();
+        Ok(())
+    }
+
+    fn sign(&mut self, sign_off: &SignOff) -> Result<(), String> {
+        let SignOff { step, role, principal, head, key, .. } = sign_off;
+        match (self.began(step), self.next()) {
+            (None, _) => return Err(format!("{principal} signed off step `{step}`, which has not begun")),
+            (Some(began), _) if began != head => {
+                return Err(format!(
+                    "{principal} signed off another result: step `{step}` began elsewhere in a journal"
+                ));
+            }
+            (Some(_), Some(Slot::Step(next))) if next == step => {}
+            (Some(_), _) => return Err(format!("step `{step}` waits for no sign-off any more")),
+        }
+        if self.sign_offs.iter().any(|other| (&other.step, &other.role, &other.key) == (step, role, key)) {
+            return Err(format!("{principal} signed off step `{step}` as {role} before"));
+        }
+        self.sign_offs.push(sign_off.clone());
         Ok(())
     }
 
@@ -601,6 +631,11 @@ impl RunState {
     /// Where a step stands; `None`: no attempt yet.
     pub fn step(&self, step: &StepId, direction: Direction) -> Option<&StepStatus> {
         self.steps.get(&(step.clone(), direction))
+    }
+
+    /// Hash of the event with which a step first began, if it has.
+    pub fn began(&self, step: &StepId) -> Option<&str> {
+        self.began.get(step).map(String::as_str)
     }
 
     /// What a step noted since it last began anew, in order.

@@ -11,7 +11,9 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::environment::People;
 use crate::redact::Redactor;
+use crate::sign_off::SignOff;
 use crate::target::Identity;
 
 /// The fact that holds a target's new identity.
@@ -344,6 +346,8 @@ pub struct PlanCx<'a> {
     pub step: &'a StepId,
     pub clock: &'a dyn Clock,
     pub cancel: &'a Cancel,
+    /// Who holds which role, and who may sign.
+    pub people: &'a People,
 }
 
 /// Which way a run goes.
@@ -380,6 +384,8 @@ pub struct RunCx<'a> {
     pub notebook: Option<&'a Notebook>,
     /// Approvals that count for this run now, each `principal (role)`; for the `approve` step.
     pub approvals: &'a [Approval],
+    /// Sign-offs of this step that count now.
+    pub sign_offs: &'a [SignOff],
 }
 
 /// An approval that was verified and is bound to this run's plan digest.

@@ -192,7 +192,7 @@ async fn protected_run_waits_for_approvals_that_count() {
 }
 
 /// Edits the events, links them anew, and makes plan and statement fit: all that somebody without a key can do.
-fn remake(folder: &Path, edit: impl FnOnce(&mut Vec<Event>)) {
+pub fn remake(folder: &Path, edit: impl FnOnce(&mut Vec<Event>)) {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     let path = folder.join("journal.jsonl");

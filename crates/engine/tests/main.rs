@@ -5,6 +5,7 @@ mod demands;
 mod evidence;
 mod gates;
 mod running;
+mod sign_off;
 mod world;
 
 #[path = "shared/journal_suite.rs"]

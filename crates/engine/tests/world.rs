@@ -541,6 +541,7 @@ pub fn shown(events: &[Sealed]) -> Vec<String> {
         Event::Claimed { epoch, .. } => format!("claimed {epoch}"),
         Event::Item { outcome, by, note, .. } => format!("item {outcome:?} by {by} {}", note.as_deref().unwrap_or("")),
         Event::Approved { approval } => format!("approved by {}", approval.principal),
+        Event::SignedOff { sign_off } => format!("signed off by {} as {}", sign_off.principal, sign_off.role),
         Event::Confirmed { text, .. } => format!("confirmed {text}"),
         Event::Overridden { demand, by, .. } => format!("overridden by {by}: {}", demand.word()),
         Event::Demands { demands } => format!("demands held: {}", demands.len()),

@@ -23,6 +23,7 @@ pub mod provision;
 pub mod redis;
 pub mod restore;
 mod sh;
+pub mod sign_off;
 pub mod source;
 pub mod sql;
 pub mod switch;

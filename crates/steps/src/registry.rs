@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::workplace::Workplace;
 use crate::{
     approve, audit, backup, fence, flag, http, isolation, migrate, notify, observe, parity, provision, redis, restore,
-    sh, source, sql, switch, topology, transfer,
+    sh, sign_off, source, sql, switch, topology, transfer,
 };
 
 /// One kind of step.
@@ -58,6 +58,7 @@ pub const KINDS: &[Kind] = &[
     backup::KIND,
     restore::KIND,
     approve::KIND,
+    sign_off::KIND,
     http::KIND,
     redis::HEALTH,
     redis::KEYS,

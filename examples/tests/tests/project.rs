@@ -97,6 +97,15 @@ impl Project {
             .unwrap()
     }
 
+    /// Calls a program of the example's folder.
+    #[track_caller]
+    pub fn done_by(&self, program: &str, args: &[&str]) -> String {
+        let output = self.program(&self.folder.join(program), args, &[]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{program} {args:?}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
     /// Starts a program of the example's folder that goes on until the test has ended.
     pub fn start(&self, program: &str) -> Going {
         let mut command = Command::new(self.folder.join(program));

@@ -9,13 +9,13 @@ const PASSWORDS: &[&str] = &[
     "PROMOTION_ANALYST_PASSWORD",
 ];
 
-/// Up to the ramp, which needs a service at work; its own test has one.
+/// Up to the ramp, which needs a service at work; its own test has one, and the people who sign.
 fn promotion(test: &str) -> Project {
     let project = whole(test);
     let path = project.folder.join("RUNBOOK.md");
     let text = std::fs::read_to_string(&path).unwrap();
-    let (ramp, sign_off) = (text.find("## Feature flag ramping").unwrap(), text.find("## Sign-off").unwrap());
-    std::fs::write(&path, format!("{}{}", &text[..ramp], &text[sign_off..])).unwrap();
+    let (ramp, back) = (text.find("## Feature flag ramping").unwrap(), text.find("## Rollback:").unwrap());
+    std::fs::write(&path, format!("{}{}", &text[..ramp], &text[back..])).unwrap();
     project
 }
 
@@ -93,10 +93,24 @@ fn ramp_goes_back_when_an_error_is_logged_and_on_when_it_is_mended() {
     assert!(flag(&project).contains("[\"on\", 10], [\"off\", 90]"), "{}", flag(&project));
 
     project.sql("DELETE FROM audit.service_logs WHERE level = 'ERROR'");
-    let said = project.done(&["resume", "--answers", "answers.toml"]);
+    project.done_by("./people", &["keys"]);
+    let waits = project.call(&["resume", "--answers", "answers.toml"]);
+    let said = String::from_utf8_lossy(&waits.stdout).into_owned();
+    assert_eq!(waits.status.code(), Some(3), "{said}");
     assert!(said.contains("✓ ingest-rollout  ingest is 100 % after stages 10, 50, 100"), "{said}");
     assert!(said.contains("✓ all-is-well  pass over"), "{said}");
     drop(traffic);
+
+    let status = project.done(&["status"]);
+    let run = status.split_whitespace().next().unwrap();
+    project.done_by("./people", &["sign-off", run]);
+    let said = project.done(&["resume", run]);
+    assert!(said.contains("✓ release  signed off by "), "{said}");
+    project.done(&["report", run]);
+    let verified = project.done(&["verify", &format!("evidence/{run}")]);
+    for role in ["engineering-lead: eng@", "dba: dba@", "security: security@", "product-owner: product@"] {
+        assert!(verified.contains(role), "{verified}");
+    }
     project.back("rollback-switch-the-features-off");
     let off = before.replace("\"state\": \"ENABLED\"", "\"state\": \"DISABLED\"");
     assert_eq!(

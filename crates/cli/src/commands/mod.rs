@@ -19,6 +19,7 @@ mod redis;
 mod review;
 mod run;
 mod sandbox;
+mod sign_off;
 mod source;
 mod status;
 mod topology;
@@ -56,6 +57,9 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Watch { run } => status::watch(app, run.as_deref()).await,
         Command::Approve { what, key, signature } => {
             proof::approve(app, &what, key.as_deref(), signature.as_deref()).await
+        }
+        Command::SignOff { run, role, key, signature } => {
+            sign_off::sign_off(app, run.as_deref(), role.as_deref(), key.as_deref(), signature.as_deref()).await
         }
         Command::Report { run, out, key } => proof::report(app, run.as_deref(), out.as_deref(), key.as_deref()).await,
         Command::Verify { folder, signers } => proof::verify(app, &folder, signers.as_deref()),

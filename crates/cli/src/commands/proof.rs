@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pgrunbook_engine::evidence::verify::verify as verify_bundle;
 use pgrunbook_engine::evidence::{Bundle, EvidenceError};
 use pgrunbook_engine::step::Approval;
-use pgrunbook_engine::{Plan, approval, signers};
+use pgrunbook_engine::{People, Plan, approval, signers};
 use pgrunbook_steps::Opened;
 use serde_json::json;
 
@@ -23,31 +23,14 @@ pub async fn approve(app: &App, what: &str, key: Option<&Path>, signature: Optio
     let opened = app.open().await?;
     let plan = plan_of(app, &opened, what).await?;
     let text = approval::text(&plan.plan_digest);
-    let armored = match (key, signature) {
-        (Some(key), _) => {
-            let private = super::lint::read(app, key)?;
-            signers::sign(approval::NAMESPACE, text.as_bytes(), &private)
-                .map_err(|error| Failure::unusable("signature", error.to_string()))?
-        }
-        (None, Some(path)) => super::lint::read(app, path)?,
-        (None, None) => {
-            put("Read the plan, then sign exactly this text with your SSH key:\n");
-            put(&format!("  {}", text.trim_end()));
-            put("\nWith a key file:          pgrunbook approve PLAN --as YOU --key ~/.ssh/id_ed25519");
-            put(&format!(
-                "With an agent or hardware: printf '%s\\n' '{}' > approval.txt\n                           ssh-keygen -Y sign -f KEY -n {} approval.txt\n                           pgrunbook approve PLAN --as YOU --signature approval.txt.sig",
-                text.trim_end(),
-                approval::NAMESPACE
-            ));
-            return Ok(exit::WAITING);
-        }
+    let Some(armored) = armored(app, approval::NAMESPACE, &text, key, signature)? else {
+        put("Read the plan, then sign exactly this text with your SSH key:\n");
+        put(&how_to_sign(approval::NAMESPACE, &text, "approve PLAN", "approval.txt"));
+        return Ok(exit::WAITING);
     };
     let principal = opened.engine.operator.principal.clone();
     let people = &opened.engine.people;
-    if people.allowed_signers.is_none() {
-        return Err(Failure::unusable("signers", "the project names nobody who may approve")
-            .help("write `allowed_signers = \"allowed_signers\"` under [project] in pgrunbook.toml, and one line `name ssh-ed25519 ...` for each person"));
-    }
+    must_name_signers(people, "approve")?;
     let approval = approval::approve(&plan, &principal, &armored, people, jiff::Timestamp::now()).map_err(|error| {
         Failure::unusable("approval", error.to_string())
             .help("say who you are with --as NAME, as allowed_signers has it")
@@ -60,6 +43,45 @@ pub async fn approve(app: &App, what: &str, key: Option<&Path>, signature: Optio
     super::lint::write_whole(&folder.join(format!("{name}.json")), &text)?;
     put(&format!("Approved by {} ({}): plan {}", approval.principal, approval.key, plan.plan_digest));
     Ok(exit::DONE)
+}
+
+/// A signature over a text, by a key or made elsewhere; `None` where neither was given.
+pub fn armored(
+    app: &App,
+    namespace: &str,
+    text: &str,
+    key: Option<&Path>,
+    signature: Option<&Path>,
+) -> Result<Option<String>, Failure> {
+    Ok(match (key, signature) {
+        (Some(key), _) => {
+            let private = super::lint::read(app, key)?;
+            let signed = signers::sign(namespace, text.as_bytes(), &private);
+            Some(signed.map_err(|error| Failure::unusable("signature", error.to_string()))?)
+        }
+        (None, Some(path)) => Some(super::lint::read(app, path)?),
+        (None, None) => None,
+    })
+}
+
+/// The text to be signed, and the commands that do it.
+pub fn how_to_sign(namespace: &str, text: &str, command: &str, file: &str) -> String {
+    let text = text.trim_end();
+    format!(
+        "  {text}\n\nWith a key file:          pgrunbook {command} --as YOU --key ~/.ssh/id_ed25519\n\
+         With an agent or hardware: printf '%s\\n' '{text}' > {file}\n                           \
+         ssh-keygen -Y sign -f KEY -n {namespace} {file}\n                           \
+         pgrunbook {command} --as YOU --signature {file}.sig"
+    )
+}
+
+/// Without `allowed_signers` no signature can count.
+pub fn must_name_signers(people: &People, what: &str) -> Result<(), Failure> {
+    if people.allowed_signers.is_some() {
+        return Ok(());
+    }
+    Err(Failure::unusable("signers", format!("the project names nobody who may {what}"))
+        .help("write `allowed_signers = \"allowed_signers\"` under [project] in pgrunbook.toml, and one line `name ssh-ed25519 ...` for each person"))
 }
 
 async fn plan_of(app: &App, opened: &Opened, what: &str) -> Result<Plan, Failure> {
@@ -150,7 +172,7 @@ pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Fa
         put(&json!({
             "type": "verified", "run": verdict.run, "title": verdict.title, "environment": verdict.environment,
             "operator": verdict.operator, "ended": verdict.ended, "events": verdict.events, "files": verdict.files,
-            "signed_by": verdict.signed_by, "signer": verdict.signer, "approvals": verdict.approvals,
+            "signed_by": verdict.signed_by, "signer": verdict.signer, "approvals": verdict.approvals, "sign_offs": verdict.sign_offs,
             "other_version": verdict.other_version,
             "reviews": verdict.reviews.iter().map(|one| json!({
                 "demand": one.demand, "by": one.by, "reason": one.reason, "found": one.found, "at": one.at,
@@ -166,6 +188,9 @@ pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Fa
     }
     let approvals = if verdict.approvals.is_empty() { "none".to_owned() } else { verdict.approvals.join(", ") };
     put(&format!("operator {}; approvals: {approvals}", verdict.operator));
+    if !verdict.sign_offs.is_empty() {
+        put(&format!("signed off: {}", verdict.sign_offs.join(", ")));
+    }
     if !verdict.reviews.is_empty() {
         put(&format!("{} to be reviewed:", verdict.reviews.len()));
         verdict.reviews.iter().for_each(|one| put(&format!("  {one}")));

@@ -418,9 +418,7 @@ pub fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
             let note = note.map_or_else(String::new, |note| format!(": {note}"));
             ("refused", format!("Refused: \"{text}\"{note}."), format!("{next}\n{back}"))
         }
-        RunEnd::Waiting { on } => {
-            ("waiting", waiting(&on), waiting_command(&on, &format!("pgrunbook approve {run}{again}"), &next))
-        }
+        RunEnd::Waiting { on } => ("waiting", waiting(&on), waiting_command(&on, run, &again, &next)),
         RunEnd::Unknown { step, direction, why } => (
             "unknown",
             format!(
@@ -465,10 +463,12 @@ fn waiting(on: &Waiting) -> String {
     }
 }
 
-fn waiting_command(on: &Waiting, approve: &str, next: &str) -> String {
+fn waiting_command(on: &Waiting, run: &str, again: &str, next: &str) -> String {
+    let approve = format!("pgrunbook approve {run}{again}");
     match on {
         Waiting::Demands { .. } => next.to_owned(),
         Waiting::Item { .. } => format!("{next}\n{next} --answers FILE"),
+        Waiting::Step { code, .. } if code == "sign-off-missing" => format!("pgrunbook sign-off {run}{again}\n{next}"),
         Waiting::Approvals { .. } | Waiting::Step { .. } => format!("{approve}\n{next}"),
         Waiting::Confirmation { wanted } => format!("{next} --confirm {}", quoted(wanted)),
         Waiting::Acceptance { .. } => format!("{next} --accept-timeline"),

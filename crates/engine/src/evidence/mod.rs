@@ -1,7 +1,7 @@
 //! The evidence bundle: what a run was to do, who allowed it, what happened, so that an auditor can verify it offline.
 //!
 //! A folder: `runbook.md` and the includes (frozen), `plan.json`, `journal.jsonl` (chained), `approvals/*.sshsig`,
-//! `checks/*.json`, `report.md`, `report.html`, and `statement.dsse.json`: an in-toto Statement
+//! `sign-offs/*.sshsig`, `checks/*.json`, `report.md`, `report.html`, and `statement.dsse.json`: an in-toto Statement
 //! (<https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>) with the digest of every other file, in a DSSE
 //! envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>) whose signature is an SSHSIG.
 
@@ -144,6 +144,11 @@ fn files(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) 
     for approval in &state.approvals {
         let name = free(&files, "approvals/", &plain(&approval.principal), ".sshsig");
         files.insert(name, approval.signature.clone());
+    }
+    for sign_off in &state.sign_offs {
+        let name = plain(&format!("{}-{}", sign_off.step, sign_off.role));
+        let name = free(&files, "sign-offs/", &name, ".sshsig");
+        files.insert(name, sign_off.signature.clone());
     }
     for (name, check) in checks(events) {
         let name = free(&files, "checks/", &name, ".json");

@@ -91,6 +91,7 @@ fn told(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -
         section(&mut text, phase, state, events, Direction::Forward);
     }
 
+    signed_off(&mut text, events);
     if let Some(path) = &state.turned_back {
         heading(&mut text, "Way back");
         let turned = events.iter().find_map(|sealed| match &sealed.event {
@@ -225,7 +226,7 @@ fn outcome_row(step: &StepId, (sealed, outcome, begun): (&Sealed, &Outcome, Opti
 }
 
 /// Facts that say nothing to a reader: they stand in `checks/`.
-const PLAIN_FACTS: [&str; 6] = ["micros", "migrations", "query_sha256", "row_count", "samples", "target"];
+const PLAIN_FACTS: [&str; 7] = ["micros", "migrations", "query_sha256", "row_count", "samples", "signed", "target"];
 
 /// Characters of a fact that the report shows.
 const SHOWN_CHARS: usize = 200;
@@ -271,6 +272,25 @@ fn draw(text: &mut String, state: &RunState, step: &StepId, evidence: &Evidence)
     let Some(number) = state.plan.steps().position(|planned| planned.id == *step) else { return };
     let _ = writeln!(text, "{0}{number}{0}", picture::MARK);
     let _ = writeln!(text, "{}\n", inline(&said));
+}
+
+/// Who signed what had happened, in which role.
+fn signed_off(text: &mut String, events: &[Sealed]) {
+    let rows = events.iter().filter_map(|sealed| match &sealed.event {
+        Event::SignedOff { sign_off } => Some(vec![
+            when(sealed.at),
+            inline(&sign_off.role),
+            inline(&sign_off.principal),
+            code(sign_off.step.as_str()),
+            code(&sign_off.key),
+        ]),
+        _ => None,
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        heading(text, "Sign-off");
+        table(text, &["when", "role", "who", "of", "by"], &rows);
+    }
 }
 
 /// What was not as planned: failures, stops, takeovers, decisions.

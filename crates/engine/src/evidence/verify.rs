@@ -5,12 +5,14 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pgrunbook_document::StepId;
 use serde_json::Value;
 
 use super::{Envelope, NAMESPACE, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT, STATEMENT_TYPE, files, pae, sha256};
 use crate::approval;
 use crate::journal::{Direction, Event, Outcome, Sealed};
 use crate::plan::Plan;
+use crate::sign_off;
 use crate::signers;
 use crate::state::{Overriding, RunState};
 
@@ -33,6 +35,8 @@ pub struct Verdict {
     pub approvals: Vec<String>,
     /// Demands of the environment that somebody went on without: each is to be reviewed by people.
     pub reviews: Vec<Overriding>,
+    /// Who signed off what happened, in which role: `dba: olga`.
+    pub sign_offs: Vec<String>,
     /// The version of pgrunbook that wrote it, if it is another: then the reports were not compared with the journal.
     pub other_version: Option<String>,
 }
@@ -69,6 +73,7 @@ pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, W
     }
     plan(&found, &state)?;
     let approvals = approvals(&state, &events, allowed_signers)?;
+    let sign_offs = sign_offs(&run, &state, &events, allowed_signers)?;
     steps(&state, &events)?;
     // Everything else is made of the journal: a report that says something else was changed, or is of another version.
     let other_version = Some(state.plan.engine.clone()).filter(|version| version != env!("CARGO_PKG_VERSION"));
@@ -91,6 +96,7 @@ pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, W
         signer,
         approvals,
         reviews: state.overrides.clone(),
+        sign_offs,
         other_version,
     })
 }
@@ -272,6 +278,47 @@ fn approvals(state: &RunState, events: &[Sealed], allowed_signers: Option<&str>)
         names.push(approval.principal.clone());
     }
     Ok(names)
+}
+
+/// Signatures over what had happened when the step began, and that a step which says who signed says what the journal says.
+/// That a sign-off names the right head, the fold has seen to.
+fn sign_offs(
+    run: &str,
+    state: &RunState,
+    events: &[Sealed],
+    allowed_signers: Option<&str>,
+) -> Result<Vec<String>, Wrong> {
+    let mut given: Vec<(&StepId, [String; 3])> = Vec::new();
+    for sealed in events {
+        match &sealed.event {
+            Event::SignedOff { sign_off } => {
+                let bad =
+                    |why: String| wrong("journal.jsonl", format!("the sign-off by {}: {why}", sign_off.principal));
+                let digest = &state.plan.plan_digest;
+                let key = match allowed_signers {
+                    Some(allowed) => sign_off.verify(run, digest, allowed, sealed.at),
+                    None => sign_off.check(run, digest),
+                };
+                let key = key.map_err(|error| bad(error.to_string()))?;
+                if key != sign_off.key {
+                    return Err(bad("it is by another key than it names".to_owned()));
+                }
+                given.push((&sign_off.step, [sign_off.role.clone(), sign_off.principal.clone(), key]));
+            }
+            Event::Outcome { step, outcome: Outcome::Done { evidence, .. }, .. } => {
+                for counted in sign_off::counted(evidence) {
+                    if !given.iter().any(|(of, given)| *of == step && *given == counted) {
+                        let [role, principal, _] = counted;
+                        let why =
+                            format!("step `{step}` counted a sign-off by {principal} as {role}, and there is none");
+                        return Err(wrong("journal.jsonl", why));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(given.into_iter().map(|(_, [role, principal, _])| format!("{role}: {principal}")).collect())
 }
 
 /// Every step that is done recorded something, and a run that went to its end left none out. That every outcome has

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::JournalError;
 use crate::demand::{DemandName, DemandRecord};
 use crate::plan::{FORMAT, Plan};
+use crate::sign_off::SignOff;
 use crate::step::{Approval, Evidence, Failure};
 
 pub use crate::step::Direction;
@@ -25,6 +26,8 @@ pub enum Event {
     Item { item: ItemId, outcome: ItemOutcome, by: String, note: Option<String>, in_advance: bool },
     /// An approval that was verified.
     Approved { approval: Approval },
+    /// A sign-off that was verified, of a step that waits for it.
+    SignedOff { sign_off: SignOff },
     /// The exact confirmation text was given.
     Confirmed { by: String, text: String },
     /// A person went on without a demand of the environment: what was found instead, and why they did. Open to be reviewed.
