@@ -65,7 +65,8 @@ impl App {
             places,
             &project.environment.name,
             false,
-        ))
+        )
+        .with_notices(project.notices))
     }
 
     /// Who acts.

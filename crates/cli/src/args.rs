@@ -184,6 +184,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "key")]
         signature: Option<PathBuf>,
     },
+    /// Say something in a channel of pgrunbook.toml; about a run it is recorded in its journal.
+    Notify(NotifyArgs),
     /// Write the evidence bundle of a run.
     Report {
         run: Option<String>,
@@ -1052,4 +1054,27 @@ pub enum SandboxAction {
     },
     /// Names of those that run.
     List,
+}
+
+/// What is said, and where.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: pgrunbook notify 20261121-041502-3fa9 --channel ops --text \"Half of the views are back.\""
+)]
+#[group(id = "words", required = true, multiple = false, args = ["text", "template"])]
+pub struct NotifyArgs {
+    /// The run that it is about; `-`: none.
+    pub run: String,
+    /// A `[channels.NAME]` of pgrunbook.toml.
+    #[arg(long)]
+    pub channel: String,
+    /// In your own words.
+    #[arg(long)]
+    pub text: Option<String>,
+    /// One line above the text.
+    #[arg(long, conflicts_with = "template")]
+    pub subject: Option<String>,
+    /// A `[templates.NAME]` of pgrunbook.toml.
+    #[arg(long)]
+    pub template: Option<String>,
 }

@@ -212,6 +212,23 @@ pub fn line(event: &Event, took: Option<Duration>, colour: bool) -> Option<Strin
             let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
             format!("\n{}", paint(colour, "1", &format!("Going back on `{path}` ({by}){reason}")))
         }
+        Event::NoticeDue { .. } => return None,
+        Event::NoticeSent { key, delivered, said } => {
+            let what = key.split_once('/').map_or(key.as_str(), |(_, what)| what);
+            match delivered {
+                true => format!("  · told {what}: {said}"),
+                false => {
+                    let mark = paint(colour, "31", "✗");
+                    format!("  {mark} {what} was not delivered: {said}; it stays owed and is tried again")
+                }
+            }
+        }
+        Event::UpdateDue { channel } => {
+            let mark = paint(colour, "33", "!");
+            format!(
+                "  {mark} an update is due in channel `{channel}`: pgrunbook notify RUN --channel {channel} --text \"...\""
+            )
+        }
         Event::Accepted { what, by } => format!("  accepted by {by}: {what}"),
         Event::Stopped { why } => format!("  stopped: {why}"),
         Event::Ended { state } => match state {

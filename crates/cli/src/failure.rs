@@ -100,6 +100,7 @@ impl From<EngineError> for Failure {
                 failure.help = Some("`pgrunbook status` lists the runs".to_owned());
             }
             EngineError::Blocked { .. } => failure.code = "blocked".to_owned(),
+            EngineError::Notices(_) => failure.code = "notify".to_owned(),
             EngineError::Approval { .. } => failure.code = "approval".to_owned(),
             EngineError::SignOff { .. } => {
                 failure.code = "sign-off".to_owned();

@@ -13,6 +13,7 @@ use crate::error::EngineError;
 use crate::gate;
 use crate::journal::{Direction, EndState, Event, ItemOutcome, Outcome};
 use crate::lease::Lease;
+use crate::notice::{self, Occasion};
 use crate::operator::{Doubt, ItemQuestion, Operator};
 use crate::plan::PlannedEntry;
 use crate::rollback;
@@ -21,6 +22,7 @@ use crate::sign_off;
 use crate::state::{RunState, Slot, StepStatus};
 use crate::step::{Approval, Cancel, Effect, Failure, Happened, Notebook, RunCx, StepError};
 use crate::target::Identity;
+use crate::tell::Telling;
 use crate::workshop::{Tool, Undoing, Workshop};
 use crate::writer::Writer;
 
@@ -49,6 +51,8 @@ pub(crate) struct Call<'a> {
     pub approvals: Vec<Approval>,
     /// Whether a person was asked since the demands were looked at, which may have taken long.
     pub paused: bool,
+    /// Who is told of it.
+    pub telling: Telling,
 }
 
 /// Either the loop goes on, or the call has come to its end.
@@ -76,6 +80,7 @@ impl Engine {
     ) -> Result<RunEnd, EngineError> {
         let state = self.fold(run).await?;
         if let Some(end) = is_over(run, &state, &wish)? {
+            self.tell_the_rest(run).await?;
             return Ok(end);
         }
         self.fits(&state, options)?;
@@ -110,6 +115,7 @@ impl Engine {
                 let writer = Writer::new(run, epoch, state, journal, clock, operator, self.redactor.clone());
                 let (checked_phase, approvals, paused) = (None, Vec::new(), false);
                 let (workshop, lease) = (&workshop, &lease);
+                let telling = Telling::new(self, &artifacts);
                 let mut call = Call {
                     engine: self,
                     options,
@@ -121,6 +127,7 @@ impl Engine {
                     checked_phase,
                     approvals,
                     paused,
+                    telling,
                 };
                 call.go(wish, accepted).await
             }
@@ -160,6 +167,7 @@ impl Engine {
             artifacts: &self.artifacts.join(run),
             approvals: &[],
             sign_offs: &[],
+            scene: &notice::NOWHERE,
         };
         let happened = match deed {
             Deed::Apply(tool) => tool.step.resolve(&cx).await,
@@ -200,6 +208,14 @@ fn is_over(run: &str, state: &RunState, wish: &Wish) -> Result<Option<RunEnd>, E
 
 impl Call<'_> {
     async fn go(&mut self, wish: Wish, accepted: Vec<String>) -> Result<RunEnd, EngineError> {
+        let end = self.advance(wish, accepted).await?;
+        self.telling.owe_end(&mut self.writer, &end)?;
+        self.writer.flush().await?;
+        self.telling.settle(&mut self.writer, &self.options.cancel).await?;
+        Ok(end)
+    }
+
+    async fn advance(&mut self, wish: Wish, accepted: Vec<String>) -> Result<RunEnd, EngineError> {
         if let Some(end) = is_over(&self.writer.run, &self.writer.state, &wish)? {
             return Ok(end);
         }
@@ -215,6 +231,8 @@ impl Call<'_> {
         }
         self.writer.flush().await?;
         self.lease.claim_targets(&self.engine.redactor).await?;
+        // What a process before this one owed.
+        self.telling.send(&self.writer.state, true);
 
         if let Some(end) = self.settle_doubt(matches!(wish, Wish::Back { .. })).await? {
             return Ok(end);
@@ -223,10 +241,15 @@ impl Call<'_> {
             && self.writer.state.turned_back.as_ref() != Some(&path)
         {
             let by = self.engine.operator.principal.clone();
-            self.writer.write(Event::TurnedBack { path, by, reason }).await?;
+            self.writer.note(Event::TurnedBack { path, by, reason })?;
+            self.owe(Occasion::Rollback).await?;
         }
         if let Flow::End(end) = gate::open(self).await? {
             return Ok(end);
+        }
+        let state = &self.writer.state;
+        if state.direction() == Direction::Forward && state.steps.is_empty() && state.items.is_empty() {
+            self.owe(Occasion::Started).await?;
         }
         loop {
             if self.options.cancel.is_stopping() {
@@ -241,18 +264,29 @@ impl Call<'_> {
                 },
             };
             if let Flow::End(end) = flow {
+                // Together with the outcome.
+                self.telling.owe_end(&mut self.writer, &end)?;
                 self.writer.flush().await?;
                 return Ok(end);
             }
         }
     }
 
+    /// Owes and sends what is told of an occasion, durable together with what was noted before.
+    async fn owe(&mut self, occasion: Occasion) -> Result<(), EngineError> {
+        self.telling.owe(&mut self.writer, occasion, None, None)?;
+        self.writer.flush().await?;
+        self.telling.send(&self.writer.state, true);
+        Ok(())
+    }
+
     async fn finish(&mut self) -> Result<RunEnd, EngineError> {
-        let (state, end) = match self.writer.state.direction() {
-            Direction::Forward => (EndState::Completed, RunEnd::Completed),
-            Direction::Back => (EndState::RolledBack, RunEnd::RolledBack),
+        let (state, occasion, end) = match self.writer.state.direction() {
+            Direction::Forward => (EndState::Completed, Occasion::Completed, RunEnd::Completed),
+            Direction::Back => (EndState::RolledBack, Occasion::RolledBack, RunEnd::RolledBack),
         };
-        self.writer.write(Event::Ended { state }).await?;
+        self.writer.note(Event::Ended { state })?;
+        self.owe(occasion).await?;
         Ok(end)
     }
 
@@ -307,7 +341,8 @@ impl Call<'_> {
             None if !self.engine.people.may_act(&by, roles) => return Ok(Flow::End(RunEnd::Waiting { on: waiting() })),
             None => {
                 let question = ItemQuestion { id, text, phase: &phase.title, roles };
-                match self.operator.item(question).await {
+                let asked = self.operator.item(question);
+                match self.telling.meanwhile(&mut self.writer, asked).await? {
                     Some(answer) => (answer, false),
                     None => return Ok(Flow::End(RunEnd::Waiting { on: waiting() })),
                 }
@@ -344,6 +379,7 @@ impl Call<'_> {
         self.writer.note(Event::Intent { step: id.clone(), direction, attempt })?;
         // Together with the outcome of the step before.
         self.writer.flush().await?;
+        self.telling.send(&self.writer.state, false);
 
         let result = self.act(id, direction, attempt).await?;
         let failure = match result {
@@ -402,6 +438,7 @@ impl Call<'_> {
         let plan = Arc::clone(&self.writer.state.plan);
         let noted = self.writer.state.notes(id, direction);
         let sign_offs = sign_off::counting(engine, &run, &self.writer.state, id);
+        let scene = self.telling.scene(&self.writer);
         let (notebook, mut pages) = Notebook::new(engine.redactor.clone());
         let mut cx = RunCx {
             run: &run,
@@ -421,6 +458,7 @@ impl Call<'_> {
             notebook: Some(&notebook),
             approvals: &self.approvals,
             sign_offs: &sign_offs,
+            scene: &scene,
         };
         let timeout = deed.timeout();
         let work = async {
@@ -450,6 +488,7 @@ impl Call<'_> {
                     self.writer.write(Event::Noted { step, direction, attempt, note }).await?;
                     let _ = durable.send(());
                 }
+                word = self.telling.next(&self.writer.state) => self.telling.take(word, &mut self.writer).await?,
                 () = wishes.stopping(), if !stopping => {
                     stopping = true;
                     cancel.ask();
@@ -508,6 +547,7 @@ impl Call<'_> {
             artifacts: &self.artifacts,
             approvals: &self.approvals,
             sign_offs: &[],
+            scene: &notice::NOWHERE,
         }
     }
 
@@ -629,7 +669,9 @@ impl Call<'_> {
         why: String,
     ) -> Result<Flow, EngineError> {
         let doubt = Doubt { step: id.clone(), direction, attempt, why };
-        let answer = self.operator.decide(&doubt).await.filter(|answer| !answer.note.trim().is_empty());
+        let asked = self.operator.decide(&doubt);
+        let answer = self.telling.meanwhile(&mut self.writer, asked).await?;
+        let answer = answer.filter(|answer| !answer.note.trim().is_empty());
         let Some(answer) = answer else {
             return Ok(Flow::End(RunEnd::Unknown { step: id.clone(), direction, why: doubt.why }));
         };

@@ -16,6 +16,7 @@ use crate::error::EngineError;
 use crate::fault::{self, Point};
 use crate::journal::{Decision, Event, Journal, JournalError, Outcome, Sealed};
 use crate::kinds::Kinds;
+use crate::notice::{self, Messenger};
 use crate::operator::Operator;
 use crate::plan::{Moved, Plan};
 use crate::redact::Redactor;
@@ -40,6 +41,8 @@ pub struct Engine {
     pub operator: Person,
     /// Knows the secrets of this process; in front of everything that is written or shown.
     pub redactor: Redactor,
+    /// Tells people who are not at the terminal.
+    pub messenger: Arc<dyn Messenger>,
     /// The project's folder.
     pub root: PathBuf,
     /// Where steps put files: one folder below it for each run.
@@ -251,6 +254,7 @@ impl Engine {
                 artifacts: &self.artifacts.join(run),
                 approvals: &[],
                 sign_offs: &[],
+                scene: &notice::NOWHERE,
             };
             answers.push((planned.id.clone(), bench.step.step.apply(&mut cx).await));
         }

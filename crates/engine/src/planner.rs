@@ -12,6 +12,9 @@ use crate::plan::{FORMAT, Moved, Plan, PlannedEntry, PlannedPhase, PlannedStep, 
 use crate::step::{Cancel, PlanCx};
 use crate::target::Identity;
 
+/// The runbook's variables, by name.
+type Values = BTreeMap<String, VarValue>;
+
 impl Engine {
     /// Resolves every step against the live targets. Changes nothing.
     ///
@@ -32,8 +35,8 @@ impl Engine {
         let variables = resolve(runbook, &self.environment.vars, overrides)?;
         let expanded = expand::expand(runbook, &variables, self.kinds.vocabulary()).map_err(EngineError::Document)?;
         let targets = self.identities(runbook, &expanded.phases, &expanded.rollback_paths).await?;
-        let phases = self.sections(&expanded.phases).await?;
-        let rollback_paths = self.sections(&expanded.rollback_paths).await?;
+        let phases = self.sections(&expanded.phases, &variables).await?;
+        let rollback_paths = self.sections(&expanded.rollback_paths, &variables).await?;
 
         let path = runbook.sources.first().map_or_else(String::new, |source| source.path.clone());
         let mut plan = Plan {
@@ -54,6 +57,7 @@ impl Engine {
         };
         plan.content_digest = content_digest(&plan);
         plan.plan_digest = plan_digest(&plan);
+        self.messenger.check(&plan).map_err(EngineError::Notices)?;
         Ok(plan)
     }
 
@@ -101,7 +105,7 @@ impl Engine {
         target.identify().await.map_err(|source| EngineError::of_target(name, self.redactor.redact_error(source)))
     }
 
-    async fn sections(&self, sections: &[Section]) -> Result<Vec<PlannedPhase>, EngineError> {
+    async fn sections(&self, sections: &[Section], variables: &Values) -> Result<Vec<PlannedPhase>, EngineError> {
         let mut phases = Vec::new();
         for section in sections {
             let mut entries = Vec::new();
@@ -113,7 +117,7 @@ impl Engine {
                         roles: roles.clone(),
                         proofs: proofs.clone(),
                     },
-                    SectionEntry::Step(bound) => PlannedEntry::Step(Box::new(self.step(bound).await?)),
+                    SectionEntry::Step(bound) => PlannedEntry::Step(Box::new(self.step(bound, variables).await?)),
                 });
             }
             phases.push(PlannedPhase { slug: section.slug.clone(), title: section.title.clone(), entries });
@@ -121,13 +125,15 @@ impl Engine {
         Ok(phases)
     }
 
-    async fn step(&self, bound: &Bound) -> Result<PlannedStep, EngineError> {
+    async fn step(&self, bound: &Bound, variables: &Values) -> Result<PlannedStep, EngineError> {
         let block = &bound.block;
         let at = |source| EngineError::of_step(&block.id, source);
         let step = self.build(block).map_err(at)?;
         let (cancel, clock) = (Cancel::default(), &*self.clock);
-        let change =
-            step.plan(&PlanCx { step: &block.id, clock, cancel: &cancel, people: &self.people }).await.map_err(at)?;
+        let change = step
+            .plan(&PlanCx { step: &block.id, clock, cancel: &cancel, people: &self.people, variables })
+            .await
+            .map_err(at)?;
         // What undoes it must be buildable too: a way back that is found broken on the way back is none.
         let undo = match &bound.undo {
             BoundUndo::NotNeeded => PlannedUndo::NotNeeded,

@@ -5,6 +5,7 @@ use pgrunbook_document::{RollbackPath, StepId, Validity};
 use crate::engine::{Engine, PathStatus};
 use crate::error::EngineError;
 use crate::journal::{Direction, EndState};
+use crate::notice;
 use crate::operator::Operator;
 use crate::plan::PlannedUndo;
 use crate::state::{RunState, Slot, UNDO};
@@ -165,6 +166,7 @@ async fn check_holds(
         artifacts: &engine.artifacts,
         approvals: &[],
         sign_offs: &[],
+        scene: &notice::NOWHERE,
     };
     let result = tool.step.apply(&mut cx).await;
     Ok(result.map(drop).map_err(|error| format!("check `{check}` does not hold: {error}")))

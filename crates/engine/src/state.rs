@@ -11,6 +11,7 @@ use pgrunbook_document::{ItemId, StepId};
 
 use crate::demand::{DemandName, DemandRecord};
 use crate::journal::{Decision, Direction, EndState, Event, Head, ItemOutcome, JournalError, Outcome, Sealed};
+use crate::notice::NoticeState;
 use crate::plan::{self, Plan, PlannedEntry, PlannedPhase, PlannedStep, PlannedUndo};
 use crate::sign_off::SignOff;
 use crate::step::{Approval, Evidence, Failure};
@@ -112,6 +113,12 @@ pub struct RunState {
     pub accepted: Vec<String>,
     /// The path on which the run goes back, once it does.
     pub turned_back: Option<String>,
+    /// Why it turned back, if that was said.
+    pub reason: Option<String>,
+    /// What people are told, in the order in which it was owed.
+    pub notices: Vec<NoticeState>,
+    /// When the operator was reminded last of an update, by channel.
+    pub reminded: BTreeMap<String, Timestamp>,
     /// Ids of forward steps in the order in which they were done.
     pub done_order: Vec<StepId>,
     /// A forward step that happened in parts and was not finished since. There is at most one: the last.
@@ -202,6 +209,9 @@ impl RunState {
             overrides: Vec::new(),
             accepted: Vec::new(),
             turned_back: None,
+            reason: None,
+            notices: Vec::new(),
+            reminded: BTreeMap::new(),
             done_order: Vec::new(),
             partial: None,
             recorded: Arc::default(),
@@ -241,6 +251,8 @@ impl RunState {
     fn follow(&mut self, event: &Event, at: Timestamp) -> Result<(), String> {
         match (self.ended, event) {
             (None, _) => {}
+            // People are told of the end, too.
+            (Some(_), Event::NoticeDue { .. } | Event::NoticeSent { .. }) => {}
             // A completed run can still be taken back.
             (
                 Some(EndState::Completed),
@@ -255,7 +267,12 @@ impl RunState {
         if self.epoch == 0
             && !matches!(
                 event,
-                Event::Claimed { .. } | Event::Approved { .. } | Event::Confirmed { .. } | Event::Accepted { .. }
+                Event::Claimed { .. }
+                    | Event::Approved { .. }
+                    | Event::Confirmed { .. }
+                    | Event::Accepted { .. }
+                    | Event::NoticeDue { .. }
+                    | Event::NoticeSent { .. }
             )
         {
             return Err("no process had taken the run".to_owned());
@@ -297,7 +314,33 @@ impl RunState {
             Event::Decided { step, direction, decision, note, .. } => {
                 self.decide(step, *direction, *decision, note, at)
             }
-            Event::TurnedBack { path, .. } => self.turn_back(path),
+            Event::TurnedBack { path, reason, .. } => {
+                self.turn_back(path)?;
+                self.reason.clone_from(reason);
+                Ok(())
+            }
+            Event::NoticeDue { notice, by } => {
+                if self.notices.iter().any(|other| other.notice.key == notice.key) {
+                    return Err(format!("the notice {} was owed before", notice.key));
+                }
+                let (notice, by) = (notice.clone(), by.clone());
+                self.notices.push(NoticeState { notice, at, by, delivered: None, failed: None });
+                Ok(())
+            }
+            Event::NoticeSent { key, delivered, said } => {
+                let owed = self.notices.iter_mut().find(|owed| owed.notice.key == *key && owed.delivered.is_none());
+                let owed = owed.ok_or_else(|| format!("the notice {key} was not owed"))?;
+                if *delivered {
+                    owed.delivered = Some(said.clone());
+                } else {
+                    owed.failed = Some(said.clone());
+                }
+                Ok(())
+            }
+            Event::UpdateDue { channel } => {
+                self.reminded.insert(channel.clone(), at);
+                Ok(())
+            }
             Event::Accepted { what, .. } => {
                 self.accepted.push(what.clone());
                 Ok(())

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
-use pgrunbook_document::StepId;
+use pgrunbook_document::{StepId, VarValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::environment::People;
+use crate::notice::Scene;
 use crate::redact::Redactor;
 use crate::sign_off::SignOff;
 use crate::target::Identity;
@@ -348,6 +349,8 @@ pub struct PlanCx<'a> {
     pub cancel: &'a Cancel,
     /// Who holds which role, and who may sign.
     pub people: &'a People,
+    /// The runbook's variables.
+    pub variables: &'a BTreeMap<String, VarValue>,
 }
 
 /// Which way a run goes.
@@ -386,6 +389,8 @@ pub struct RunCx<'a> {
     pub approvals: &'a [Approval],
     /// Sign-offs of this step that count now.
     pub sign_offs: &'a [SignOff],
+    /// What a message may speak of.
+    pub scene: &'a Scene,
 }
 
 /// An approval that was verified and is bound to this run's plan digest.

@@ -47,9 +47,17 @@ impl<'a> Writer<'a> {
             | Event::TurnedBack { reason: Some(text), .. }
             | Event::Accepted { what: text, .. }
             | Event::Overridden { reason: text, .. }
+            | Event::NoticeSent { said: text, .. }
             | Event::Stopped { why: text } => {
                 if let Cow::Owned(clean) = self.redactor.redact(text) {
                     *text = clean;
+                }
+            }
+            Event::NoticeDue { notice, .. } => {
+                for text in [&mut notice.subject, &mut notice.text] {
+                    if let Cow::Owned(clean) = self.redactor.redact(text) {
+                        *text = clean;
+                    }
                 }
             }
             _ => {}

@@ -4,6 +4,7 @@ mod crash;
 mod demands;
 mod evidence;
 mod gates;
+mod notices;
 mod running;
 mod sign_off;
 mod world;

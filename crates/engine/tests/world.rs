@@ -452,6 +452,7 @@ pub struct Project {
     pub people: People,
     pub operator: Person,
     pub redactor: Redactor,
+    pub messenger: Arc<dyn Messenger>,
 }
 
 impl Project {
@@ -465,6 +466,7 @@ impl Project {
             people: People::default(),
             operator: Person { principal: "anna".to_owned(), host: "desk".to_owned(), pid: dead_pid() },
             redactor: Redactor::new(),
+            messenger: Arc::new(pgrunbook_engine::notice::Silent),
         }
     }
 
@@ -485,6 +487,7 @@ impl Project {
             people: self.people.clone(),
             operator: self.operator.clone(),
             redactor: self.redactor.clone(),
+            messenger: Arc::clone(&self.messenger),
             root: self.folder.path().to_owned(),
             artifacts: self.folder.path().join("runs"),
         }
@@ -563,6 +566,9 @@ pub fn shown(events: &[Sealed]) -> Vec<String> {
         Event::Decided { step, decision, .. } => format!("decided {step} {decision:?}"),
         Event::TurnedBack { path, .. } => format!("turned back: {path}"),
         Event::Accepted { what, .. } => format!("accepted {what}"),
+        Event::NoticeDue { notice, .. } => format!("due {}", notice.key),
+        Event::NoticeSent { key, delivered, .. } => format!("sent {key} {delivered}"),
+        Event::UpdateDue { channel } => format!("update due in {channel}"),
         Event::Stopped { .. } => "stopped".to_owned(),
         Event::Ended { state } => format!("ended {state:?}"),
     };

@@ -15,7 +15,7 @@ pub mod gate;
 mod http;
 pub mod isolation;
 pub mod migrate;
-mod notify;
+pub mod notify;
 mod observe;
 pub mod parity;
 mod process;

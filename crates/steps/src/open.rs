@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pgrunbook_engine::journal::sqlite::SqliteJournal;
+use pgrunbook_engine::notice::Silent;
 use pgrunbook_engine::{
-    Claim, Engine, Identity, Incidents, Journal, JournalError, People, Person, Redactor, StepError, SystemClock, Target,
+    Claim, Engine, Identity, Incidents, Journal, JournalError, Messenger, People, Person, Redactor, StepError, SystemClock, Target,
 };
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, PostgresJournal, PostgresTarget};
 
 use crate::incidents::Asked;
+use crate::notify::Channels;
 use crate::project::{JournalConfig, Project, TargetConfig};
 use crate::redis::{RedisOptions, is_redis};
 use crate::registry::Registry;
@@ -76,7 +78,11 @@ pub(crate) async fn open_at(
         places,
         &project.environment.name,
         rehearsal,
-    );
+    )
+    .with_notices(project.notices.clone());
+    // What a rehearsal does is nobody's news.
+    let messenger: Arc<dyn Messenger> =
+        if rehearsal { Arc::new(Silent) } else { Arc::new(Channels::new(workplace.clone())) };
     // Whoever rehearses on a throwaway server disturbs nobody.
     let incidents = project
         .incidents
@@ -93,6 +99,7 @@ pub(crate) async fn open_at(
         people,
         operator,
         redactor,
+        messenger,
         root: project.root.clone(),
         artifacts: project.root.join(".pgrunbook/runs"),
     };

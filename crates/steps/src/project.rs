@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use self::demands::EnvironmentTable;
 use crate::incidents::IncidentSource;
+use crate::notify::{ChannelTable, Notices, TemplateTable};
 use crate::redis::is_redis;
 use crate::secret::Reference;
 
@@ -42,6 +43,8 @@ pub struct Project {
     pub evidence_key: Option<Reference>,
     /// Where evidence bundles are written.
     pub evidence_dir: PathBuf,
+    /// Where people are told, what, and of which occasions.
+    pub notices: Notices,
 }
 
 /// What a target's name stands for.
@@ -110,6 +113,10 @@ struct File {
     _topology: Option<serde::de::IgnoredAny>,
     #[serde(default)]
     code: BTreeMap<String, CodeTable>,
+    #[serde(default)]
+    channels: BTreeMap<String, ChannelTable>,
+    #[serde(default)]
+    templates: BTreeMap<String, TemplateTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -334,6 +341,9 @@ impl Project {
                 ));
             }
         };
+        let notify = table.map(|table| table.notify.clone()).unwrap_or_default();
+        let notices = Notices::of(root, file.channels, file.templates, notify)
+            .map_err(|mistake| malformed(find(text, &mistake.word), mistake.message))?;
         let folder = root.file_name().map(|name| name.to_string_lossy().into_owned());
         Ok(Self {
             root: root.to_owned(),
@@ -346,6 +356,7 @@ impl Project {
             allowed_signers: file.project.allowed_signers.map(|path| root.join(path)),
             rehearsal_setup: file.rehearsal.setup.into_iter().map(|path| root.join(path)).collect(),
             evidence_key: file.evidence.key.as_deref().map(Reference::parse),
+            notices,
             evidence_dir: root.join(file.evidence.dir.unwrap_or_else(|| PathBuf::from("evidence"))),
         })
     }

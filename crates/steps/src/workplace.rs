@@ -8,6 +8,7 @@ use pgrunbook_engine::{Redactor, StepError};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use tokio::sync::Mutex;
 
+use crate::notify::Notices;
 use crate::redis::RedisOptions;
 use crate::secret::Reference;
 use crate::surroundings::Surroundings;
@@ -39,6 +40,8 @@ struct Inner {
     redactor: Redactor,
     places: BTreeMap<String, Place>,
     rehearsal: bool,
+    /// Where people are told.
+    notices: Notices,
     /// The environment's name: a declaration may differ in each.
     environment: String,
     /// Read when it is asked for first, since most projects declare none.
@@ -103,11 +106,32 @@ impl Workplace {
             redactor,
             places,
             rehearsal,
+            notices: Notices::default(),
             environment: environment.to_owned(),
             topology: OnceLock::new(),
             idle: Mutex::new(BTreeMap::new()),
             followers: Followers::default(),
         }))
+    }
+
+    /// The same with a project's channels and templates.
+    ///
+    /// # Panics
+    /// If it was handed on before: whoever has it would know nothing of them.
+    #[must_use]
+    pub fn with_notices(mut self, notices: Notices) -> Self {
+        Arc::get_mut(&mut self.0).expect("nobody has it yet").notices = notices;
+        self
+    }
+
+    /// Where people are told, and in which words.
+    pub fn notices(&self) -> &Notices {
+        &self.0.notices
+    }
+
+    /// A text without the secrets that are known.
+    pub fn redact(&self, text: &str) -> String {
+        self.0.redactor.redact(text).into_owned()
     }
 
     /// Whether the targets are throwaway ones, so that steps that act on the world outside hold still.

@@ -10,6 +10,7 @@ mod guard;
 mod init;
 mod lint;
 mod migrate;
+mod notify;
 mod parity;
 mod plan;
 mod probe;
@@ -61,6 +62,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::SignOff { run, role, key, signature } => {
             sign_off::sign_off(app, run.as_deref(), role.as_deref(), key.as_deref(), signature.as_deref()).await
         }
+        Command::Notify(args) => notify::notify(app, &args).await,
         Command::Report { run, out, key } => proof::report(app, run.as_deref(), out.as_deref(), key.as_deref()).await,
         Command::Verify { folder, signers } => proof::verify(app, &folder, signers.as_deref()),
         Command::Review { action: Some(ReviewAction::Boundary), .. } => review::boundary(app),

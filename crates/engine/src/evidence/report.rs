@@ -92,6 +92,7 @@ fn told(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -
     }
 
     signed_off(&mut text, events);
+    notices(&mut text, state);
     if let Some(path) = &state.turned_back {
         heading(&mut text, "Way back");
         let turned = events.iter().find_map(|sealed| match &sealed.event {
@@ -290,6 +291,25 @@ fn signed_off(text: &mut String, events: &[Sealed]) {
     if !rows.is_empty() {
         heading(text, "Sign-off");
         table(text, &["when", "role", "who", "of", "by"], &rows);
+    }
+}
+
+/// What people were told, and what became of it.
+fn notices(text: &mut String, state: &RunState) {
+    let rows = state.notices.iter().map(|told| {
+        let to = format!("{} ({})", inline(&told.notice.channel), inline(&told.notice.address));
+        let by = told.by.as_ref().map_or_else(String::new, |by| format!(", by {}", inline(by)));
+        let became = match (&told.delivered, &told.failed) {
+            (Some(answer), _) => format!("delivered: {}", inline(answer)),
+            (None, Some(why)) => format!("**not delivered**: {}", inline(why)),
+            (None, None) => "**not delivered**".to_owned(),
+        };
+        vec![when(told.at), format!("{}{by}", told.notice.occasion.word()), to, inline(&told.notice.subject), became]
+    });
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        heading(text, "Notifications");
+        table(text, &["when", "occasion", "to", "subject", ""], &rows);
     }
 }
 

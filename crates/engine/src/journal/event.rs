@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::JournalError;
 use crate::demand::{DemandName, DemandRecord};
+use crate::notice::Notice;
 use crate::plan::{FORMAT, Plan};
 use crate::sign_off::SignOff;
 use crate::step::{Approval, Evidence, Failure};
@@ -49,6 +50,12 @@ pub enum Event {
     TurnedBack { path: String, by: String, reason: Option<String> },
     /// A target's timeline moved and a person accepted it, or a like deviation.
     Accepted { what: String, by: String },
+    /// People are owed this notice; written together with what it tells of. `by`: a person's own words.
+    NoticeDue { notice: Notice, by: Option<String> },
+    /// What became of a delivery of it: what the receiver answered, or why it was not delivered.
+    NoticeSent { key: String, delivered: bool, said: String },
+    /// The operator was reminded that an update is due that was promised in this channel.
+    UpdateDue { channel: String },
     /// The process stops; the run can be resumed.
     Stopped { why: String },
     /// Nothing is left to do: the run went forward to its end, or back to the beginning.

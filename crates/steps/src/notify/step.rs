@@ -1,21 +1,22 @@
-//! The block: `notify = "begun"`, `url = "env:CHAT_WEBHOOK"`, `text = "The migration has begun."`.
+//! The block: `notify = "begun"`, `channel = "ops"`, `text = "The migration has begun."`.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
+use pgrunbook_document::{Block, Diagnostic, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::fault::{self, Point};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::notice::{Messenger, Notice};
+use pgrunbook_engine::{Change, Effect, Evidence, Occasion, PlanCx, RunCx, Scene, Step, StepError};
 use reqwest::Client;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::hand::Words;
+use super::messenger::Channels;
+use super::webhook;
 use crate::registry::{Kind, Skipped, bound_fields, fields};
 use crate::secret::Reference;
 use crate::workplace::Workplace;
-
-/// For one delivery.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits between tries: a receiver that restarts is back within these.
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
@@ -25,14 +26,29 @@ pub const KIND: Kind = Kind {
     spec: KindSpec {
         name: "notify",
         language: Language::Toml,
-        summary: "Sends a message to a webhook, with a key by which a second delivery can be told.",
+        summary: "Sends a message to a channel or a webhook, with a key by which a second delivery can be told.",
         fields: &[
             FieldSpec {
-                name: "url",
-                about: "The webhook: `env:`, `file:`, `cmd:`, or a URL without a secret in it.",
-                required: true,
+                name: "channel",
+                about: "Where it goes: a `[channels.NAME]` of pgrunbook.toml. This or `url`.",
+                required: false,
             },
-            FieldSpec { name: "text", about: "What to say; `${variable}` is replaced.", required: true },
+            FieldSpec {
+                name: "url",
+                about: "A webhook: `env:`, `file:`, `cmd:`, or a URL without a secret in it. This or `channel`.",
+                required: false,
+            },
+            FieldSpec {
+                name: "text",
+                about: "What to say; `${variable}` is replaced. This or `template`.",
+                required: false,
+            },
+            FieldSpec { name: "subject", about: "One line above the text.", required: false },
+            FieldSpec {
+                name: "template",
+                about: "What to say: a `[templates.NAME]` of pgrunbook.toml. This or `text`.",
+                required: false,
+            },
             FieldSpec {
                 name: "required",
                 about: "Whether the run stops if it cannot be delivered; true if nothing is said.",
@@ -47,13 +63,13 @@ pub const KIND: Kind = Kind {
         needs_target: false,
         changes: false,
         undo_words: &[],
-        check: |block| fields::<Notify>(block).map(drop),
+        check,
     },
     build,
     undo_by: None,
 };
 
-/// Sends a message to a webhook.
+/// Sends a message to a channel or a webhook.
 ///
 /// Effect: idempotent (the dedupe key tells a second delivery). Undo: not needed.
 #[derive(Debug, Deserialize)]
@@ -61,8 +77,11 @@ pub const KIND: Kind = Kind {
 struct Notify {
     #[serde(rename = "notify")]
     _id: String,
-    url: String,
-    text: String,
+    channel: Option<String>,
+    url: Option<String>,
+    text: Option<String>,
+    subject: Option<String>,
+    template: Option<String>,
     #[serde(default = "yes")]
     required: bool,
     #[serde(default)]
@@ -73,12 +92,47 @@ fn yes() -> bool {
     true
 }
 
+enum Receiver {
+    Channel(String),
+    Webhook(Reference),
+}
+
+impl Notify {
+    /// Where it goes and what it says.
+    fn read(self) -> Result<(Receiver, Words), &'static str> {
+        let receiver = match (self.channel, self.url) {
+            (Some(channel), None) => Receiver::Channel(channel),
+            (None, Some(url)) => Receiver::Webhook(Reference::parse(&url)),
+            _ => return Err("it needs a `channel` or a `url`, and not both"),
+        };
+        let words = match (self.text, self.template, self.subject) {
+            (Some(text), None, subject) => Words::Own { subject, text },
+            (None, Some(template), None) => Words::Template(template),
+            (None, Some(_), Some(_)) => return Err("a template has its own subject"),
+            _ => return Err("it needs a `text` or a `template`, and not both"),
+        };
+        Ok((receiver, words))
+    }
+}
+
+fn check(block: &Block) -> Result<(), Diagnostic> {
+    let fields: Notify = fields(block)?;
+    fields.read().map(drop).map_err(|why| Diagnostic::error("bad-value", block.id_span, why))
+}
+
 struct Message {
-    url: Reference,
-    text: String,
+    receiver: Receiver,
+    words: Words,
     required: bool,
     client: Client,
+    channels: Channels,
     workplace: Workplace,
+}
+
+/// One delivery.
+enum Errand {
+    Notice(Notice),
+    Webhook { url: String, key: String, body: Value },
 }
 
 fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
@@ -86,12 +140,16 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     if workplace.is_rehearsal() && !fields.rehearse {
         return Ok(Box::new(Skipped(Effect::Idempotent)));
     }
+    let timeout = block.timeout.unwrap_or(webhook::REQUEST_TIMEOUT);
     let client = Client::builder()
-        .timeout(block.timeout.unwrap_or(REQUEST_TIMEOUT))
+        .timeout(timeout)
         .build()
         .map_err(|error| StepError::unusable("http-client", format!("HTTP cannot be set up: {error}")))?;
-    let url = Reference::parse(&fields.url);
-    Ok(Box::new(Message { url, text: fields.text, required: fields.required, client, workplace: workplace.clone() }))
+    let required = fields.required;
+    let unusable = |why| StepError::unusable("bad-value", format!("step `{}`: {why}", block.id));
+    let (receiver, words) = fields.read().map_err(unusable)?;
+    let channels = Channels::new(workplace.clone()).within(timeout);
+    Ok(Box::new(Message { receiver, words, required, client, channels, workplace: workplace.clone() }))
 }
 
 #[async_trait]
@@ -100,48 +158,108 @@ impl Step for Message {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        Ok(Change { summary: format!("send {:?} to {}", self.text, self.url.shown()), ..Change::default() })
+    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        let scene = Scene {
+            variables: cx.variables.clone(),
+            update_due: self.channels.promise(pgrunbook_engine::Direction::Forward).map(|_| cx.clock.now()),
+            ..Scene::default()
+        };
+        // A template that does not fit is said here, and not when it is needed.
+        self.words.said(&self.workplace, &scene)?;
+        let words = match &self.words {
+            Words::Own { text, .. } => format!("{text:?}"),
+            Words::Template(name) => format!("template `{name}`"),
+        };
+        let receiver = match &self.receiver {
+            Receiver::Webhook(url) => url.shown(),
+            Receiver::Channel(channel) => {
+                self.workplace.notices().channel(channel).map_err(|why| StepError::unusable("channel", why))?;
+                format!("channel `{channel}`")
+            }
+        };
+        Ok(Change { summary: format!("send {words} to {receiver}"), ..Change::default() })
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let url = self.workplace.secret(&self.url)?;
         // Without the attempt: a second delivery of the same message is the same message.
         let key = format!("{}/{}", cx.run, cx.step);
-        let body = json!({ "text": self.text, "run": cx.run, "step": cx.step.as_str(), "dedupe_key": key });
-        let mut why = String::new();
-        for (number, pause) in PAUSES.iter().map(Some).chain([None]).enumerate() {
-            fault::pass(Point::BeforeEffect);
-            let request =
-                self.client.post(&url).header("Idempotency-Key", &key).header("Content-Type", "application/json");
-            let sent = request.body(body.to_string()).send().await;
-            fault::pass(Point::AfterEffect);
-            let tries = number as u64 + 1;
-            why = match sent {
-                Ok(response) if response.status().is_success() => {
-                    let status = response.status().as_u16();
-                    let evidence = Evidence::of(format!("sent, answered {status}"));
-                    return Ok(evidence.fact("dedupe_key", key).fact("status", status).fact("tries", tries));
+        let (subject, text) = self.words.said(&self.workplace, cx.scene)?;
+        let mut answers = Vec::new();
+        let mut tries = 0;
+        for errand in self.errands(cx, &key, &subject, &text)? {
+            let (delivered, tried) = self.deliver(&errand, cx).await;
+            tries += tried;
+            match delivered {
+                Ok(answer) => answers.push(answer),
+                Err(why) if self.required => {
+                    return Err(StepError::failed(
+                        "not-delivered",
+                        format!("the message to {} was not delivered: {why}", self.shown(&errand)),
+                    )
+                    .help("resume tries again; `required = false` lets the run go on without it"));
                 }
-                Ok(response) => format!("it answered {}", response.status().as_u16()),
-                Err(error) => crate::http::cause(&error),
+                Err(why) => {
+                    let summary = format!("not delivered: {why}; the run goes on, as `required = false` says");
+                    return Ok(Evidence::of(summary).fact("dedupe_key", key).fact("delivered", false));
+                }
+            }
+        }
+        let evidence = Evidence::of(format!("sent, {}", answers.join(", ")));
+        Ok(evidence.fact("dedupe_key", key).fact("tries", tries))
+    }
+}
+
+impl Message {
+    fn errands(&self, cx: &RunCx<'_>, key: &str, subject: &str, text: &str) -> Result<Vec<Errand>, StepError> {
+        match &self.receiver {
+            Receiver::Channel(channel) => {
+                let notices = self.channels.notices(channel, Occasion::Update, key, subject, text);
+                let notices = notices.map_err(|why| StepError::unusable("channel", why))?;
+                Ok(notices.into_iter().map(Errand::Notice).collect())
+            }
+            Receiver::Webhook(url) => {
+                let url = self.workplace.secret(url)?;
+                let body = json!({
+                    "subject": subject, "text": text, "run": cx.run, "step": cx.step.as_str(), "dedupe_key": key,
+                });
+                Ok(vec![Errand::Webhook { url, key: key.to_owned(), body }])
+            }
+        }
+    }
+
+    /// Tries until it is delivered, a few times. What became of it, and how many tries it took.
+    async fn deliver(&self, errand: &Errand, cx: &RunCx<'_>) -> (Result<String, String>, u64) {
+        let mut tries = 0;
+        let mut pauses = PAUSES.iter();
+        loop {
+            tries += 1;
+            let sent = match errand {
+                Errand::Notice(notice) => self.channels.deliver(notice).await,
+                Errand::Webhook { url, key, body } => {
+                    fault::pass(Point::BeforeEffect);
+                    let sent = webhook::post(&self.client, url, key, body).await;
+                    fault::pass(Point::AfterEffect);
+                    sent.map(|status| format!("it answered {status}")).map_err(|error| error.to_string())
+                }
             };
-            let Some(pause) = pause.filter(|_| !cx.cancel.is_stopping()) else { break };
+            let why = match sent {
+                Ok(answer) => return (Ok(answer), tries),
+                Err(why) => why,
+            };
+            let Some(pause) = pauses.next().filter(|_| !cx.cancel.is_stopping()) else { return (Err(why), tries) };
             cx.say(format!("not delivered: {why}; again in {pause:?}"));
             tokio::select! {
                 () = cx.clock.sleep(*pause) => {}
                 () = cx.cancel.stopping() => {}
             }
         }
-        if self.required {
-            return Err(StepError::failed(
-                "not-delivered",
-                format!("the message to {} was not delivered: {why}", self.url.shown()),
-            )
-            .help("resume tries again; `required = false` lets the run go on without it"));
+    }
+
+    fn shown(&self, errand: &Errand) -> String {
+        match (errand, &self.receiver) {
+            (Errand::Notice(notice), _) => format!("channel `{}` ({})", notice.channel, notice.address),
+            (Errand::Webhook { .. }, Receiver::Webhook(url)) => url.shown(),
+            (Errand::Webhook { .. }, Receiver::Channel(channel)) => format!("channel `{channel}`"),
         }
-        Ok(Evidence::of(format!("not delivered: {why}; the run goes on, as `required = false` says"))
-            .fact("dedupe_key", key)
-            .fact("delivered", false))
     }
 }

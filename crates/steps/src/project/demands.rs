@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::{ProjectError, TargetTable, find, malformed, var_value};
 use crate::incidents::{IncidentSource, Where};
+use crate::notify::NotifyTable;
 use crate::secret::Reference;
 
 /// `[environments.NAME]`.
@@ -36,6 +37,8 @@ pub(super) struct EnvironmentTable {
     after: Vec<String>,
     #[serde(default)]
     vars: BTreeMap<String, toml::Value>,
+    #[serde(default)]
+    pub(super) notify: NotifyTable,
     #[serde(default)]
     pub(super) targets: BTreeMap<String, TargetTable>,
 }
