@@ -1061,7 +1061,6 @@ pub enum SandboxAction {
 #[command(
     after_help = "Example: pgrunbook notify 20261121-041502-3fa9 --channel ops --text \"Half of the views are back.\""
 )]
-#[group(id = "words", required = true, multiple = false, args = ["text", "template"])]
 pub struct NotifyArgs {
     /// The run that it is about; `-`: none.
     pub run: String,
@@ -1069,7 +1068,7 @@ pub struct NotifyArgs {
     #[arg(long)]
     pub channel: String,
     /// In your own words.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "template", conflicts_with = "template")]
     pub text: Option<String>,
     /// One line above the text.
     #[arg(long, conflicts_with = "template")]

@@ -106,7 +106,7 @@ fn to_the_end(place: &Place, forward: bool) -> Said {
 }
 
 /// Runs `one` for each number up to `count`, a few at a time.
-fn each(count: usize, one: impl Fn(usize) + Sync) {
+pub fn each(count: usize, one: impl Fn(usize) + Sync) {
     let next = AtomicUsize::new(1);
     std::thread::scope(|scope| {
         for _ in 0..4 {

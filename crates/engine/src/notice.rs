@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use pgrunbook_document::{StepId, VarValue};
+use pgrunbook_document::VarValue;
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Direction;
 use crate::plan::Plan;
-use crate::state::{RunState, StepStatus};
+use crate::state::RunState;
 
 /// What a notice tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,13 +129,13 @@ pub(crate) static NOWHERE: Scene = Scene {
 impl Scene {
     /// Where a run stands now.
     pub fn of(run: &str, state: &RunState, operator: &str) -> Self {
-        let failed = last_failure(state);
+        let failed = state.failed.as_ref();
         Self {
             run: run.to_owned(),
             title: state.plan.title.clone(),
             environment: state.plan.environment.clone(),
             operator: operator.to_owned(),
-            reason: state.reason.clone().or_else(|| failed.as_ref().map(|(_, why)| why.clone())),
+            reason: state.reason.clone().or_else(|| failed.map(|(_, why)| why.clone())),
             failed_step: failed.map(|(step, _)| step.to_string()),
             update_due: None,
             is_back: state.turned_back.is_some(),
@@ -205,14 +205,4 @@ impl Messenger for Silent {
     async fn deliver(&self, _notice: &Notice) -> Result<String, String> {
         Err("there is no channel".to_owned())
     }
-}
-
-/// The forward step that failed, or of which nobody can tell, and what was said of it: the last in the order of the plan.
-fn last_failure(state: &RunState) -> Option<(StepId, String)> {
-    let said = |step: &StepId| match state.step(step, Direction::Forward)? {
-        StepStatus::Failed { message, .. } => Some(message.clone()),
-        StepStatus::Unknown { why, .. } => Some(why.clone()),
-        StepStatus::Intended { .. } | StepStatus::Done { .. } | StepStatus::DidNotHappen { .. } => None,
-    };
-    state.plan.steps().filter_map(|step| Some((step.id.clone(), said(&step.id)?))).last()
 }

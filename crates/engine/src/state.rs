@@ -130,6 +130,8 @@ pub struct RunState {
     notes: BTreeMap<(StepId, Direction), Arc<Vec<serde_json::Value>>>,
     /// Hash of the event with which a step's first attempt began.
     began: BTreeMap<StepId, String>,
+    /// The forward step that failed or is unknown, and what was said of it.
+    pub failed: Option<(StepId, String)>,
     /// When forward steps were done.
     pub done_at: BTreeMap<StepId, Timestamp>,
     /// Targets that a step made anew, by name: who they are since.
@@ -217,6 +219,7 @@ impl RunState {
             recorded: Arc::default(),
             notes: BTreeMap::new(),
             began: BTreeMap::new(),
+            failed: None,
             done_at: BTreeMap::new(),
             identities: BTreeMap::new(),
             completed: false,
@@ -509,8 +512,23 @@ impl RunState {
                 StepStatus::Unknown { attempt, why: why.clone() }
             }
         };
+        if direction == Direction::Forward {
+            self.remember_failure(step, &status);
+        }
         self.steps.insert(key, status);
         Ok(())
+    }
+
+    fn remember_failure(&mut self, step: &StepId, status: &StepStatus) {
+        match status {
+            StepStatus::Failed { failure: Failure::Waiting | Failure::Interrupted, .. } => {}
+            StepStatus::Failed { message, .. } => self.failed = Some((step.clone(), message.clone())),
+            StepStatus::Unknown { why, .. } => self.failed = Some((step.clone(), why.clone())),
+            StepStatus::Done { .. } if self.failed.as_ref().is_some_and(|(failed, _)| failed == step) => {
+                self.failed = None
+            }
+            StepStatus::Done { .. } | StepStatus::Intended { .. } | StepStatus::DidNotHappen { .. } => {}
+        }
     }
 
     fn decide(
@@ -540,6 +558,9 @@ impl RunState {
             }
             Decision::Again => StepStatus::DidNotHappen { attempt },
         };
+        if direction == Direction::Forward {
+            self.remember_failure(step, &status);
+        }
         self.steps.insert(key, status);
         Ok(())
     }

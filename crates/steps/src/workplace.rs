@@ -129,6 +129,11 @@ impl Workplace {
         &self.0.notices
     }
 
+    /// Keeps a part of a secret (the password in a URL) out of everything that is said.
+    pub fn learn(&self, secret: &str) {
+        self.0.redactor.learn(secret);
+    }
+
     /// A text without the secrets that are known.
     pub fn redact(&self, text: &str) -> String {
         self.0.redactor.redact(text).into_owned()

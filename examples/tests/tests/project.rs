@@ -1,5 +1,6 @@
 //! An example's folder, copied, so that a test leaves nothing in it, and a throwaway server of its own.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,6 +13,7 @@ pub struct Project {
     /// The file that is run.
     runbook: &'static str,
     env: Vec<(String, String)>,
+    going: Vec<Going>,
 }
 
 impl Drop for Project {
@@ -72,12 +74,24 @@ impl Project {
             ("PATH".to_owned(), path),
         ];
         env.extend(passwords.iter().map(|name| ((*name).to_owned(), password(name))));
-        Self { folder, url: direct, sandbox, runbook: "RUNBOOK.md", env }
+        Self { folder, url: direct, sandbox, runbook: "RUNBOOK.md", env, going: Vec::new() }
     }
 
     /// The same, of another of the example's files.
     pub fn of(mut self, runbook: &'static str) -> Self {
         self.runbook = runbook;
+        self
+    }
+
+    /// The same with a variable more.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with a program that goes on until the test has ended.
+    pub fn until_the_end(mut self, going: Going) -> Self {
+        self.going.push(going);
         self
     }
 
@@ -104,6 +118,16 @@ impl Project {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{program} {args:?}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
         text
+    }
+
+    /// Starts the receiver of a channel's webhook, which keeps what it is told in `messages.jsonl`; and its address.
+    pub fn receiver(&self) -> (Going, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_receiver"));
+        command.arg("messages.jsonl").current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut receiver = command.process_group(0).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(receiver.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        (Going(receiver), address.trim().to_owned())
     }
 
     /// Starts a program of the example's folder that goes on until the test has ended.

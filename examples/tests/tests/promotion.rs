@@ -21,6 +21,8 @@ fn promotion(test: &str) -> Project {
 
 fn whole(test: &str) -> Project {
     let project = Project::new("promotion", test, "staging", "PROMOTION_DATABASE_URL", PASSWORDS);
+    let (receiver, address) = project.receiver();
+    let project = project.with("PROMOTION_OPS_HOOK", &address).until_the_end(receiver);
     // That a backup can be restored has its own tests; here it would cost a server each time.
     let path = project.folder.join("RUNBOOK.md");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -42,6 +44,18 @@ fn parts_are_taken_back_and_brought_again() {
 
     project.back("rollback-only-the-policies-of-engineering");
     assert_eq!(project.sql(LEFT), "0 policies, 4 views");
+    let messages = std::fs::read_to_string(project.folder.join("messages.jsonl")).unwrap();
+    let told: Vec<&str> = messages.lines().collect();
+    assert_eq!(told.len(), 2, "{messages}");
+    for words in [
+        "[ROLLBACK INITIATED] Promote the database housekeeping",
+        "Status: Rolling back due to the test goes back\\nImpact: ingest and the dashboards",
+        "Will update in 15 minutes, by ",
+    ] {
+        assert!(told[0].contains(words), "{words}: {messages}");
+    }
+    assert!(told[1].contains("[ROLLED BACK] Promote the database housekeeping"), "{messages}");
+
     let said = project.run();
     assert!(said.contains("✓ eng-policies  0004 applied"), "{said}");
 

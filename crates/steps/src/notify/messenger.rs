@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_engine::notice::{Messenger, Notice, Promise};
 use pgrunbook_engine::{Direction, Occasion, Plan, Scene};
-use reqwest::Client;
+use reqwest::{Client, Url};
 use serde_json::json;
 
 use super::config::{Channel, usual};
@@ -79,6 +79,10 @@ impl Channels {
         };
         let url = self.workplace.secret(reference).map_err(|error| DeliveryError::NoAddress(error.message))?;
         if let (SMTP, Some(mail)) = (notice.address.as_str(), &channel.mail) {
+            // A server may repeat it.
+            if let Some(password) = Url::parse(url.trim()).ok().as_ref().and_then(Url::password) {
+                self.workplace.learn(password);
+            }
             return mail::send(&url, mail, key, subject, text, self.timeout).await;
         }
         let body = match notice.address.as_str() {
