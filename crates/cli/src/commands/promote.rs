@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use pgrunbook_engine::evidence::summary::Summary;
-use pgrunbook_engine::{DemandName, EngineError, Plan};
+use pgrunbook_engine::{Demand, DemandName, EngineError, Plan};
 use pgrunbook_steps::Opened;
 use serde_json::json;
 
@@ -27,8 +27,8 @@ pub async fn promote(app: &App, args: &PromoteArgs) -> Result<u8, Failure> {
     let demands = opened.engine.demands(&plan, &options).await?;
 
     let asks = app.is_interactive() && !args.consent.no_input && args.consent.confirm.is_none();
-    let missing =
-        demands.iter().filter(|demand| !demand.is_met() && !(asks && demand.name == DemandName::Confirmation)).count();
+    let is_asked_for = |demand: &&Demand| asks && demand.name == DemandName::Confirmation;
+    let missing = demands.iter().filter(|demand| !demand.is_met()).filter(|demand| !is_asked_for(demand)).count();
     let file = args.file.display().to_string();
     if app.global.format == Output::Json {
         let value = json!({
