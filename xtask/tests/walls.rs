@@ -17,6 +17,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("pulldown-cmark", &["pgrunbook-document"]),
     ("clap", &["pgrunbook", "xtask"]),
     ("reqwest", &["pgrunbook-steps"]),
+    ("lettre", &["pgrunbook-steps"]),
     ("open-feature", &["pgrunbook-guard"]),
     ("sqlx-core", &["pgrunbook-guard"]),
     ("sqlx-postgres", &["pgrunbook-guard"]),

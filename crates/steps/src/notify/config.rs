@@ -245,9 +245,10 @@ pub(super) fn usual(occasion: Occasion) -> Template {
     let (subject, text) = match occasion {
         Occasion::Started => ("[STARTED] ${run.title}", "${operator} has begun it in ${environment}."),
         Occasion::Waiting => ("[WAITING] ${run.title}", "It waits in ${environment}: ${reason}"),
-        Occasion::Failed => {
-            ("[FAILED] ${run.title}", "Step ${failed_step} in ${environment}: ${reason}\nWhat was done before stays.")
-        }
+        Occasion::Failed => (
+            "[FAILED] ${run.title}",
+            "It stopped in ${environment}: ${reason}\nThe step that failed last: ${failed_step}. What was done before stays.",
+        ),
         Occasion::Rollback => ("[ROLLBACK INITIATED] ${run.title}", "It is rolled back in ${environment}: ${reason}"),
         Occasion::RolledBack => ("[ROLLED BACK] ${run.title}", "It is rolled back to the end in ${environment}."),
         Occasion::Completed => ("[COMPLETED] ${run.title}", "It is done in ${environment}."),
