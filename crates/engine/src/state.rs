@@ -525,7 +525,7 @@ impl RunState {
             StepStatus::Failed { message, .. } => self.failed = Some((step.clone(), message.clone())),
             StepStatus::Unknown { why, .. } => self.failed = Some((step.clone(), why.clone())),
             StepStatus::Done { .. } if self.failed.as_ref().is_some_and(|(failed, _)| failed == step) => {
-                self.failed = None
+                self.failed = None;
             }
             StepStatus::Done { .. } | StepStatus::Intended { .. } | StepStatus::DidNotHappen { .. } => {}
         }
