@@ -107,6 +107,14 @@ impl Chain {
     pub fn read(name: &str, folder: &Path) -> Result<Self, ChainError> {
         let mut found = Found::default();
         found.folder(folder, Place::Top)?;
+        if let Some(supabase) = supabase(folder) {
+            for (name, part) in [("down", Part::Down), ("verify", Part::Verify)] {
+                let beside = supabase.join(name);
+                if beside.is_dir() {
+                    found.folder(&beside, Place::Only(part))?;
+                }
+            }
+        }
         found.finish(name, folder)
     }
 
@@ -114,6 +122,20 @@ impl Chain {
     pub fn find(&self, version: &Version) -> Option<&Migration> {
         self.migrations.binary_search_by(|migration| migration.version.cmp(version)).ok().map(|at| &self.migrations[at])
     }
+}
+
+/// The folder `supabase` of a chain `supabase/migrations`: its `down` and `verify` stand beside the migrations, since Supabase's
+/// own program applies every file among them that begins with a number, `1_name.down.sql` too.
+fn supabase(folder: &Path) -> Option<&Path> {
+    let parent = folder.parent()?;
+    (folder.file_name()? == "migrations" && parent.file_name()? == "supabase").then_some(parent)
+}
+
+/// A path for people: relative to the chain's folder.
+fn shown(root: &Path, path: &Path) -> String {
+    let beside = |parent: &Path| Some(Path::new("..").join(path.strip_prefix(parent).ok()?));
+    let relative = path.strip_prefix(root).map(Path::to_path_buf).ok().or_else(|| beside(root.parent()?));
+    relative.as_deref().unwrap_or(path).display().to_string()
 }
 
 /// Where in the chain's folder a file stands.
@@ -151,7 +173,7 @@ impl Found {
             if file_name.starts_with('.') {
                 continue;
             }
-            let shown = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
+            let shown = shown(&root, &path);
             if path.is_dir() {
                 self.subfolder(&path, &file_name, place)?;
             } else if file_name.ends_with(".sql") {
@@ -446,6 +468,25 @@ mod tests {
             &[("V1__a.sql", ""), ("U1__a.sql", ""), ("V1.1__b.sql", "")],
             &["1 a V1__a.sql U1__a.sql -", "1.1 b V1.1__b.sql - -"],
         );
+    }
+
+    #[test]
+    fn supabase_has_its_other_files_beside_the_migrations() {
+        let files = ["migrations/1_a.sql", "down/1_a.sql", "verify/1_a.sql"];
+        let folder = tempfile::tempdir().unwrap();
+        for parent in ["supabase", "db"] {
+            for file in files {
+                let path = folder.path().join(parent).join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, "").unwrap();
+            }
+        }
+        let read = |parent: &str| Chain::read("c", &folder.path().join(parent).join("migrations")).unwrap();
+        let chain = read("supabase");
+        let shown = |script: &Option<Script>| script.as_ref().map(|script| script.shown.clone());
+        assert_eq!(shown(&chain.migrations[0].down).as_deref(), Some("../down/1_a.sql"));
+        assert_eq!(shown(&chain.migrations[0].verify).as_deref(), Some("../verify/1_a.sql"));
+        assert_eq!(shown(&read("db").migrations[0].down), None, "elsewhere a folder of that name is not the chain's");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Recognised: `0008_name.sql` with `.down.sql` and `.verify.sql` beside it (or in `down/` and `verify/`), golang-migrate
 //! and sqlx (`1_name.up.sql`), Flyway (`V1.2__name.sql`, `U1.2__name.sql`, `R__name.sql`), Supabase, Drizzle and dbmate
-//! (`20240102030405_name.sql`), and a folder for each migration (Diesel, Prisma).
+//! (`20240102030405_name.sql`; beside `supabase/migrations` stand `supabase/down` and `supabase/verify`), and a folder for each
+//! migration (Diesel, Prisma).
 
 use std::cmp::Ordering;
 use std::fmt;
