@@ -348,6 +348,20 @@ async fn resume_without_a_name_never_guesses_between_two_runs() {
 }
 
 #[tokio::test]
+async fn run_that_is_meant_without_a_name_is_one_of_the_environment() {
+    let place = Place::new().await;
+    place.write("pgrunbook.toml", "[targets.main]\n[environments.staging]\n[environments.production]\n");
+    place.write("RUNBOOK.md", "# T\n\n## P\n\n- [ ] Somebody looked\n");
+    let production = ["--environment", "production", "run", "RUNBOOK.md"];
+    assert_eq!(place.call(&production).code, Some(3));
+    let first = place.run_id();
+    assert_eq!(place.call(&["--environment", "staging", "run", "RUNBOOK.md"]).code, Some(3));
+    let said = place.call(&["--environment", "production", "resume"]);
+    assert_eq!(said.code, Some(3), "{said:?}");
+    assert!(said.out.contains(&format!("Run {first}: T")), "{said:?}");
+}
+
+#[tokio::test]
 async fn run_that_was_refused_at_the_door_is_not_the_one_to_resume() {
     let place = Place::new().await;
     place.execute("CREATE TABLE effects (n int); CREATE TABLE patience AS SELECT 60 AS seconds").await;

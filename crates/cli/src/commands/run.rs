@@ -263,7 +263,7 @@ fn say_gates(app: &App, report: &Report) -> u8 {
     code
 }
 
-/// The run that is meant where none is named: the newest, or the one that has not ended.
+/// The run that is meant where none is named: the newest of this environment, or the one that has not ended.
 ///
 /// Runs that were begun and never taken up (refused, since somebody else was at work) count only if there is no other. Between
 /// several open ones nothing is guessed.
@@ -274,6 +274,9 @@ pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Stat
     let mut found = Vec::new();
     for run in engine.journal.runs().await? {
         let status = engine.status(&run).await?;
+        if status.state.plan.environment != engine.environment.name {
+            continue;
+        }
         if !status.state.rehearsal && (!open || status.state.ended.is_none()) {
             // The newest is meant: an older run that is broken is in nobody's way.
             if !open && status.state.epoch > 0 {

@@ -173,6 +173,25 @@ async fn nothing_is_deleted_without_the_exact_text_or_above_the_limit() {
 }
 
 #[tokio::test]
+async fn redis_that_is_down_stops_a_delete_and_no_runbook_that_has_one_on_a_way_back() {
+    let mut server = Server::start(&[]);
+    let bench = on(&server);
+    server.stop();
+    let engine = bench.engine().await;
+    let plan = engine.plan(&bench.parse(&delete(DELETE)), &Default::default()).await.unwrap();
+    let error = engine.begin(plan, Purpose::Real).await.unwrap_err().to_string();
+    assert!(error.contains("cannot be reached"), "{error}");
+
+    let block = DELETE.replace("\"refill\"", "\"one-way: it is filled anew\"");
+    let text =
+        format!("{}\n## Rollback: clear\n\n```toml step\n{block}\n```\n", one(&format!("{HEALTH}\noptional = true")));
+    let (run, end) = bench.run(&text).await;
+    assert_eq!(end, RunEnd::Completed);
+    let end = bench.rollback(&run, "rollback-clear").await;
+    assert!(end != RunEnd::RolledBack && format!("{end:?}").contains("cannot be reached"), "{end:?}");
+}
+
+#[tokio::test]
 async fn prefix_that_is_too_wide_is_refused() {
     let server = Server::start(&[]);
     let bench = on(&server);

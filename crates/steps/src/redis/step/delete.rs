@@ -144,7 +144,17 @@ impl Step for Delete {
     async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
         let options = self.place.options()?;
         let mut change = Change { blocked: self.unconfirmed(), ..Change::default() };
-        let mut nodes = connect(options, self.place.timeout).await?;
+        let mut nodes = match connect(options, self.place.timeout).await {
+            Ok(nodes) => nodes,
+            // Forward it stops the run before it begins, all the same; but a way back for a Redis must not keep a runbook for other
+            // troubles from being planned.
+            Err(fault) if fault.is_down() => {
+                change.summary = format!("delete the keys that begin with `{}` in {}", self.prefix, options.shown());
+                change.blocked = Some(fault.to_string());
+                return Ok(change);
+            }
+            Err(fault) => return Err(fault.into()),
+        };
         let batch = self.fields.batch.unwrap_or(BATCH);
         let how = keys::How { batch, sample: 100, show: 0, keep: None, cancel: cx.cancel, tell: &|_| {} };
         let counted = count(&mut nodes, &self.prefix, how).await?;
