@@ -4,7 +4,7 @@
 
 help:
 	@echo "make demo    five live databases into one, on throwaway servers, under writers, and back: freeze, parity, no write lost"
-	@echo "             (examples/ledger/demo, examples/items/demo and examples/promotion/demo are more)"
+	@echo "             (examples/{ledger,items,promotion,pipeline}/demo are more)"
 	@echo "make test    every test, on real servers"
 	@echo "make bench   side by side with peers; prints ratios"
 	@echo "make fuzz    each fuzz target for half a minute"
@@ -16,7 +16,7 @@ demo:
 	@examples/butlers/demo
 
 test:
-	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git
 	@which='all()'; scripts/need servers || which='not test(/(^|::)(versions|on_1[4678])/)'; \
 	echo "cargo nextest run --workspace -E '$$which'"; \
 	cargo nextest run --workspace -E "$$which"

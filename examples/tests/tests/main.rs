@@ -4,4 +4,5 @@
 mod project;
 
 mod butlers;
+mod pipeline;
 mod promotion;

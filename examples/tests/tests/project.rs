@@ -83,7 +83,7 @@ impl Project {
         self
     }
 
-    /// The same with a variable more.
+    /// With one more variable.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -93,6 +93,11 @@ impl Project {
     pub fn until_the_end(mut self, going: Going) -> Self {
         self.going.push(going);
         self
+    }
+
+    /// Where the workspace's programs are.
+    pub fn folder_of_programs(&self) -> PathBuf {
+        program().parent().unwrap().to_owned()
     }
 
     pub fn call(&self, args: &[&str]) -> Output {

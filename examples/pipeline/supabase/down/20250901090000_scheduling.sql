@@ -1,0 +1,2 @@
+DROP TABLE public.deployment_log;
+ALTER TABLE public.posts DROP COLUMN scheduled_for;

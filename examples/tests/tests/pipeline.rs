@@ -1,0 +1,527 @@
+//! From a pull request to production, and out of emergencies: two environments, one Redis, both applications.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::project::Project;
+
+const CONFIRM: &str = "CONFIRM PRODUCTION DEPLOYMENT";
+const APP: &str = "pw-of-the-applications";
+const OPERATOR: &str = "pw-of-the-operator";
+
+/// Everything that the example needs, and nothing of it when a test ends.
+struct Stage {
+    project: Project,
+    /// Its sandbox; the journal is in another cluster than what it tells of.
+    journal: String,
+    production: String,
+    redis: Child,
+    redis_port: u16,
+    /// Bot and API, in staging and production.
+    ports: [u16; 4],
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for environment in ["staging", "production"] {
+            self.service("stop", environment);
+        }
+        self.project.call(&["sandbox", "down", &self.journal]);
+        let _ = self.redis.kill();
+        let _ = self.redis.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[track_caller]
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+impl Stage {
+    /// Both databases as Supabase has left them at 1.0.0, its history taken over; nothing runs yet.
+    fn new(test: &str) -> Self {
+        let project = Project::new("pipeline", test, "staging", "STAGING_DATABASE_URL", &[]);
+        let journal = format!("journal-{}-{test}", std::process::id());
+        let url =
+            project.done(&["sandbox", "up", "--detach", "--name", &journal, "--database", "j", "--format", "plain"]);
+        project.sql(&std::fs::read_to_string(project.folder.join("scripts/supabase-roles.sql")).unwrap());
+        project.sql(&format!("ALTER ROLE bot_app PASSWORD '{APP}'"));
+        project.sql("CREATE DATABASE production");
+        let staging = project.url.clone();
+        let production = staging.replacen("/pipeline", "/production", 1);
+        let app = |url: &str| format!("postgres://bot_app:{APP}{}", &url[url.find('@').unwrap()..]);
+
+        let redis_port = free_port();
+        let redis = start_redis(&project.folder, redis_port);
+        let redis_as = |user: &str, password: &str| format!("redis://{user}:{password}@127.0.0.1:{redis_port}");
+        let ports = [free_port(), free_port(), free_port(), free_port()];
+        let http = |at: usize| format!("http://127.0.0.1:{}", ports[at]);
+        let project = [
+            ("JOURNAL_URL", url.trim().to_owned()),
+            ("PROD_DATABASE_URL", production.clone()),
+            ("STAGING_APP_DATABASE_URL", app(&staging)),
+            ("PROD_APP_DATABASE_URL", app(&production)),
+            ("REDIS_URL", redis_as("operator", OPERATOR)),
+            ("REDIS_STG_PASSWORD", "pw-of-staging".to_owned()),
+            ("REDIS_PROD_PASSWORD", "pw-of-production".to_owned()),
+            ("STAGING_APP_REDIS_URL", redis_as("app_stg", "pw-of-staging")),
+            ("PROD_APP_REDIS_URL", redis_as("app_prod", "pw-of-production")),
+            ("STAGING_BOT_URL", http(0)),
+            ("STAGING_API_URL", http(1)),
+            ("PROD_BOT_URL", http(2)),
+            ("PROD_API_URL", http(3)),
+        ]
+        .into_iter()
+        .fold(project, |project, (name, value)| project.with(name, &value));
+        for (environment, at) in [("staging", 0), ("production", 2)] {
+            let path = project.folder.join(format!("deploy/{environment}.env"));
+            let text = std::fs::read_to_string(&path).unwrap();
+            let line = |line: &str| match line.split_once('=') {
+                Some((name @ "BOT_PORT", _)) => format!("{name}={}\n", ports[at]),
+                Some((name @ "API_PORT", _)) => format!("{name}={}\n", ports[at + 1]),
+                _ => format!("{line}\n"),
+            };
+            std::fs::write(path, text.lines().map(line).collect::<String>()).unwrap();
+        }
+        let stage = Self { project, journal, production, redis, redis_port, ports };
+        for url in [&staging, &stage.production] {
+            let file = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "scripts/as-it-was.sql"];
+            said(&stage.project.program(Path::new("psql"), &file, &[]), 0);
+            let adopt = ["-e", "takeover", "migrate", "adopt", "supabase/migrations"];
+            let program = stage.project.folder_of_programs().join("pgrunbook");
+            said(&stage.project.program(&program, &adopt, &[("TAKEOVER_DATABASE_URL", url)]), 0);
+        }
+        stage
+    }
+
+    fn service(&self, command: &str, environment: &str) -> Output {
+        let file = format!("deploy/{environment}.env");
+        self.project.program(&self.project.folder.join("service"), &[command, &file], &[])
+    }
+
+    #[track_caller]
+    fn starts(&self, environment: &str) {
+        said(&self.service("restart", environment), 0);
+    }
+
+    /// Runs the emergency's look, and takes one of its ways.
+    #[track_caller]
+    fn emergency(&self, path: &str, more: &[&str]) -> String {
+        let looked = [&["run", "EMERGENCY.md", "--no-input"], more].concat();
+        said(&self.project.call(&looked), 0);
+        self.project.back(path)
+    }
+
+    /// What an application says of itself.
+    #[track_caller]
+    fn health(&self, at: usize) -> Value {
+        let (status, body) = get(self.ports[at], "/health");
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    fn bot_log(&self) -> String {
+        std::fs::read_to_string(self.project.folder.join(".state/staging/bot.log")).unwrap()
+    }
+
+    #[track_caller]
+    fn on_production(&self, statement: &str) -> String {
+        let output = self.project.psql(&self.production, statement);
+        said(&output, 0).trim().to_owned()
+    }
+}
+
+fn start_redis(folder: &Path, port: u16) -> Child {
+    let acl = folder.join("users.acl");
+    if !acl.exists() {
+        std::fs::write(&acl, format!("user operator on >{OPERATOR} ~* &* +@all\n")).unwrap();
+    }
+    let child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--aclfile"])
+        .arg(acl)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is missing: scripts/need redis-server");
+    until("Redis takes connections", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    child
+}
+
+/// What a program said, which ended as it should.
+#[track_caller]
+fn said(output: &Output, code: i32) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
+    format!("{out}{err}")
+}
+
+fn get(port: u16, path: &str) -> (u16, Value) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}")))
+}
+
+fn git(folder: &Path, args: &[&str]) {
+    let who = ["-c", "user.name=anna", "-c", "user.email=anna@example.com"];
+    let output = Command::new("git").args(who).args(args).current_dir(folder).output().unwrap();
+    said(&output, 0);
+}
+
+const VERSION: &str =
+    "SELECT config_value ->> 'version' FROM bot_config WHERE config_key = 'schema_version' AND environment = ";
+
+#[test]
+fn release_goes_through_staging_to_production_and_back() {
+    let stage = Stage::new("promote");
+    stage.starts("staging");
+    stage.starts("production");
+    assert_eq!(stage.health(2)["status"], "degraded", "Redis has no users yet, and that stops nobody");
+    assert_eq!(stage.health(3)["guard"], "equal");
+
+    // Too new for its schema: neither guard lets it start.
+    let file = stage.project.folder.join("deploy/production.env");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("APP_SCHEMA_VERSION=1.0.0", "APP_SCHEMA_VERSION=1.1.0")).unwrap();
+    let refused = said(&stage.service("restart", "production"), 1);
+    assert!(refused.contains("1.1.0") && refused.contains("run the migrations"), "{refused}");
+    let environment = [
+        ("APP_ENV", "production"),
+        ("APP_SCHEMA_VERSION", "1.1.0"),
+        ("PORT", "1"),
+        (
+            "DATABASE_URL",
+            &format!("postgres://bot_app:{APP}{}", &stage.production[stage.production.find('@').unwrap()..]),
+        ),
+    ];
+    let api = stage.project.folder_of_programs().join("pipeline-api");
+    let refused = said(&stage.project.program(&api, &[], &environment), 1);
+    assert!(refused.contains("not started") && refused.contains("1.1.0"), "{refused}");
+    std::fs::write(&file, text).unwrap();
+    stage.starts("production");
+
+    stage.project.done(&["lint", "RUNBOOK.md", "EMERGENCY.md"]);
+    stage.project.done(&["run", "RUNBOOK.md", "--no-input"]);
+    assert_eq!(stage.health(0)["status"], "ok");
+    assert_eq!(stage.health(1)["version"], "1.1.0");
+    assert_eq!(stage.on_production(&format!("{VERSION}'production'")), "1.0.0", "staging is not production");
+
+    // Production wants its text, exactly.
+    let run = ["-e", "production", "run", "RUNBOOK.md", "--no-input"];
+    said(&stage.project.call(&run), 3);
+    assert_eq!(stage.on_production(&format!("{VERSION}'production'")), "1.0.0");
+    let wrong = ["-e", "production", "resume", "--no-input", "--confirm", "confirm production deployment"];
+    assert_ne!(stage.project.call(&wrong).status.code(), Some(0));
+    stage.project.done(&["-e", "production", "resume", "--no-input", "--confirm", CONFIRM]);
+    assert_eq!(stage.on_production(&format!("{VERSION}'production'")), "1.1.0");
+    assert_eq!(stage.health(2)["guard"], "equal");
+
+    // A tenth of the readers, each always the same way.
+    let sees = |reader: &str| get(stage.ports[3], &format!("/posts/{reader}")).1["scheduling"] == true;
+    let readers: Vec<String> = (0..100).map(|number| format!("reader{number}")).collect();
+    let first: Vec<bool> = readers.iter().map(|reader| sees(reader)).collect();
+    let share = first.iter().filter(|sees| **sees).count();
+    assert!((1..=25).contains(&share), "{share} of 100");
+    assert_eq!(readers.iter().map(|reader| sees(reader)).collect::<Vec<_>>(), first);
+
+    stage.project.done(&["-e", "production", "rollback", "--path", "rollback-the-feature", "--reason", "a test"]);
+    until("nobody sees it any more", || !readers.iter().any(|reader| sees(reader)));
+
+    // Staging goes all the way back: the release before runs on the schema before.
+    stage.project.back("undo");
+    assert_eq!(stage.project.sql(&format!("{VERSION}'staging'")), "1.0.0");
+    assert_eq!(stage.health(0)["version"], "1.0.0");
+    let column = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'posts'::regclass AND attname = 'scheduled_for'";
+    assert_eq!(stage.project.sql(column), "0");
+    assert_eq!(stage.on_production(column), "1", "production stays");
+}
+
+#[test]
+fn ways_out_of_an_emergency_do_what_they_say_and_end() {
+    let stage = Stage::new("emergency");
+    stage.starts("staging");
+    stage.project.done(&["run", "RUNBOOK.md", "--no-input"]);
+
+    // The job: silent at once, while LIVE_POSTS still says otherwise; the trail has it.
+    stage.emergency("rollback-the-posting-job", &[]);
+    assert_eq!(stage.health(0)["posting"]["on"], false);
+    let posts = stage.project.sql("SELECT max(id) FROM posts");
+    let trail = "SELECT detail -> 'after' ->> 'autonomous_posting' FROM audit_log ORDER BY id DESC LIMIT 1";
+    assert_eq!(stage.project.sql(trail), "false");
+    assert_eq!(stage.project.sql("SELECT max(id) FROM posts"), posts);
+    stage.emergency("rollback-the-posting-job-on-again", &[]);
+    until("the bot posts again", || stage.project.sql("SELECT max(id) FROM posts") != posts);
+
+    // The release before runs on the schema of the new one.
+    let gone = stage.emergency("rollback-the-release-before", &[]);
+    assert!(gone.contains("previous-fits"), "{gone}");
+    let health = stage.health(0);
+    assert_eq!((&health["version"], &health["guard"]), (&"1.0.0".into(), &"database-newer".into()));
+    assert_eq!(stage.project.sql(&format!("{VERSION}'staging'")), "1.1.0", "the schema stays");
+
+    // A release of another major: the guard keeps it out, the bypass lets it in and is loud, and ends.
+    let file = stage.project.folder.join("deploy/staging.env");
+    let set = |version: &str| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = |line: &str| match line.split_once('=') {
+            Some(("APP_SCHEMA_VERSION", _)) => format!("APP_SCHEMA_VERSION={version}\n"),
+            _ => format!("{line}\n"),
+        };
+        std::fs::write(&file, text.lines().map(line).collect::<String>()).unwrap();
+    };
+    set("2.0.0");
+    assert!(said(&stage.service("restart", "staging"), 1).contains("schema 2.0.0"));
+    stage.emergency("rollback-without-the-guard", &[]);
+    assert_eq!(stage.health(0)["guarded"], false);
+    assert_eq!(stage.health(1)["guard"], "bypassed");
+    assert!(stage.bot_log().contains("WARNING: SCHEMA GUARD BYPASSED"), "{}", stage.bot_log());
+    let metrics = std::fs::read_to_string(stage.project.folder.join(".state/staging/guard.prom")).unwrap();
+    assert!(metrics.contains("\npgrunbook_guard_bypassed 1"), "{metrics}");
+
+    // It cannot be ended while the reason is there.
+    stage.project.done(&["run", "EMERGENCY.md", "--no-input"]);
+    let too_early = stage.project.call(&["rollback", "--path", "rollback-the-guard-again", "--reason", "too early"]);
+    assert_eq!(too_early.status.code(), Some(1), "{too_early:?}");
+    set("1.1.0");
+    stage.project.done(&["rollback", "--path", "rollback-the-guard-again", "--reason", "mended"]);
+    assert_eq!(stage.health(0)["guard"], "equal");
+    assert!(!stage.bot_log().contains("BYPASSED"), "{}", stage.bot_log());
+}
+
+#[test]
+fn schema_is_fixed_by_a_migration_that_the_gate_has_seen() {
+    let stage = Stage::new("fix");
+    stage.starts("staging");
+    stage.project.done(&["run", "RUNBOOK.md", "--no-input"]);
+    let write = |folder: &str, text: &str| {
+        let path = stage.project.folder.join(format!("supabase/{folder}/20251002000000_emergency_fix_empty_posts.sql"));
+        std::fs::write(path, text).unwrap();
+    };
+    let up = "ALTER TABLE public.posts ADD CONSTRAINT posts_say_something CHECK (body <> '') NOT VALID;\n";
+    write("migrations", up);
+    write("down", "ALTER TABLE public.posts DROP CONSTRAINT posts_say_something;\n");
+    let verify = "-- as: bot_app\n-- expect: error 23514\nINSERT INTO public.posts (environment, body) VALUES ('staging', '');\n";
+    write("verify", verify);
+    stage.project.done(&["review", "--chain", "supabase/migrations", "--smoke", "scripts/smoke.sql"]);
+
+    stage.emergency("rollback-emergency-schema-fix", &[]);
+    assert_eq!(stage.project.sql(&format!("{VERSION}'staging'")), "1.1.1");
+    let constraint = "SELECT count(*) FROM pg_constraint WHERE conname = 'posts_say_something'";
+    assert_eq!(stage.project.sql(constraint), "1");
+    stage.starts("staging");
+    assert_eq!(stage.health(0)["guard"], "database-newer");
+}
+
+#[test]
+fn redis_keeps_the_environments_apart_and_may_be_away() {
+    let mut stage = Stage::new("redis");
+    stage.starts("staging");
+    stage.project.done(&["run", "RUNBOOK.md", "--no-input"]);
+    stage.starts("production");
+    until("both bots use their prefix", || stage.health(0)["redis"] == "up" && stage.health(2)["redis"] == "up");
+    let keys = |prefix: &str| {
+        let said = stage.project.done(&["redis", "keys", prefix, "--format", "json"]);
+        serde_json::from_str::<Value>(said.trim()).unwrap()["keys"].as_u64().unwrap()
+    };
+    until("both have keys", || keys("stg:") == 1 && keys("prod:") == 1);
+    // As staging's bot, whatever is written into its configuration.
+    let raw = |command: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", stage.redis_port)).unwrap();
+        write!(stream, "AUTH app_stg pw-of-staging\r\n{command}\r\nQUIT\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.lines().nth(1).unwrap_or_default().to_owned()
+    };
+    assert!(raw("GET prod:posts:last").starts_with("-NOPERM"), "{}", raw("GET prod:posts:last"));
+    assert!(raw("GET stg:posts:last").starts_with('$'), "{}", raw("GET stg:posts:last"));
+    stage.project.done(&["redis", "prove"]);
+
+    // Only what is named, only with the text of this environment. The bot is silent meanwhile, or it fills it anew.
+    stage.emergency("rollback-the-posting-job", &[]);
+    let path = "rollback-the-keys-of-an-environment";
+    for text in ["yes", "production: delete stg: in cache", "staging: delete prod: in cache"] {
+        stage.project.done(&["run", "EMERGENCY.md", "--no-input", "--var", &format!("clear={text}")]);
+        let refused = stage.project.call(&["rollback", "--path", path, "--reason", "a test"]);
+        assert_ne!(refused.status.code(), Some(0), "{text}");
+        assert_eq!(keys("stg:"), 1, "{text}");
+    }
+    stage.emergency(path, &["--var", "clear=staging: delete stg: in cache"]);
+    assert_eq!((keys("stg:"), keys("prod:")), (0, 1));
+
+    // Away: degraded and no failure; back: as before.
+    stage.redis.kill().unwrap();
+    stage.redis.wait().unwrap();
+    let health = stage.health(2);
+    assert_eq!((&health["status"], &health["database"]), (&"degraded".into(), &"up".into()), "{health}");
+    assert!(health["last_post"].as_u64().is_some(), "the database tells: {health}");
+    let looked = stage.project.done(&["run", "EMERGENCY.md", "--no-input"]);
+    assert!(looked.contains("DEGRADED"), "{looked}");
+    stage.redis = start_redis(&stage.project.folder, stage.redis_port);
+    until("the bots find it again", || stage.health(2)["redis"] == "up");
+}
+
+#[test]
+fn everyday_commands_of_package_json_work() {
+    let stage = Stage::new("npm");
+    let package: Value =
+        serde_json::from_str(&std::fs::read_to_string(stage.project.folder.join("package.json")).unwrap()).unwrap();
+    let run = |script: &str, version: &str| {
+        let line = package["scripts"][script].as_str().unwrap();
+        let env = [("APP_ENV", "staging"), ("APP_SCHEMA_VERSION", version)];
+        stage.project.program(Path::new("sh"), &["-c", line], &env)
+    };
+    said(&run("test:guards", "1.0.0"), 0);
+    assert!(said(&run("test:guards", "1.1.0"), 1).contains("run the migrations"));
+    said(&run("db:shadow", "1.0.0"), 0);
+    said(&run("redis:health", "1.0.0"), 0);
+    assert!(said(&run("db:smoke", "1.0.0"), 0).contains("holds in staging"));
+    stage.project.sql("GRANT SELECT ON posts TO anon");
+    assert!(said(&run("db:smoke", "1.0.0"), 1).contains("everybody on the Internet can read posts"));
+}
+
+/// A workflow, as GitHub's own reader would see it.
+fn workflow(name: &str) -> (String, Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipeline/.github/workflows").join(name);
+    // `BaseLoader`: `on` stays a word, and is not the truth.
+    let program = "import json, sys, yaml; print(json.dumps(yaml.load(sys.stdin, yaml.BaseLoader)))";
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut child = Command::new("python3")
+        .args(["-c", program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is missing: scripts/need python3-yaml");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let read = said(&child.wait_with_output().unwrap(), 0);
+    (text, serde_json::from_str(&read).unwrap())
+}
+
+const WORKFLOWS: [&str; 2] = ["pr-migrations.yml", "promote-prod.yml"];
+
+fn jobs(workflow: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    workflow["jobs"].as_object().unwrap().iter()
+}
+
+fn steps(job: &Value) -> &[Value] {
+    job["steps"].as_array().unwrap()
+}
+
+#[test]
+fn workflows_pin_what_they_use_and_may_little() {
+    let readme =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipeline/README.md"));
+    let readme = readme.unwrap();
+    for name in WORKFLOWS {
+        let (text, workflow) = workflow(name);
+        assert_eq!(workflow["permissions"], serde_json::json!({}), "{name}: nothing, unless a job says so");
+        for (job_name, job) in jobs(&workflow) {
+            let permissions = job["permissions"].as_object().unwrap_or_else(|| panic!("{name}: {job_name} says none"));
+            for (what, level) in permissions {
+                let writes = ["pull-requests", "security-events"].contains(&what.as_str()) && job_name == "gate";
+                assert!(level == "read" || (level == "write" && writes), "{name}: {job_name} may {level} {what}");
+            }
+            assert!(job["timeout-minutes"].is_string(), "{name}: {job_name} may take for ever");
+            for step in steps(job) {
+                // What somebody else writes (a branch's name, a text) reaches a shell as a variable only.
+                assert!(!step["run"].as_str().unwrap_or_default().contains("${{"), "{name}: {step}");
+                let Some(used) = step["uses"].as_str() else { continue };
+                let (action, hash) = used.split_once('@').unwrap();
+                assert!(hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}: {used}");
+                let line = text.lines().find(|line| line.contains(used)).unwrap();
+                assert!(line.contains(" # v"), "{name}: of which version is {action}? {line}");
+                if action == "actions/checkout" {
+                    assert_eq!(step["with"]["persist-credentials"], "false", "{name}: {step}");
+                }
+            }
+        }
+        assert_eq!(pgrunbook_document::secrets::find(&text), [], "{name}");
+        let secrets = text.split("secrets.").skip(1).map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            &rest[..end]
+        });
+        for secret in secrets {
+            assert!(readme.contains(&format!("`{secret}`")), "the README does not tell of {secret}");
+        }
+    }
+}
+
+#[test]
+fn production_is_promoted_by_the_exact_text_and_its_reviewers_alone() {
+    let (_, workflow) = workflow("promote-prod.yml");
+    assert_eq!(workflow["on"].as_object().unwrap().keys().collect::<Vec<_>>(), ["workflow_dispatch"]);
+    let promote = &workflow["jobs"]["promote"];
+    assert_eq!((&promote["environment"], &promote["needs"]), (&"production".into(), &"confirmation".into()));
+    let script = steps(&workflow["jobs"]["confirmation"])[0]["run"].as_str().unwrap();
+    for (text, code) in
+        [(CONFIRM, 0), ("confirm production deployment", 1), ("", 1), ("CONFIRM PRODUCTION DEPLOYMENT'; true '", 1)]
+    {
+        let output = Command::new("bash").args(["-e", "-c", script]).env("CONFIRMATION", text).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text:?}");
+    }
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipeline/pgrunbook.toml");
+    let wanted = format!("confirm = \"{CONFIRM}\"");
+    assert!(std::fs::read_to_string(project).unwrap().contains(&wanted), "pgrunbook wants the same text");
+}
+
+#[test]
+fn gate_of_the_workflow_passes_what_only_adds_and_refuses_the_rest() {
+    let project = Project::new("pipeline", "gate", "staging", "STAGING_DATABASE_URL", &[]);
+    let folder = &project.folder;
+    let (_, workflow) = workflow("pr-migrations.yml");
+    let script =
+        steps(&workflow["jobs"]["gate"]).iter().find(|step| step["name"] == "The change").unwrap()["run"].clone();
+    let gate = || {
+        // As on a fork: without secrets, and so without staging.
+        let env = [("BASE", "main"), ("PGPASSWORD", "")];
+        project.program(Path::new("bash"), &["-e", "-c", script.as_str().unwrap()], &env)
+    };
+    // What was on the main branch is everything but the newest migration.
+    let name = "20250901090000_scheduling.sql";
+    let parts = ["migrations", "down", "verify"].map(|part| folder.join("supabase").join(part).join(name));
+    let texts = parts.each_ref().map(|path| std::fs::read_to_string(path).unwrap());
+    parts.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    git(folder, &["init", "--quiet"]);
+    git(folder, &["add", "--all"]);
+    git(folder, &["commit", "--quiet", "--message", "main"]);
+    git(folder, &["update-ref", "refs/remotes/origin/main", "HEAD"]);
+    parts.iter().zip(&texts).for_each(|(path, text)| std::fs::write(path, text).unwrap());
+    git(folder, &["add", "--all"]);
+    git(folder, &["commit", "--quiet", "--message", "only adds"]);
+    said(&gate(), 0);
+    let comment = std::fs::read_to_string(folder.join("comment.md")).unwrap();
+    assert!(comment.contains("20250901090000 scheduling"), "{comment}");
+    let sarif: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("review.sarif")).unwrap()).unwrap();
+    assert_eq!(sarif["version"], "2.1.0");
+
+    let bad = PathBuf::from("supabase/migrations/20251001000000_author.sql");
+    std::fs::write(folder.join(&bad), "ALTER TABLE public.posts DROP COLUMN body, ADD COLUMN author text NOT NULL;\n")
+        .unwrap();
+    let text = said(&gate(), 1);
+    for rule in ["not-additive", "not-null-without-default", "missing-down"] {
+        assert!(text.contains(rule), "{text}");
+    }
+    assert!(text.contains(&format!("::error file={}", bad.display())), "annotations stand at the line\n{text}");
+    std::fs::remove_file(folder.join(&bad)).unwrap();
+
+    // History is not edited.
+    let first = folder.join("supabase/migrations/20250811000000_baseline.sql");
+    let text = std::fs::read_to_string(&first).unwrap();
+    std::fs::write(&first, text.replace("body        text        NOT NULL", "body        text")).unwrap();
+    assert!(said(&gate(), 1).contains("history-edited"));
+}
