@@ -1,6 +1,7 @@
 //! The kinds of step. Dispatch, the linter's vocabulary, the reference and the contract test come from this list, and
 //! nothing else lists kinds.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
@@ -153,5 +154,27 @@ impl Step for Skipped {
 
     async fn undo(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         Ok(Evidence::of("nothing to undo: it was skipped in this rehearsal").fact("skipped", true))
+    }
+}
+
+/// The same of a step that reads files: they are part of the content that is rehearsed, or the run that follows has another digest.
+pub struct SkippedReading(pub Effect, pub BTreeMap<String, String>);
+
+#[async_trait]
+impl Step for SkippedReading {
+    fn effect(&self) -> Effect {
+        self.0
+    }
+
+    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        Ok(Change { files: self.1.clone(), ..Skipped(self.0).plan(cx).await? })
+    }
+
+    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        Skipped(self.0).apply(cx).await
+    }
+
+    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        Skipped(self.0).undo(cx).await
     }
 }

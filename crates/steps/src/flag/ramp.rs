@@ -21,7 +21,7 @@ use crate::observe::{
     Asker, Course, Declared, FileDigest, MetricFields, Note, Span, Verdict, Watch, baselines_of, charts, metrics_of,
     planned, rehearsed, samples,
 };
-use crate::registry::{Kind, Skipped, bound_fields, fields};
+use crate::registry::{Kind, SkippedReading, bound_fields, fields};
 use crate::sql::application_name;
 use crate::workplace::Workplace;
 
@@ -190,7 +190,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     };
     let place = Place::read_fields(block, place, workplace)?;
     if place.is_outside() && workplace.is_rehearsal() && !fields.rehearse {
-        return Ok(Box::new(Skipped(Effect::Resolvable)));
+        return Ok(Box::new(SkippedReading(Effect::Resolvable, metrics_file.into_iter().collect())));
     }
     let (on_fail, rehearse, workplace) = (fields.on_fail, fields.rehearse, workplace.clone());
     Ok(Box::new(Ramp { place, stages, on_fail, metrics, metrics_file, baseline, rehearse, workplace }))

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::matrix::{Action, Finding, Matrix, Verdict};
 use super::prove::{How, STATEMENT_TIMEOUT, prove};
 use crate::redis;
-use crate::registry::{Kind, Skipped, bound_fields, fields, required_target};
+use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::topology::today;
 use crate::workplace::{Place, Workplace};
 
@@ -92,9 +92,6 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         if fields.all_objects || !fields.roles.is_empty() || !fields.schemas.is_empty() {
             let message = format!("step `{}`: `all_objects`, `roles` and `schemas` are for PostgreSQL", block.id);
             return Err(StepError::unusable("bad-value", message));
-        }
-        if workplace.is_rehearsal() {
-            return Ok(Box::new(Skipped(Effect::Idempotent)));
         }
         return redis::build_isolation(block, fields.inconclusive, workplace);
     }

@@ -14,7 +14,7 @@ use super::diff::{Plan, Wish};
 use super::model::Topology;
 use super::write::literal;
 use crate::redis;
-use crate::registry::{Kind, Skipped, bound_fields, fields, required_target};
+use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::secret::Reference;
 use crate::workplace::{Place, Workplace};
 
@@ -93,9 +93,6 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
             let message =
                 format!("step `{}`: `prune`, `set_passwords` and `expect_revokes` are for PostgreSQL", block.id);
             return Err(StepError::unusable("bad-value", message));
-        }
-        if workplace.is_rehearsal() {
-            return Ok(Box::new(Skipped(Effect::Resolvable)));
         }
         return redis::build_access(block, workplace);
     }

@@ -11,6 +11,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, 
 
 use super::{Where, artifact};
 use crate::redis::access::{self, Access, Applied, Before, Kept, Plan, apply, is_undone, plan, undo};
+use crate::registry::SkippedReading;
 use crate::secret::Reference;
 use crate::workplace::Workplace;
 
@@ -26,12 +27,16 @@ struct Users {
     access: Access,
 }
 
-/// Builds the step. A rehearsal has no Redis of its own: the caller skips it there.
+/// Builds the step. A rehearsal has no Redis of its own: it is skipped there.
 ///
 /// # Errors
 /// If nothing is declared, or it is wrong.
 pub fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
-    Ok(Box::new(Users { place: Where::of(block, workplace)?, access: access::load(workplace.root())? }))
+    let access = access::load(workplace.root())?;
+    if workplace.is_rehearsal() {
+        return Ok(Box::new(SkippedReading(Effect::Resolvable, access.files)));
+    }
+    Ok(Box::new(Users { place: Where::of(block, workplace)?, access }))
 }
 
 /// What people read of a plan, line by line.

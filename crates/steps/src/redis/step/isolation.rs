@@ -9,6 +9,7 @@ use super::Where;
 use crate::isolation::Undecided;
 use crate::redis::access::{self, Access};
 use crate::redis::prove::{Proof, Subject, Verdict, prove};
+use crate::registry::SkippedReading;
 use crate::workplace::Workplace;
 
 /// Findings that an error names; the evidence has them all.
@@ -23,12 +24,15 @@ struct Isolation {
     undecided: Undecided,
 }
 
-/// Builds the step. A rehearsal has no Redis of its own: the caller skips it there.
+/// Builds the step. A rehearsal has no Redis of its own: it is skipped there.
 ///
 /// # Errors
 /// If nothing is declared, or it is wrong.
 pub fn build(block: &Block, undecided: Undecided, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
     let access = access::load(workplace.root())?;
+    if workplace.is_rehearsal() {
+        return Ok(Box::new(SkippedReading(Effect::Idempotent, access.files)));
+    }
     Ok(Box::new(Isolation { place: Where::of(block, workplace)?, access, undecided }))
 }
 
