@@ -23,12 +23,15 @@ for (const name of ['APP_ENV', 'DATABASE_URL', 'REDIS_PREFIX']) {
 
 const cache = new Cache(REDIS_URL, REDIS_PREFIX)
 const flags = new Flags(DATABASE_URL, APP_ENV, every)
+// When the last post was made by this process.
+let posted = 0
 const POST = `INSERT INTO public.posts (environment, body) VALUES (:'environment', 'hello') RETURNING id;`
 const LAST = `SELECT max(id) FROM public.posts WHERE environment = :'environment';`
 
 async function post() {
   if (!(await flags.posting(LIVE_POSTS)).on) return
   const [[id]] = await sql(DATABASE_URL, POST, { environment: APP_ENV })
+  posted = Date.now()
   await cache.put('posts:last', id, 3_600)
 }
 
@@ -56,7 +59,8 @@ async function health() {
   }
   const status = database !== 'up' ? 'down' : redis === 'up' && !flags.trouble ? 'ok' : 'degraded'
   const about = { app: 'bot', environment: APP_ENV, version: APP_SCHEMA_VERSION, guard, guarded: !['bypassed', 'unguarded'].includes(guard) }
-  return { ...about, status, database, redis, posting, last_post: last === null ? null : Number(last) }
+  const posts = { last_post: last === null ? null : Number(last), posted_lately: Date.now() - posted < 10 * every }
+  return { ...about, status, database, redis, posting, ...posts }
 }
 
 const server = http.createServer(async (request, response) => {

@@ -377,6 +377,17 @@ fn redis_keeps_the_environments_apart_and_may_be_away() {
 }
 
 #[test]
+fn rehearsal_has_the_content_of_the_run() {
+    let stage = Stage::new("rehearse");
+    let said = stage.project.done(&["rehearse", "RUNBOOK.md"]);
+    stage.project.done(&["plan", "RUNBOOK.md", "--out", "plan.json"]);
+    let plan = std::fs::read_to_string(stage.project.folder.join("plan.json")).unwrap();
+    let plan: Value = serde_json::from_str(&plan).unwrap();
+    let digest = plan["content_digest"].as_str().unwrap();
+    assert!(said.contains(&format!("Rehearsed forward and back. content {digest}")), "{digest}\n{said}");
+}
+
+#[test]
 fn everyday_commands_of_package_json_work() {
     let stage = Stage::new("npm");
     let package: Value =

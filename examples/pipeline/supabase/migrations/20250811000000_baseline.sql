@@ -24,6 +24,20 @@ CREATE TABLE public.audit_log (
     detail      jsonb       NOT NULL DEFAULT '{}'
 );
 
+-- What was brought here and taken back, when and by whom: one line with each deployment, in its transaction.
+CREATE TABLE public.deployment_log (
+    id             bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    deployed_at    timestamptz NOT NULL,
+    action         text        NOT NULL,
+    environment    text        NOT NULL,
+    run            text        NOT NULL,
+    step           text        NOT NULL,
+    content_digest text        NOT NULL,
+    operator       text        NOT NULL,
+    version        text,
+    migration      text        NOT NULL
+);
+
 -- What is open here stops a promotion.
 CREATE TABLE public.incidents (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -49,6 +63,7 @@ CREATE TRIGGER log_setting BEFORE INSERT OR UPDATE ON public.bot_config
 ALTER TABLE public.bot_config ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.posts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.audit_log ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.deployment_log ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.incidents ENABLE ROW LEVEL SECURITY;
 
 GRANT SELECT ON public.bot_config TO bot_app;

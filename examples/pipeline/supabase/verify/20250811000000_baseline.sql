@@ -1,6 +1,6 @@
 -- expect: each row secured = true
 SELECT relname, relrowsecurity AS secured FROM pg_class
-WHERE oid IN ('public.bot_config'::regclass, 'public.posts'::regclass, 'public.audit_log'::regclass, 'public.incidents'::regclass);
+WHERE relnamespace = 'public'::regnamespace AND relname IN ('bot_config', 'posts', 'audit_log', 'deployment_log', 'incidents');
 
 -- as: bot_app
 -- expect: 2 rows

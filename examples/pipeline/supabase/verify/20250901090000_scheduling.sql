@@ -7,6 +7,3 @@ INSERT INTO public.posts (environment, body) VALUES ('staging', 'probe') RETURNI
 -- expect: value = 1
 INSERT INTO public.posts (environment, body, scheduled_for) VALUES ('staging', 'probe', now() + interval '1 day');
 SELECT count(*) FROM public.posts WHERE scheduled_for > now() AND body = 'probe';
-
--- expect: value = true
-SELECT relrowsecurity FROM pg_class WHERE oid = 'public.deployment_log'::regclass;
