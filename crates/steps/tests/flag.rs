@@ -307,3 +307,23 @@ async fn rehearsal_sets_every_stage_asks_once_and_judges_nothing() {
     assert!(code == "metric" && message.contains("relation \"log\" does not exist"), "{code}: {message}");
     assert_eq!(bench.value("SELECT to_regclass('pgrunbook.flag') IS NULL").await, "t", "the real one was not touched");
 }
+
+#[tokio::test]
+async fn ramp_that_a_rehearsal_skips_has_the_content_of_the_run() {
+    let clock = FastClock::new();
+    let bench = bench(&clock, |_, _| Says::Number(0.0)).await;
+    bench.write("metrics.toml", "[metric.errors]\nprometheus = \"errors\"\ntarget = \"prom\"\nmax = 0.01\n");
+    let flags = "{\"flags\": {\"ingest\": {\"state\": \"ENABLED\", \"variants\": {\"on\": true, \"off\": false}, \
+                 \"defaultVariant\": \"off\", \"targeting\": {\"fractional\": [[\"on\", 0], [\"off\", 100]]}}}}";
+    bench.write("flags.json", flags);
+    let text = runbook(&[
+        "ramp = \"ingest\"\nfile = \"flags.json\"\nmetrics = \"metrics.toml\"\nstages = [100]\nhold = \"100s\"\n\
+                          interval = \"10s\"\nundo = \"auto\"",
+    ]);
+    let (project, surroundings) = bench.project();
+    let rehearsal = rehearse(project, &surroundings, None, &Source::Files).await.unwrap();
+    let skipped = rehearsal.opened.engine.plan(&bench.parse(&text), &Default::default()).await.unwrap();
+    let real = bench.engine().await.plan(&bench.parse(&text), &Default::default()).await.unwrap();
+    assert!(real.files().contains_key("metrics.toml"), "{:?}", real.files());
+    assert_eq!(skipped.content_digest, real.content_digest);
+}
