@@ -11,6 +11,9 @@ use serde_json::Value;
 use crate::project::Project;
 
 const CONFIRM: &str = "CONFIRM PRODUCTION DEPLOYMENT";
+const ALWAYS: &str = "Mon-Sun 00:00-24:00 UTC";
+/// Long gone.
+const NEVER: &str = "2020-01-06 09:00-16:00 UTC";
 const APP: &str = "pw-of-the-applications";
 const OPERATOR: &str = "pw-of-the-operator";
 
@@ -97,6 +100,7 @@ impl Stage {
             std::fs::write(path, text.lines().map(line).collect::<String>()).unwrap();
         }
         let stage = Self { project, journal, production, redis, redis_port, ports };
+        stage.window(ALWAYS);
         for url in [&staging, &stage.production] {
             let file = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", "scripts/as-it-was.sql"];
             said(&stage.project.program(Path::new("psql"), &file, &[]), 0);
@@ -105,6 +109,23 @@ impl Stage {
             said(&stage.project.program(&program, &adopt, &[("TAKEOVER_DATABASE_URL", url)]), 0);
         }
         stage
+    }
+
+    /// When production may be changed.
+    fn window(&self, window: &str) {
+        let path = self.project.folder.join("pgrunbook.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = |line: &str| match line.starts_with("windows = ") {
+            true => format!("windows = [\"{window}\"]\n"),
+            false => format!("{line}\n"),
+        };
+        std::fs::write(path, text.lines().map(line).collect::<String>()).unwrap();
+    }
+
+    /// `promote` to production, with what more is said; its exit code is as expected.
+    #[track_caller]
+    fn promote(&self, code: i32, more: &[&str]) -> String {
+        said(&self.project.call(&[&["promote", "RUNBOOK.md", "--to", "production", "--no-input"], more].concat()), code)
     }
 
     fn service(&self, command: &str, environment: &str) -> Output {
@@ -217,20 +238,41 @@ fn release_goes_through_staging_to_production_and_back() {
     stage.starts("production");
 
     stage.project.done(&["lint", "RUNBOOK.md", "EMERGENCY.md"]);
-    stage.project.done(&["run", "RUNBOOK.md", "--no-input"]);
+    let listed = stage.promote(3, &["--check", "--confirm", CONFIRM]);
+    assert!(listed.contains("`pgrunbook run RUNBOOK.md --environment staging`"), "{listed}");
+    let run = script("pr-migrations.yml", "staging", "The same run as production's");
+    said(&stage.project.program(Path::new("bash"), &["-e", "-c", &run], &[("GITHUB_ACTOR", "olga")]), 0);
     assert_eq!(stage.health(0)["status"], "ok");
     assert_eq!(stage.health(1)["version"], "1.1.0");
     assert_eq!(stage.on_production(&format!("{VERSION}'production'")), "1.0.0", "staging is not production");
 
-    // Production wants its text, exactly.
-    let run = ["-e", "production", "run", "RUNBOOK.md", "--no-input"];
-    said(&stage.project.call(&run), 3);
-    assert_eq!(stage.on_production(&format!("{VERSION}'production'")), "1.0.0");
-    let wrong = ["-e", "production", "resume", "--no-input", "--confirm", "confirm production deployment"];
-    assert_ne!(stage.project.call(&wrong).status.code(), Some(0));
-    stage.project.done(&["-e", "production", "resume", "--no-input", "--confirm", CONFIRM]);
-    assert_eq!(stage.on_production(&format!("{VERSION}'production'")), "1.1.0");
+    // Production wants a time, no incident, and its text, exactly.
+    let version = format!("{VERSION}'production'");
+    stage.on_production("INSERT INTO incidents (environment, title) VALUES ('production', 'posts are doubled')");
+    assert!(stage.promote(3, &["--confirm", CONFIRM]).contains("posts are doubled"));
+    stage.on_production("UPDATE incidents SET closed_at = now()");
+    stage.window(NEVER);
+    assert!(stage.promote(3, &["--confirm", CONFIRM]).contains("closed"));
+    let without = ["--confirm", CONFIRM, "--override", "window", "--reason", "the fix cannot wait: nobody decided it"];
+    assert_ne!(
+        stage.project.call(&[&["promote", "RUNBOOK.md", "--to", "production"], &without[..]].concat()).status.code(),
+        Some(0)
+    );
+    stage.window(ALWAYS);
+    stage.promote(3, &[]);
+    stage.promote(2, &["--confirm", "confirm production deployment"]);
+    assert_eq!(stage.on_production(&version), "1.0.0", "nothing of all that began");
+    let environment = [("CONFIRMATION", CONFIRM), ("GITHUB_ACTOR", "olga"), ("GITHUB_STEP_SUMMARY", "summary.md")];
+    let promote = script("promote-prod.yml", "promote", "The promotion");
+    said(&stage.project.program(Path::new("bash"), &["-e", "-c", &promote], &environment), 0);
+    assert_eq!(stage.on_production(&version), "1.1.0");
     assert_eq!(stage.health(2)["guard"], "equal");
+    let summary = std::fs::read_to_string(stage.project.folder.join("summary.md")).unwrap();
+    for part in ["1.0.0", "1.1.0", "20250901090000", "Application health: curl"] {
+        assert!(summary.contains(part), "{part}\n{summary}");
+    }
+    let log = "SELECT string_agg(concat_ws(' ', action, environment, version, migration), ', ' ORDER BY id) FROM deployment_log";
+    assert_eq!(stage.on_production(log), "deployed production 1.1.0 20250901090000_scheduling");
 
     // A tenth of the readers, each always the same way.
     let sees = |reader: &str| get(stage.ports[3], &format!("/posts/{reader}")).1["scheduling"] == true;
@@ -250,6 +292,20 @@ fn release_goes_through_staging_to_production_and_back() {
     let column = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'posts'::regclass AND attname = 'scheduled_for'";
     assert_eq!(stage.project.sql(column), "0");
     assert_eq!(stage.on_production(column), "1", "production stays");
+    assert!(stage.project.sql(log).ends_with("rolled back staging 1.1.0 20250901090000_scheduling"));
+
+    // In an incident whoever is on call goes on, by name and reason; and no demand stands before a way out.
+    stage.on_production("UPDATE incidents SET closed_at = NULL");
+    stage.window(NEVER);
+    let look = ["-e", "production", "run", "EMERGENCY.md", "--no-input", "--confirm", CONFIRM];
+    assert_eq!(stage.project.call(&look).status.code(), Some(3));
+    let on_call = ["--as", "oncall@example.com", "--reason", "the bot doubles its posts: on-call decided it"];
+    let overrides = ["--override", "window", "--override", "incident", "--override", "rehearsal"];
+    let looked = said(&stage.project.call(&[&look[..], &on_call, &overrides].concat()), 0);
+    assert!(looked.contains("the bot doubles its posts"), "{looked}");
+    let off = ["-e", "production", "rollback", "--path", "rollback-the-posting-job", "--reason", "it doubles them"];
+    stage.project.done(&off);
+    assert_eq!(stage.health(2)["posting"]["on"], false);
 }
 
 #[test]
@@ -433,6 +489,13 @@ fn steps(job: &Value) -> &[Value] {
     job["steps"].as_array().unwrap()
 }
 
+/// What a workflow's step runs, as GitHub gives it to a shell.
+fn script(name: &str, job: &str, step: &str) -> String {
+    let (_, workflow) = workflow(name);
+    let found = steps(&workflow["jobs"][job]).iter().find(|one| one["name"] == step);
+    found.unwrap_or_else(|| panic!("{name}: {job} has no step {step}"))["run"].as_str().unwrap().to_owned()
+}
+
 #[test]
 fn workflows_pin_what_they_use_and_may_little() {
     let readme =
@@ -478,11 +541,11 @@ fn production_is_promoted_by_the_exact_text_and_its_reviewers_alone() {
     assert_eq!(workflow["on"].as_object().unwrap().keys().collect::<Vec<_>>(), ["workflow_dispatch"]);
     let promote = &workflow["jobs"]["promote"];
     assert_eq!((&promote["environment"], &promote["needs"]), (&"production".into(), &"confirmation".into()));
-    let script = steps(&workflow["jobs"]["confirmation"])[0]["run"].as_str().unwrap();
+    let script = script("promote-prod.yml", "confirmation", "The exact text");
     for (text, code) in
         [(CONFIRM, 0), ("confirm production deployment", 1), ("", 1), ("CONFIRM PRODUCTION DEPLOYMENT'; true '", 1)]
     {
-        let output = Command::new("bash").args(["-e", "-c", script]).env("CONFIRMATION", text).output().unwrap();
+        let output = Command::new("bash").args(["-e", "-c", &script]).env("CONFIRMATION", text).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{text:?}");
     }
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipeline/pgrunbook.toml");
@@ -494,13 +557,11 @@ fn production_is_promoted_by_the_exact_text_and_its_reviewers_alone() {
 fn gate_of_the_workflow_passes_what_only_adds_and_refuses_the_rest() {
     let project = Project::new("pipeline", "gate", "staging", "STAGING_DATABASE_URL", &[]);
     let folder = &project.folder;
-    let (_, workflow) = workflow("pr-migrations.yml");
-    let script =
-        steps(&workflow["jobs"]["gate"]).iter().find(|step| step["name"] == "The change").unwrap()["run"].clone();
+    let script = script("pr-migrations.yml", "gate", "The change");
     let gate = || {
         // As on a fork: without secrets, and so without staging.
         let env = [("BASE", "main"), ("PGPASSWORD", "")];
-        project.program(Path::new("bash"), &["-e", "-c", script.as_str().unwrap()], &env)
+        project.program(Path::new("bash"), &["-e", "-c", &script], &env)
     };
     // What was on the main branch is everything but the newest migration.
     let name = "20250901090000_scheduling.sql";
