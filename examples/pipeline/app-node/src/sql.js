@@ -20,7 +20,7 @@ function environment(text) {
 }
 
 /**
- * Runs statements and gives their rows, each a list of texts. `values` are psql's variables: `:'name'` is one as a literal.
+ * Runs statements and gives their rows, each a list of texts without tabs and line breaks. `values` are psql's variables: `:'name'` is one as a literal.
  * Rejects with what the server said, or after `timeout` milliseconds.
  */
 function sql(url, statements, values = {}, timeout = 5_000) {
@@ -35,7 +35,9 @@ function sql(url, statements, values = {}, timeout = 5_000) {
     child.on('error', reject)
     child.on('close', (status) => {
       if (status === 0) {
-        resolve(out.split('\n').filter(Boolean).map((line) => line.split('\t')))
+        // An empty line is a row, of one value that is null or empty.
+        const lines = out.split('\n').slice(0, -1)
+        resolve(lines.map((line) => line.split('\t')))
       } else {
         reject(new Error(err.trim().split('\n')[0] || `psql ended with ${status ?? 'a signal'}`))
       }
