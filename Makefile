@@ -18,9 +18,9 @@ demo:
 test:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git
 	@which='all()'; scripts/need servers || which='not test(/(^|::)(versions|on_1[4678])/)'; \
-	echo "cargo nextest run --workspace -E '$$which'"; \
-	cargo nextest run --workspace -E "$$which"
-	@cargo run --quiet --package pgrunbook -- sandbox down --all
+	export TMPDIR="$$(scripts/tmp)"; \
+	echo "TMPDIR=$$TMPDIR cargo nextest run --workspace -E '$$which'"; \
+	cargo nextest run --workspace -E "$$which" && cargo run --quiet --package pgrunbook -- sandbox down --all
 
 lint:
 	cargo fmt --all --check

@@ -191,6 +191,7 @@ impl Sandbox {
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nwal_level = logical\n\
              max_connections = 200\nmax_prepared_transactions = 20\nmax_wal_senders = 10\nmax_replication_slots = 10\n\
              shared_buffers = 64MB\ncheckpoint_timeout = 30min\nmax_wal_size = 4GB\nwal_keep_size = 64MB\n\
+             jit = off\nautovacuum_naptime = 10min\n\
              logging_collector = off\nlog_line_prefix = '%m [%p] %q%u@%d '\n",
             self.folder.join("run").display()
         );
@@ -290,7 +291,9 @@ impl Sandbox {
     pub async fn database(&self, name: &str) -> Result<ConnectOptions, SandboxError> {
         let session = Session::connect(&self.options(), "pgrunbook:sandbox").await?;
         let quoted = quote::ident(name).map_err(|_| SandboxError::Name(name.to_owned()))?;
-        session.execute(&format!("CREATE DATABASE {quoted}")).await?;
+        // Without a log record for each page: a third of the time where nothing waits for a disk.
+        let strategy = if self.card.major >= 15 { " STRATEGY = FILE_COPY" } else { "" };
+        session.execute(&format!("CREATE DATABASE {quoted}{strategy}")).await?;
         Ok(self.options().with_database(name))
     }
 
