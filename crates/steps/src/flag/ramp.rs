@@ -395,7 +395,7 @@ impl Ramp {
                 stage.span.count + stage.span.warm_up,
                 stage.span.interval
             ));
-            let asker = Asker::new(&self.workplace, stage.span.interval, &application_name(cx.run, cx.step))?;
+            let asker = Asker::new(&self.workplace, stage.span.interval, &application_name(cx.run, cx.step));
             let watch = Watch {
                 metrics: &self.metrics,
                 span: stage.span,

@@ -1,6 +1,7 @@
 //! Asks a metric's source for one reading.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -124,24 +125,26 @@ fn missing(why: impl Into<String>) -> NoReading {
 /// Asks sources, within a time.
 pub struct Asker<'a> {
     workplace: &'a Workplace,
-    client: Client,
+    /// Set up by the first question that needs it: reading the machine's certificates takes longer than most questions in SQL.
+    client: OnceLock<Client>,
     limit: Duration,
     application_name: String,
 }
 
 impl<'a> Asker<'a> {
     /// One that waits for no answer longer than `interval`.
-    ///
-    /// # Errors
-    /// If HTTP cannot be set up.
-    pub fn new(workplace: &'a Workplace, interval: Duration, application_name: &str) -> Result<Self, StepError> {
+    pub fn new(workplace: &'a Workplace, interval: Duration, application_name: &str) -> Self {
         let limit = interval.clamp(Duration::from_secs(1), LONGEST);
-        let client = Client::builder()
-            .timeout(limit)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| StepError::unusable("http-client", format!("HTTP cannot be set up: {error}")))?;
-        Ok(Self { workplace, client, limit, application_name: application_name.to_owned() })
+        Self { workplace, client: OnceLock::new(), limit, application_name: application_name.to_owned() }
+    }
+
+    fn client(&self) -> Result<&Client, NoReading> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let builder = Client::builder().timeout(self.limit).redirect(reqwest::redirect::Policy::none());
+        let client = builder.build().map_err(|error| NoReading::Wrong(format!("HTTP cannot be set up: {error}")))?;
+        Ok(self.client.get_or_init(|| client))
     }
 
     /// One reading of a metric.
@@ -231,7 +234,7 @@ impl<'a> Asker<'a> {
     async fn json(&self, url: String, headers: &BTreeMap<String, Reference>) -> Result<Value, NoReading> {
         let headers = headers.iter().map(|(name, value)| Ok((name.clone(), self.workplace.secret(value)?)));
         let headers = headers.collect::<Result<_, StepError>>().map_err(|error| NoReading::Wrong(error.message))?;
-        let answer = ask_http(&self.client, &Request { method: Method::GET, url, headers }).await.map_err(missing)?;
+        let answer = ask_http(self.client()?, &Request { method: Method::GET, url, headers }).await.map_err(missing)?;
         let json = serde_json::from_slice::<Value>(&answer.body).ok();
         match answer.status {
             StatusCode::OK => json.ok_or_else(|| missing("the answer is not JSON")),

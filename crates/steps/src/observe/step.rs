@@ -185,7 +185,7 @@ pub(crate) async fn planned(
     ask_outside: bool,
     cx: &PlanCx<'_>,
 ) -> Result<(), StepError> {
-    let asker = Asker::new(workplace, span.interval, "pgrunbook:plan")?;
+    let asker = Asker::new(workplace, span.interval, "pgrunbook:plan");
     let answers = asked_once(&asker, metrics, cx.clock, ask_outside).await;
     for (metric, (name, answer)) in metrics.iter().zip(answers) {
         let gate = if metric.dry_run { "shown only".to_owned() } else { picture::bounds(metric, None) };
@@ -211,7 +211,7 @@ pub(crate) async fn rehearsed(
     ask_outside: bool,
     cx: &RunCx<'_>,
 ) -> Result<Evidence, StepError> {
-    let asker = Asker::new(workplace, span.interval, &application_name(cx.run, cx.step))?;
+    let asker = Asker::new(workplace, span.interval, &application_name(cx.run, cx.step));
     let mut said = Vec::new();
     for (name, answer) in asked_once(&asker, metrics, cx.clock, ask_outside).await {
         match answer {
@@ -282,7 +282,7 @@ impl Step for Observe {
         if !course.rounds.is_empty() {
             cx.say(format!("goes on with the {} samples that it has", course.rounds.len()));
         }
-        let asker = Asker::new(&self.workplace, self.span.interval, &application_name(cx.run, cx.step))?;
+        let asker = Asker::new(&self.workplace, self.span.interval, &application_name(cx.run, cx.step));
         let watch = Watch {
             metrics: &self.metrics,
             span: self.span,
