@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared};
 use pgrunbook_postgres::{ConnectOptions, Session};
-use pgrunbook_steps::drift::{Change, Drift, Ignore, compare};
+use pgrunbook_steps::drift::{self, Change, Drift, Ignore, State, between, compare};
 
 const BASE: &str = include_str!("drift/base.sql");
 const CHANGES: &str = include_str!("drift/changes.sql");
@@ -28,7 +28,9 @@ async fn copy(sandbox: &Sandbox, base: &ConnectOptions, name: &str) -> ConnectOp
     gone(sandbox, name).await;
     let deadline = Instant::now() + Duration::from_secs(30);
     // Sessions that were closed may still be on their way out.
-    while let Err(error) = admin.execute(&format!("CREATE DATABASE {name} TEMPLATE {}", base.database)).await {
+    while let Err(error) =
+        admin.execute(&format!("CREATE DATABASE {name} TEMPLATE {} STRATEGY FILE_COPY", base.database)).await
+    {
         assert!(error.sqlstate() == Some("55006") && Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -63,45 +65,91 @@ async fn drift(live: &ConnectOptions, shadow: &ConnectOptions) -> Result<Drift, 
     compare(&session(live).await, &session(shadow).await, &Ignore::standard()).await.map_err(|error| error.to_string())
 }
 
-/// Applies what is offered, what loses data included.
-async fn mend(live: &ConnectOptions, shadow: &ConnectOptions, found: &Drift) -> Result<(), String> {
-    let script = found.mend.script(true);
-    let session = session(live).await;
-    for one in &found.mend.before {
-        session.execute(&one.sql).await.map_err(|error| format!("{error} of\n{script}"))?;
-    }
-    let rest = script.split_once("BEGIN;\n").map_or("", |(_, rest)| rest);
-    session.execute(&format!("BEGIN;\n{rest}")).await.map_err(|error| format!("{error} of\n{script}"))?;
-    let left = drift(live, shadow).await?;
-    if left.differences.is_empty() { Ok(()) } else { Err(format!("left: {:#?} after\n{script}", left.differences)) }
+/// A database, a session in it, and what it has: read again only when it was changed, since reading takes longest.
+struct Side {
+    session: Session,
+    state: State,
 }
 
-/// A change in one direction, then in the other, then back to where both were.
-async fn tried(
-    what: &str,
-    sql: &str,
-    base: &ConnectOptions,
-    changed: &ConnectOptions,
-    other: &ConnectOptions,
-) -> Result<(), String> {
-    session(changed).await.execute(sql).await.map_err(|error| format!("the change itself: {error}"))?;
-    // Not every change can be made in both directions: an extension goes up only, and nobody asks for an invalid index.
-    let (what, ways) = match what.split_once(' ') {
-        Some(("<", what)) => (what, &[(other, changed)][..]),
-        Some((">", what)) => (what, &[(changed, base)][..]),
-        _ => (what, &[(other, changed), (changed, base), (other, base)][..]),
-    };
-    let named = |found: &Drift, what: &str| {
-        found.differences.iter().any(|one| format!("{} {}", one.kind, one.identity) == what)
-    };
-    for (live, shadow) in ways.iter().copied() {
-        let found = drift(live, shadow).await?;
-        if !named(&found, what) {
-            return Err(format!("not found, but {:#?}", found.differences));
-        }
-        mend(live, shadow, &found).await?;
+impl Side {
+    async fn of(options: &ConnectOptions) -> Self {
+        let session = session(options).await;
+        let state = drift::state(&session).await.unwrap();
+        Self { session, state }
     }
-    Ok(())
+
+    async fn execute(&mut self, sql: &str) -> Result<(), String> {
+        self.session.execute(sql).await.map_err(|error| error.to_string())?;
+        self.state = drift::state(&self.session).await.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Applies what is offered, what loses data included.
+    async fn mend(&mut self, found: &Drift) -> Result<(), String> {
+        for one in &found.mend.before {
+            self.session.execute(&one.sql).await.map_err(|error| error.to_string())?;
+        }
+        let script = found.mend.script(true);
+        let rest = script.split_once("BEGIN;\n").map_or("", |(_, rest)| rest);
+        self.execute(&format!("BEGIN;\n{rest}")).await
+    }
+}
+
+/// What all changes begin with, and two copies of it.
+struct Three {
+    base: State,
+    changed: Side,
+    other: Side,
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    /// The other is made what the changed one is.
+    Forth,
+    /// The changed one is made what it was.
+    Back,
+    /// And so is the other.
+    OtherBack,
+}
+
+impl Three {
+    /// What differs on a way, of what is made alike.
+    fn drift(&self, way: Way) -> Drift {
+        let (live, shadow) = match way {
+            Way::Forth => (&self.other.state, &self.changed.state),
+            Way::Back => (&self.changed.state, &self.base),
+            Way::OtherBack => (&self.other.state, &self.base),
+        };
+        between(live, shadow, &Ignore::standard()).unwrap()
+    }
+
+    /// A change in one direction, then in the other, then back to where both were.
+    async fn tried(&mut self, what: &str, sql: &str) -> Result<(), String> {
+        self.changed.execute(sql).await.map_err(|error| format!("the change itself: {error}"))?;
+        // Not every change can be made in both directions: an extension goes up only, and nobody asks for an invalid index.
+        let (what, ways) = match what.split_once(' ') {
+            Some(("<", what)) => (what, &[Way::Forth][..]),
+            Some((">", what)) => (what, &[Way::Back][..]),
+            _ => (what, &[Way::Forth, Way::Back, Way::OtherBack][..]),
+        };
+        for way in ways.iter().copied() {
+            let found = self.drift(way);
+            if !found.differences.iter().any(|one| format!("{} {}", one.kind, one.identity) == what) {
+                return Err(format!("not found, but {:#?}", found.differences));
+            }
+            let live = match way {
+                Way::Back => &mut self.changed,
+                Way::Forth | Way::OtherBack => &mut self.other,
+            };
+            let script = found.mend.script(true);
+            live.mend(&found).await.map_err(|error| format!("{error} of\n{script}"))?;
+            let left = self.drift(way).differences;
+            if !left.is_empty() {
+                return Err(format!("left: {left:#?} after\n{script}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Tests that share the changes between them, so that two cores have something to do.
@@ -111,26 +159,28 @@ async fn share(number: usize) {
     let sandbox = cluster().await;
     let base = sandbox.fresh_database("drift").await.unwrap();
     session(&base).await.execute(BASE).await.unwrap();
-    let names: Vec<String> = ["a", "b"].iter().map(|end| format!("{}_{end}", base.database)).collect();
-    let mut copies = Vec::new();
-    for name in &names {
-        copies.push(copy(&sandbox, &base, name).await);
-    }
+    let state = Side::of(&base).await.state;
+    let names = ["a", "b"].map(|end| format!("{}_{end}", base.database));
+    let fresh = async |base_state: State| Three {
+        base: base_state,
+        changed: Side::of(&copy(&sandbox, &base, &names[0]).await).await,
+        other: Side::of(&copy(&sandbox, &base, &names[1]).await).await,
+    };
+    let mut three = fresh(state).await;
     let mut failed = Vec::new();
     let cases: Vec<&str> =
         CHANGES.split("-- ").filter(|case| !case.trim().is_empty()).skip(number).step_by(SHARES).collect();
     for case in &cases {
         let (what, sql) = case.split_once('\n').unwrap();
-        let tried = tried(what, sql, &base, &copies[0], &copies[1]).await;
+        let tried = three.tried(what, sql).await;
         if let Err(why) = &tried {
             failed.push(format!("== {what}\n{why}"));
         }
         if tried.is_err() || what.starts_with('<') {
-            for (name, place) in names.iter().zip(&mut copies) {
-                *place = copy(&sandbox, &base, name).await;
-            }
+            three = fresh(three.base).await;
         }
     }
+    drop(three);
     for name in names.iter().chain([&base.database]) {
         gone(&sandbox, name).await;
     }

@@ -48,6 +48,33 @@ pub async fn compare(live: &Session, shadow: &Session, ignore: &Ignore) -> Resul
     compared
 }
 
+/// What a database has, under one snapshot: to compare it more than once.
+pub struct State(model::Snapshot);
+
+/// Reads what a database has, and what of it rests on what.
+///
+/// # Errors
+/// [`DriftError`], if it cannot be read or is older than PostgreSQL 15.
+pub async fn state(session: &Session) -> Result<State, DriftError> {
+    let read = async {
+        let mut snapshot = read::items(session).await?;
+        read::dependencies(session, &mut snapshot).await?;
+        Ok(State(snapshot))
+    };
+    let read = read.await;
+    session.execute("ROLLBACK").await?;
+    read
+}
+
+/// Compares what a target has with what its shadow has.
+///
+/// # Errors
+/// [`DriftError`], if one is of another major version than the other.
+pub fn between(live: &State, shadow: &State, ignore: &Ignore) -> Result<Drift, DriftError> {
+    let pairs = pairs(&live.0, &shadow.0, ignore)?;
+    Ok(drift(&live.0, &shadow.0, &pairs))
+}
+
 /// What a database has, for a comparison of before and after.
 pub(crate) struct Before(model::Snapshot);
 
@@ -68,17 +95,27 @@ pub(crate) async fn since(before: &Before, session: &Session) -> Result<Vec<Diff
 async fn compared(live: &Session, shadow: &Session, ignore: &Ignore) -> Result<Drift, DriftError> {
     let (there, wanted) = tokio::join!(read::items(live), read::items(shadow));
     let (mut there, mut wanted) = (there?, wanted?);
-    if there.version / 10_000 != wanted.version / 10_000 {
-        return Err(DriftError::OtherVersion { live: there.version / 10_000, shadow: wanted.version / 10_000 });
-    }
-    let item_count = there.items.len();
-    let pairs = compare::pairs(&there, &wanted, ignore);
+    let pairs = pairs(&there, &wanted, ignore)?;
     if pairs.is_empty() {
-        return Ok(Drift { item_count, ..Drift::default() });
+        return Ok(Drift { item_count: there.items.len(), ..Drift::default() });
     }
     let (first, second) = tokio::join!(read::dependencies(live, &mut there), read::dependencies(shadow, &mut wanted));
     first?;
     second?;
-    let differences = compare::told(&there, &wanted, &pairs);
-    Ok(Drift { differences, mend: mend::mend(&there, &wanted, &pairs), item_count })
+    Ok(drift(&there, &wanted, &pairs))
+}
+
+fn pairs(live: &model::Snapshot, shadow: &model::Snapshot, ignore: &Ignore) -> Result<Vec<compare::Pair>, DriftError> {
+    if live.version / 10_000 != shadow.version / 10_000 {
+        return Err(DriftError::OtherVersion { live: live.version / 10_000, shadow: shadow.version / 10_000 });
+    }
+    Ok(compare::pairs(live, shadow, ignore))
+}
+
+fn drift(live: &model::Snapshot, shadow: &model::Snapshot, pairs: &[compare::Pair]) -> Drift {
+    Drift {
+        differences: compare::told(live, shadow, pairs),
+        mend: mend::mend(live, shadow, pairs),
+        item_count: live.items.len(),
+    }
 }
