@@ -164,6 +164,7 @@ impl Follower {
         let lane = self.lane(way)?;
         let session = lane.ends.origin(way).session("pgrunbook:lag").await?;
         let end = insert_position(&session).await?;
+        flush(&session).await;
         lane.wait(within, cancel, |standing| standing.reached >= end, &format!("{end}")).await?;
         Ok(end)
     }
@@ -195,7 +196,14 @@ impl Follower {
     /// If the stream stands still.
     pub async fn hold(&self, way: Way, at_least: Lsn, cancel: &Cancel) -> Result<Hold, StepError> {
         let lane = self.lane(way)?;
-        lane.wait(Duration::MAX, cancel, |standing| standing.reached >= at_least, &format!("{at_least}")).await?;
+        let name = at_least.to_string();
+        let mut there =
+            std::pin::pin!(lane.wait(Duration::MAX, cancel, |standing| standing.reached >= at_least, &name));
+        tokio::select! {
+            biased;
+            there = &mut there => there?,
+            () = lane.flush() => there.await?,
+        }
         let mut released = None;
         let (at, spool) = lane
             .order(cancel, |tell| {
@@ -258,6 +266,14 @@ impl Lane {
                 },
                 () = cancel.stopping() => return Err(StepError::interrupted("stopped while waiting for the stream")),
             }
+        }
+    }
+
+    /// Has the origin make its log durable, if nobody else does in the meantime. Best done beside waiting for a position.
+    async fn flush(&self) {
+        tokio::time::sleep(UNASKED).await;
+        if let Ok(session) = self.ends.origin(self.way).session("pgrunbook:flush").await {
+            flush(&session).await;
         }
     }
 
@@ -436,3 +452,16 @@ pub async fn insert_position(session: &Session) -> Result<Lsn, StepError> {
         session.value("SELECT pg_catalog.pg_current_wal_insert_lsn()").await.map_err(PgError::into_step_error)?;
     position.parse().map_err(|error: pgrunbook_postgres::lsn::NotAnLsn| StepError::failed("lsn", error.to_string()))
 }
+
+/// A server that is written to makes its log durable sooner by itself: no connection is made for it.
+const UNASKED: Duration = Duration::from_millis(50);
+
+/// Makes durable what a server has written so far. A server sends no more of its log than is on its disk, and what belongs to no commit
+/// (pages that a reader of the catalogs tidied up) gets there only when the running transactions are noted next: on an idle server up
+/// to 15 seconds later (`LOG_SNAPSHOT_INTERVAL_MS` in PostgreSQL's `bgwriter.c`). A server that refuses lets one wait for that.
+pub async fn flush(session: &Session) {
+    let _ = session.execute(FLUSH).await;
+}
+
+const FLUSH: &str = "BEGIN; SET LOCAL synchronous_commit = local;
+    SELECT pg_catalog.pg_logical_emit_message(true, 'pgrunbook', 'flush'); COMMIT";

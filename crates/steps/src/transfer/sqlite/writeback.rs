@@ -23,7 +23,7 @@ use super::keyed::Touched;
 use super::open::open_write;
 use super::shape;
 use super::sync::{blocking, try_lock};
-use crate::transfer::follow::insert_position;
+use crate::transfer::follow::{flush, insert_position};
 use crate::transfer::standing::{End, Pauses, Standing, Wish};
 use crate::transfer::state::{self, Stopped, Transfer};
 use crate::transfer::streams::Names;
@@ -128,6 +128,7 @@ impl WriteBack {
     pub async fn caught_up(&self, within: Duration, cancel: &Cancel) -> Result<Lsn, StepError> {
         let session = Session::connect(&self.target, "pgrunbook:lag").await.map_err(PgError::into_step_error)?;
         let end = insert_position(&session).await?;
+        flush(&session).await;
         self.wait(within, cancel, |standing| standing.reached >= end, &end.to_string()).await?;
         Ok(end)
     }
