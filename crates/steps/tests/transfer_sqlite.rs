@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrunbook_engine::{Cancel, RunEnd};
-use pgrunbook_steps::transfer::{complete, status};
+use pgrunbook_steps::transfer::{complete, keep_following, status, table};
 use rusqlite::Connection;
 
 use crate::bench::{Bench, failure};
@@ -238,6 +238,31 @@ async fn a_file_goes_there_and_back_and_there_again_under_writers() {
     assert!(this.open().execute("DELETE FROM visit", []).is_err(), "the file stays fenced");
     let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
     assert_eq!(this.bench.value(left).await, "0");
+}
+
+/// What `pgrunbook transfer follow` does every two seconds, between two runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn follower_brings_what_is_written_on_either_side() {
+    let this = File::new(LEGACY).await;
+    this.done(&load("")).await;
+    let workplace = this.bench.opened().await.workplace;
+    this.open().execute_batch("UPDATE visit SET what = 'meanwhile' WHERE id = 7").unwrap();
+    keep_following(&workplace, "main", "health").await.unwrap();
+    assert_eq!(this.bench.value("SELECT what FROM health.visit WHERE id = 7").await, "meanwhile");
+    this.is_equal().await;
+    let told = table(&status(&workplace, "main", None).await.unwrap());
+    assert!(!told.contains("nobody follows the forward stream"), "a file has no server that keeps anything: {told}");
+    workplace.followers().end("main", "health").await;
+
+    this.done(&cross("go", "")).await;
+    this.bench.execute("UPDATE health.visit SET what = 'home' WHERE id = 7").await;
+    let begun = Instant::now();
+    while this.in_file("SELECT what FROM visit WHERE id = 7") != "home" {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody brings it home");
+        keep_following(&workplace, "main", "health").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    this.is_equal().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

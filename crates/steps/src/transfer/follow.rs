@@ -24,10 +24,10 @@ use tokio::task::JoinHandle;
 use super::copy;
 use super::ends::Ends;
 use super::proof::{self, Proof};
-use super::sqlite::{WriteBack, way_back};
+use super::sqlite::{self, WriteBack, way_back};
 pub use super::standing::stopped_error;
 use super::standing::{Standing, Wish};
-use super::state::Transfer;
+use super::state::{Phase, Transfer};
 use super::step::{recorded, records};
 use super::streams::Names;
 use crate::parity::{Dirty, Prover, Reader};
@@ -392,8 +392,20 @@ pub async fn keep_following(workplace: &Workplace, target: &str, schema: &str) -
     if let Some(stopped) = &transfer.stopped {
         return Err(stopped_error(stopped));
     }
-    if transfer.phase.follows() {
+    if !transfer.phase.follows() {
+        return Ok(());
+    }
+    if !sqlite::is_file(workplace, &transfer.spec.from) {
         workplace.followers().follow(workplace, target, &transfer, Turn::Wait).await?;
+        return Ok(());
+    }
+    let back = workplace.followers().write_back(workplace, target, &transfer).await?;
+    if let Some(stopped) = back.and_then(|back| back.standing().stopped) {
+        return Err(stopped_error(&stopped));
+    }
+    // No server tells what was written into a file: it is looked at once more.
+    if transfer.phase == Phase::Following {
+        sqlite::follow(workplace, target, &transfer, "pgrunbook:follow").await?;
     }
     Ok(())
 }

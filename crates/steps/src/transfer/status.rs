@@ -49,8 +49,8 @@ pub struct Stream {
     pub lag_bytes: u64,
     /// What the origin's server keeps for us, in bytes.
     pub retained_bytes: u64,
-    /// Somebody receives now.
-    pub is_followed: bool,
+    /// Somebody receives now. `None`: nobody has to, since a file is read again instead.
+    pub is_followed: Option<bool>,
     /// Why the slot cannot be used any more.
     pub lost: Option<String>,
 }
@@ -163,7 +163,7 @@ async fn of_file(
         changes,
         lag_bytes: 0,
         retained_bytes: 0,
-        is_followed: false,
+        is_followed: None,
         lost: None,
     });
     let names = Names::of(&transfer.schema, &transfer.target);
@@ -178,7 +178,7 @@ async fn of_file(
             changes: written.as_ref().map_or(0, |written| written.changes),
             lag_bytes: end.0.saturating_sub(confirmed.unwrap_or(end).0),
             retained_bytes,
-            is_followed: active_pid.is_some(),
+            is_followed: Some(active_pid.is_some()),
             lost: invalidation,
         });
     }
@@ -202,7 +202,7 @@ async fn stream(ends: &Ends, names: &Names, way: Way) -> Result<Option<Stream>, 
         changes,
         lag_bytes: end.0.saturating_sub(confirmed.unwrap_or(end).0.max(applied.unwrap_or_default().0)),
         retained_bytes,
-        is_followed: active_pid.is_some(),
+        is_followed: Some(active_pid.is_some()),
         lost: invalidation,
     }))
 }
@@ -312,7 +312,7 @@ pub fn table(all: &[Status]) -> String {
         if let Some(stopped) = &one.stopped {
             text.push_str(&format!("  ! {} stands still since {}: {}\n", stopped.stream, stopped.lsn, stopped.why));
         }
-        for stream in one.streams.iter().filter(|stream| !stream.is_followed && one.phase.follows()) {
+        for stream in one.streams.iter().filter(|stream| stream.is_followed == Some(false) && one.phase.follows()) {
             text.push_str(&format!(
                 "  ! nobody follows the {} stream; its server keeps {} for it: pgrunbook transfer follow\n",
                 stream.way,
