@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use pgrunbook_postgres::Session;
+
 use crate::place::{Place, Said, cluster};
 
 const RUNBOOK: &str = "# Crash
@@ -443,12 +445,19 @@ fn ramp_that_is_killed_at_any_point_ends_as_if_undisturbed() {
         place
     };
     let state = |place: &Place| {
-        let value = |sql: &str| runtime().block_on(place.value(sql));
-        let flags = match value("SELECT to_regclass('pgrunbook.flag') IS NOT NULL").as_str() {
-            "t" => value("SELECT string_agg(name || ' ' || percentage || ' ' || enabled, ', ') FROM pgrunbook.flag"),
-            _ => String::new(),
-        };
-        format!("{} {flags}", value("SELECT config_value FROM settings"))
+        runtime().block_on(async {
+            let session = Session::connect(&place.database, "test").await.unwrap();
+            let value = async |sql: &str| session.value(sql).await.unwrap();
+            let flags = match value("SELECT to_regclass('pgrunbook.flag') IS NOT NULL").await.as_str() {
+                "t" => {
+                    let all =
+                        "SELECT string_agg(name || ' ' || percentage || ' ' || enabled, ', ') FROM pgrunbook.flag";
+                    value(all).await
+                }
+                _ => String::new(),
+            };
+            format!("{} {flags}", value("SELECT config_value FROM settings").await)
+        })
     };
     let (before, after, back_again) = killed_everywhere(&fresh, &state);
     assert_eq!(before, "{\"other\": 1, \"posting\": true} ");
@@ -487,32 +496,41 @@ fn bootstrap_that_is_killed_at_any_point_ends_as_if_undisturbed() {
         place.call(&["provision"]).done();
         place
     };
-    let state = |place: &Place| {
-        let name = &place.database.database;
-        let value = |sql: &str| runtime().block_on(place.value(sql));
-        let optional = |table: &str, sql: &str| match value(&format!("SELECT to_regclass('{table}') IS NULL")).as_str()
+    let parts = async |place: &Place| {
+        let session = Session::connect(&place.database, "test").await.unwrap();
+        let value = async |sql: &str| session.value(sql).await.unwrap();
+        let optional = async |table: &str, sql: &str| match value(&format!("SELECT to_regclass('{table}') IS NULL"))
+            .await
+            .as_str()
         {
             "t" => format!("no {table}"),
-            _ => value(sql),
+            _ => value(sql).await,
         };
-        let parts = [
+        [
             value(
                 "SELECT json_agg(json_build_array(nspname, nspowner::regrole, nspacl::text) ORDER BY nspname)
                  FROM pg_namespace WHERE nspname IN ('shared', 'src_profile_7')",
-            ),
+            )
+            .await,
             value(
                 "SELECT json_agg(json_build_array(oid::regclass, relowner::regrole, relacl::text) ORDER BY relname)
                  FROM pg_class WHERE relkind = 'r' AND relnamespace::regnamespace::text IN ('shared', 'src_profile_7')",
-            ),
-            value("SELECT json_agg(defaclacl::text ORDER BY defaclobjtype, defaclacl::text) FROM pg_default_acl"),
-            optional("shared.sources", "SELECT json_agg(json_build_array(source_id, schema_name)) FROM shared.sources"),
-            optional("src_profile_7.kinds", "SELECT json_agg(name) FROM src_profile_7.kinds"),
+            )
+            .await,
+            value("SELECT json_agg(defaclacl::text ORDER BY defaclobjtype, defaclacl::text) FROM pg_default_acl").await,
+            optional("shared.sources", "SELECT json_agg(json_build_array(source_id, schema_name)) FROM shared.sources")
+                .await,
+            optional("src_profile_7.kinds", "SELECT json_agg(name) FROM src_profile_7.kinds").await,
             optional(
                 "pgrunbook.migration",
                 "SELECT json_agg(json_build_array(chain, version, state) ORDER BY version) FROM pgrunbook.migration",
-            ),
-        ];
-        parts.join("\n").replace(name.as_str(), "NAME")
+            )
+            .await,
+        ]
+    };
+    let state = |place: &Place| {
+        let parts = runtime().block_on(parts(place));
+        parts.join("\n").replace(place.database.database.as_str(), "NAME")
     };
     let (_, after, back_again) = killed_everywhere(&fresh, &state);
     assert!(after.contains("[\"Profile-7\", \"src_profile_7\"]") && after.contains("[\"note\"]"), "{after}");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pgrunbook_engine::Cancel;
@@ -214,6 +215,8 @@ async fn write(options: ConnectOptions, seed: u64, stop: Arc<AtomicBool>) {
         }
         let end = if random.below(8) == 0 { "ROLLBACK" } else { "COMMIT" };
         session.execute(end).await.unwrap();
+        // As clients are: at full speed they take the processors from what they are to disturb.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -154,6 +154,7 @@ struct Writer {
     number: usize,
     of: usize,
     seed: u64,
+    think: Duration,
     began: Instant,
     accepted: Vec<Accepted>,
     failures: BTreeMap<String, u64>,
@@ -168,6 +169,15 @@ impl Writers {
     /// # Panics
     /// If there are fewer items than writers.
     pub fn start(service: Service, count: usize, seed: u64) -> Self {
+        Self::thinking(service, count, seed, Duration::ZERO)
+    }
+
+    /// The same, each of which does nothing for so long after a write was accepted: at full speed they take all processors,
+    /// and what a test is about has to wait for them.
+    ///
+    /// # Panics
+    /// If there are fewer items than writers.
+    pub fn thinking(service: Service, count: usize, seed: u64, think: Duration) -> Self {
         assert!(
             usize::try_from(service.items).is_ok_and(|items| items >= count),
             "each writer needs an item of its own"
@@ -183,6 +193,7 @@ impl Writers {
                     number,
                     of: count,
                     seed,
+                    think,
                     began,
                     accepted: accepted_here,
                     failures,
@@ -281,6 +292,9 @@ impl Writer {
                     self.accepted.push(Accepted { writer: self.number, seq, sent, answered, side });
                     accepted.fetch_add(1, Ordering::Relaxed);
                     (seq, tried) = (seq + 1, false);
+                    if !self.think.is_zero() {
+                        tokio::time::sleep(self.think).await;
+                    }
                     continue;
                 }
                 Ok(answer) => answer.status.to_string(),

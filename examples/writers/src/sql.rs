@@ -88,6 +88,7 @@ pub struct Writers {
 struct Writer {
     number: usize,
     seed: u64,
+    think: Duration,
     began: Instant,
     accepted: Vec<Accepted>,
     failures: BTreeMap<String, u64>,
@@ -97,14 +98,27 @@ struct Writer {
 impl Writers {
     /// Starts so many, each with a connection of its own. The [`tables`] must be there.
     pub fn start(place: Place, count: usize, seed: u64) -> Self {
+        Self::thinking(place, count, seed, Duration::ZERO)
+    }
+
+    /// The same, each of which does nothing for so long after a write was accepted: at full speed they take all processors,
+    /// and what a test is about has to wait for them.
+    pub fn thinking(place: Place, count: usize, seed: u64, think: Duration) -> Self {
         let (place, seen) = watch::channel(place);
         let (stop, accepted, failed) =
             (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let began = Instant::now();
         let tasks = (0..count)
             .map(|number| {
-                let writer =
-                    Writer { number, seed, began, accepted: Vec::new(), failures: BTreeMap::new(), unsettled: None };
+                let writer = Writer {
+                    number,
+                    seed,
+                    think,
+                    began,
+                    accepted: Vec::new(),
+                    failures: BTreeMap::new(),
+                    unsettled: None,
+                };
                 tokio::spawn(writer.work(seen.clone(), Arc::clone(&stop), Arc::clone(&accepted), Arc::clone(&failed)))
             })
             .collect();
@@ -214,6 +228,9 @@ impl Writer {
                     accepted.fetch_add(1, Ordering::Relaxed);
                     seq += 1;
                     tried = false;
+                    if !self.think.is_zero() {
+                        tokio::time::sleep(self.think).await;
+                    }
                 }
                 Err(error) => {
                     let state = error.code().map_or_else(|| "connection".to_owned(), |code| code.code().to_owned());

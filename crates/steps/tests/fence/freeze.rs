@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use pgrunbook_engine::{Cancel, Clock, SystemClock};
+use pgrunbook_engine::{Cancel, Clock};
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::fence::freeze::{Undo, current};
 use pgrunbook_steps::fence::{self, Freeze, Lift, Standing};
@@ -129,9 +129,11 @@ async fn on_a_server_the_fence_is_lifted_when_the_budget_is_over() {
             })
         })
     };
-    let freeze = Freeze::begin(&legacy.options.database, Duration::from_millis(300), Arc::new(SystemClock), undo);
+    let clock = HandClock::new();
+    let freeze = Freeze::begin(&legacy.options.database, BUDGET, clock.clone(), undo);
     legacy.set("budget").await.unwrap();
     assert_refused(&legacy.session, "DELETE FROM s.acct WHERE id = 1").await;
+    clock.advance(BUDGET);
     let begun = Instant::now();
     while freeze.ended().is_none() {
         assert!(begun.elapsed() < Duration::from_secs(20), "it was never undone");

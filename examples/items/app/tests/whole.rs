@@ -67,7 +67,7 @@ async fn there_and_back_and_there_again_and_no_accepted_write_is_lost() {
     project.start("items");
     let service = Service { address: project.app.clone(), source: "assets_1".to_owned(), items: i64::from(ITEMS) };
     // Each of their writes is asked for in the end: a few thousand are enough.
-    let writers = Writers::start(service.clone(), 3, 21);
+    let writers = Writers::thinking(service.clone(), 3, 21, Duration::from_millis(2));
     writers.wait_for(200, SOON).await;
     is_on(&project, FILE).await;
     assert_eq!(ask(&project, "GET", "/items/1", "assets_2").await.status, 200, "each file is a source");
