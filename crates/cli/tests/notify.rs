@@ -288,7 +288,7 @@ async fn mail_is_encrypted_or_not_sent() {
     certificate(place.folder.path());
     let (open, starts, wrapped) = (
         smtp(Tls::Never, place.folder.path()),
-        smtp(Tls::StartTls, place.folder.path()),
+        smtp(Tls::Upgraded, place.folder.path()),
         smtp(Tls::FirstByte, place.folder.path()),
     );
     let url = |scheme: &str, server: &crate::receiver::Smtp| format!("{scheme}://anna:s3cr3t-w0rd@{}", server.address);

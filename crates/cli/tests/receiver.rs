@@ -79,7 +79,7 @@ impl Http {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
     Never,
-    StartTls,
+    Upgraded,
     FirstByte,
 }
 
@@ -123,7 +123,7 @@ pub fn smtp(tls: Tls, folder: &Path) -> Smtp {
             // A client that goes away, or does not trust the certificate, ends its conversation only.
             let _ = match tls {
                 Tls::FirstByte => speak(&mut encrypted(stream), true, false, &kept).map(drop),
-                _ => match speak(&mut &stream, true, tls == Tls::StartTls, &kept) {
+                _ => match speak(&mut &stream, true, tls == Tls::Upgraded, &kept) {
                     Ok(true) => speak(&mut encrypted(stream), false, false, &kept).map(drop),
                     ended => ended.map(drop),
                 },

@@ -78,7 +78,7 @@ fn explain(app: &App, request: &Request, run: &str) -> u8 {
         (Output::Json, _) => {}
         (_, true) => put("Everybody has signed."),
         (_, false) => {
-            put(&format!("\nEach signs their text: pgrunbook sign-off {run} --as NAME --key ~/.ssh/id_ed25519"))
+            put(&format!("\nEach signs their text: pgrunbook sign-off {run} --as NAME --key ~/.ssh/id_ed25519"));
         }
     }
     exit::WAITING
