@@ -349,14 +349,14 @@ async fn resume_without_a_name_never_guesses_between_two_runs() {
 
 #[tokio::test]
 async fn run_that_is_meant_without_a_name_is_one_of_the_environment() {
-    let place = Place::new().await;
+    let mut place = Place::new().await;
+    place.env.push(("PGRUNBOOK_ENVIRONMENT".to_owned(), "production".to_owned()));
     place.write("pgrunbook.toml", "[targets.main]\n[environments.staging]\n[environments.production]\n");
     place.write("RUNBOOK.md", "# T\n\n## P\n\n- [ ] Somebody looked\n");
-    let production = ["--environment", "production", "run", "RUNBOOK.md"];
-    assert_eq!(place.call(&production).code, Some(3));
+    assert_eq!(place.call(&["run", "RUNBOOK.md"]).code, Some(3));
     let first = place.run_id();
     assert_eq!(place.call(&["--environment", "staging", "run", "RUNBOOK.md"]).code, Some(3));
-    let said = place.call(&["--environment", "production", "resume"]);
+    let said = place.call(&["resume"]);
     assert_eq!(said.code, Some(3), "{said:?}");
     assert!(said.out.contains(&format!("Run {first}: T")), "{said:?}");
 }

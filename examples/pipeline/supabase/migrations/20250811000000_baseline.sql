@@ -35,7 +35,7 @@ CREATE TABLE public.deployment_log (
     content_digest text        NOT NULL,
     operator       text        NOT NULL,
     version        text,
-    migration      text        NOT NULL
+    migration      text
 );
 
 -- What is open here stops a promotion.
