@@ -19,8 +19,9 @@ test:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git
 	@which='all()'; scripts/need servers || which='not test(/(^|::)(versions|on_1[4678])/)'; \
 	export TMPDIR="$$(scripts/tmp)"; \
-	echo "TMPDIR=$$TMPDIR cargo nextest run --workspace -E '$$which'"; \
-	cargo nextest run --workspace -E "$$which" && cargo run --quiet --package pgrunbook -- sandbox down --all
+	threads=$$(($$(nproc) * 2)); \
+	echo "TMPDIR=$$TMPDIR cargo nextest run --workspace --test-threads $$threads -E '$$which'"; \
+	cargo nextest run --workspace --test-threads $$threads -E "$$which" && cargo run --quiet --package pgrunbook -- sandbox down --all
 
 lint:
 	cargo fmt --all --check

@@ -17,7 +17,7 @@ use crate::place::{Place, Said};
 const SEEDS: u64 = 2;
 
 /// What a client does between two writes.
-const THINK: Duration = Duration::from_millis(2);
+const THINK: Duration = Duration::from_millis(5);
 
 /// How long one way may take, accidents and all.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -194,6 +194,7 @@ impl World {
                 let said = Said::of(child.wait_with_output().await.unwrap());
                 panic!("{args:?} ended, and was never seen in {phase}: {said:?}");
             }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 

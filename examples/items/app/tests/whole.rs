@@ -41,7 +41,7 @@ async fn is_on(project: &Project, backend: &str) {
 async fn read(address: String, source: &'static str, stop: Arc<AtomicBool>) -> BTreeMap<String, usize> {
     let (mut client, mut shown) = (Client::new(address), BTreeMap::new());
     // It is no load test: the writers are one.
-    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
     for path in ["/items?limit=10", "/items?q=garden&limit=5", "/items/3"].iter().cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -67,7 +67,7 @@ async fn there_and_back_and_there_again_and_no_accepted_write_is_lost() {
     project.start("items");
     let service = Service { address: project.app.clone(), source: "assets_1".to_owned(), items: i64::from(ITEMS) };
     // Each of their writes is asked for in the end: a few thousand are enough.
-    let writers = Writers::thinking(service.clone(), 3, 21, Duration::from_millis(2));
+    let writers = Writers::thinking(service.clone(), 3, 21, Duration::from_millis(10));
     writers.wait_for(200, SOON).await;
     is_on(&project, FILE).await;
     assert_eq!(ask(&project, "GET", "/items/1", "assets_2").await.status, 200, "each file is a source");
