@@ -21,9 +21,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const GATHER: usize = 1 << 20;
 
 /// When less than this came at once, more is let come together before it is read: the server sends each message by itself, and
-/// to be woken for each costs both sides more than the message.
-const LITTLE: usize = 64 << 10;
-const PAUSE: Duration = Duration::from_millis(2);
+/// to be woken for each costs both sides more than the message. Less than a near connection's window: when a full one came, the next
+/// is on its way.
+const LITTLE: usize = 8 << 10;
+const PAUSE: Duration = Duration::from_millis(6);
 
 /// How much the spool may take. It is freed by segments of 64 MB: what is below a few of them stops it for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

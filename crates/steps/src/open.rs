@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use pgrunbook_engine::journal::sqlite::SqliteJournal;
 use pgrunbook_engine::notice::Silent;
 use pgrunbook_engine::{
-    Claim, Engine, Identity, Incidents, Journal, JournalError, Messenger, People, Person, Redactor, StepError, SystemClock, Target,
+    Claim, Engine, Identity, Incidents, Journal, JournalError, Messenger, People, Person, Redactor, StepError,
+    SystemClock, Target,
 };
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, PostgresJournal, PostgresTarget};
 

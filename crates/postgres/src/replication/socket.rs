@@ -17,7 +17,7 @@ use crate::tls;
 /// open each is a packet, whose whole way the sender pays. A small window, which closes while the reader pauses, lets messages come
 /// together in the sender's buffer. Linux doubles it. Set before the connection is made: a sender that was once offered much
 /// waits for half of that. Not for a network, where the kernel's own tuning lets the window grow with the distance.
-const NEAR: u32 = 32 << 10;
+const NEAR: u32 = 16 << 10;
 
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
