@@ -343,6 +343,16 @@ pub enum Command {
         #[command(subcommand)]
         action: GuardAction,
     },
+    /// Answer over HTTP whether an application fits a schema, until it is ended.
+    ///
+    /// GET /guard?app_version=1.4.0[&target=NAME][&environment=NAME] answers 200 if the application fits, 409 if it does not, 503 if nobody
+    /// can tell (no server, no version, one that cannot be read), 400 to what is no question; always in JSON, with what to do. GET /health says
+    /// that the process is there, GET /metrics what was answered. Nothing is changed, and no password is asked for: it listens on this
+    /// machine alone, unless told otherwise. SIGTERM and Ctrl-C let it answer what was asked, and end it.
+    #[command(after_help = "Examples:\n  pgrunbook serve\n  \
+                      pgrunbook serve --listen 127.0.0.1:9000 --database env:DATABASE_URL --answer-within 2s\n\n\
+                      Then:\n  curl -f 'http://127.0.0.1:8088/guard?app_version=1.4.0&target=main'")]
+    Serve(ServeArgs),
     /// Throwaway PostgreSQL servers.
     Sandbox {
         #[command(subcommand)]
@@ -729,6 +739,19 @@ pub struct GuardArgs {
     /// The target of pgrunbook.toml; else `main`.
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// How long migrations that are under way are waited for; `0s`: not at all.
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub wait: String,
+    /// Also write the outcome as Prometheus metrics into this file (a textfile collector's).
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+}
+
+/// Where a database says its schema's version.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
     /// The table of the version row.
     #[arg(long, value_name = "TABLE", default_value = "bot_config")]
     pub table: String,
@@ -744,12 +767,25 @@ pub struct GuardArgs {
     /// Go by the history of this chain instead, as `migrate` keeps it.
     #[arg(long, value_name = "CHAIN", conflicts_with_all = ["table", "key", "row_environment", "columns"])]
     pub chain: Option<String>,
-    /// How long migrations that are under way are waited for; `0s`: not at all.
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
-    pub wait: String,
-    /// Also write the outcome as Prometheus metrics into this file (a textfile collector's).
-    #[arg(long, value_name = "FILE")]
-    pub metrics: Option<PathBuf>,
+}
+
+/// What is answered over HTTP, and where.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Address and port; port 0 takes a free one, which is printed. Others than this machine reach it only if you say so.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8088")]
+    pub listen: std::net::SocketAddr,
+    /// A reference to a URL (env:NAME, file:PATH) or a URL, as the one target `main`; no pgrunbook.toml is needed.
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// How long a request may take, connecting included; then the answer is 503, and the query is cancelled.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = deadline)]
+    pub answer_within: std::time::Duration,
+    /// Connections to each target at a time.
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub connections: usize,
 }
 
 /// `pgrunbook redis ...`
@@ -839,6 +875,11 @@ pub enum RedisAction {
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     pgrunbook_document::parse_duration(text).ok_or_else(|| "write a time such as 5ms or 10s".to_owned())
+}
+
+fn deadline(text: &str) -> Result<std::time::Duration, String> {
+    duration(text)
+        .and_then(|time| if time.is_zero() { Err("nothing is answered in no time".to_owned()) } else { Ok(time) })
 }
 
 /// `pgrunbook migrate ...`

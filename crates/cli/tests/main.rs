@@ -16,6 +16,7 @@ mod proof;
 mod receiver;
 mod redis;
 mod review;
+mod serve;
 mod sign_off;
 mod source;
 mod topology;

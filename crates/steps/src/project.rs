@@ -31,6 +31,8 @@ pub struct Project {
     pub name: String,
     pub targets: BTreeMap<String, TargetConfig>,
     pub environment: Environment,
+    /// Names of all environments that the file declares, in order; of none where it declares none.
+    pub environments: Vec<String>,
     /// Where the environment's open incidents are asked for, if it demands that there are none.
     pub incidents: Option<IncidentSource>,
     pub journal: JournalConfig,
@@ -350,6 +352,7 @@ impl Project {
             name: file.project.name.or(folder).unwrap_or_else(|| "project".to_owned()),
             targets,
             environment,
+            environments: names,
             incidents,
             journal,
             people: file.people,

@@ -5,14 +5,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use pgrunbook_document::parse_duration;
-use pgrunbook_guard::{Connecting, Connection, Guard, GuardError, Name, Outcome, Refusal, Row, Source, VersionRow};
-use pgrunbook_postgres::{ConnectOptions, ConnectSpec, PgError, Session};
+use pgrunbook_guard::{Connecting, Guard, GuardError, Name, Outcome, Refusal, Source, VersionRow};
+use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Session};
+use pgrunbook_server::{Asking, refused, shown};
 use pgrunbook_steps::open::connect_options;
 use pgrunbook_steps::secret::Reference;
-use serde_json::json;
 
 use crate::app::App;
-use crate::args::{GuardAction, GuardArgs, Output};
+use crate::args::{GuardAction, GuardArgs, Output, SourceArgs};
 use crate::console::put;
 use crate::exit;
 use crate::failure::Failure;
@@ -52,7 +52,7 @@ fn become_it(command: &[OsString], outcome: &Outcome) -> Failure {
 }
 
 async fn check(app: &App, args: &GuardArgs) -> Result<Outcome, Failure> {
-    let source = source(args)?;
+    let source = source(&args.source)?;
     let wait = parse_duration(&args.wait)
         .ok_or_else(|| Failure::unusable("bad-value", format!("`{}` is no duration such as 30s", args.wait)))?;
     let skip = app.surroundings.env.get("SKIP_SCHEMA_GUARD").map(String::as_str);
@@ -63,7 +63,7 @@ async fn check(app: &App, args: &GuardArgs) -> Result<Outcome, Failure> {
         let options = options.clone();
         async move {
             let options = options.ok_or_else(|| Refusal::Unreachable("the check is skipped".to_owned()))?;
-            Session::connect(&options, "pgrunbook:guard").await.map(Asked).map_err(|error| refused(&error))
+            Session::connect(&options, "pgrunbook:guard").await.map(Asking).map_err(|error| refused(&error))
         }
     });
     let outcome = guard.check(&mut connection).await?;
@@ -73,7 +73,8 @@ async fn check(app: &App, args: &GuardArgs) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-fn source(args: &GuardArgs) -> Result<Source, Failure> {
+/// Where the version stands, as it was typed.
+pub fn source(args: &SourceArgs) -> Result<Source, Failure> {
     if let Some(chain) = &args.chain {
         return Ok(Source::history(chain.clone()));
     }
@@ -89,37 +90,21 @@ fn source(args: &GuardArgs) -> Result<Source, Failure> {
     }))
 }
 
-/// A URL may hold a password: it is never part of what is said.
 fn database(app: &App, args: &GuardArgs) -> Result<ConnectOptions, Failure> {
-    let Some(text) = &args.database else {
-        let target = args.target.as_deref().unwrap_or("main");
-        return Ok(app.workplace()?.postgres(target)?.clone());
-    };
+    match &args.database {
+        Some(text) => given(app, text),
+        None => Ok(app.workplace()?.postgres(args.target.as_deref().unwrap_or("main"))?.clone()),
+    }
+}
+
+/// What `--database` says. A URL may hold a password: it is never part of what is said.
+pub fn given(app: &App, text: &str) -> Result<ConnectOptions, Failure> {
     let reference = Reference::parse(text);
     let shown = if reference.is_secret() { reference.shown() } else { "--database".to_owned() };
     let value = reference
         .resolve(&app.root(), &app.surroundings)
         .map_err(|error| Failure::unusable("database", error.to_string()))?;
     Ok(connect_options(&ConnectSpec::Given { text: value, origin: shown }, &app.surroundings)?)
-}
-
-/// A session as the guard asks it.
-struct Asked(Session);
-
-impl Connection for Asked {
-    async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, Refusal> {
-        let answers = self.0.simple(sql).await.map_err(|error| refused(&error))?;
-        Ok(answers.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default())
-    }
-}
-
-fn refused(error: &PgError) -> Refusal {
-    match error {
-        PgError::Refused { error, .. } | PgError::Server(error) => {
-            Refusal::Server { sqlstate: error.sqlstate.clone(), message: error.message.clone() }
-        }
-        other => Refusal::Unreachable(other.to_string()),
-    }
 }
 
 /// Written beside it and renamed: a collector never reads half of it.
@@ -129,24 +114,6 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(&beside, text)
         .and_then(|()| std::fs::rename(&beside, path))
         .map_err(|error| Failure::unusable("file", format!("{} cannot be written: {error}", path.display())))
-}
-
-/// One JSON object; version 1.
-fn shown(outcome: &Outcome) -> serde_json::Value {
-    match outcome {
-        Outcome::Bypassed(bypassed) => {
-            json!({ "type": "guard", "outcome": outcome.code(), "app": bypassed.app })
-        }
-        Outcome::Compatible(fits) => json!({
-            "type": "guard",
-            "outcome": outcome.code(),
-            "app": fits.app,
-            "database": fits.stored.version,
-            "migration": fits.stored.migration,
-            "timestamp": fits.stored.timestamp,
-            "waited_ms": fits.waited.as_millis() as u64,
-        }),
-    }
 }
 
 impl From<GuardError> for Failure {

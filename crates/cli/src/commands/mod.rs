@@ -20,6 +20,7 @@ mod redis;
 mod review;
 mod run;
 mod sandbox;
+mod serve;
 mod sign_off;
 mod source;
 mod status;
@@ -83,6 +84,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Audit { target, level } => audit::audit(app, &target, level).await,
         Command::Parity(args) => parity::parity(app, &args).await,
         Command::Guard { action } => guard::guard(app, action).await,
+        Command::Serve(args) => serve::serve(app, &args).await,
         Command::Sandbox { action } => sandbox::sandbox(app, action).await,
         Command::Completions { .. } | Command::Man => unreachable!("answered before the runtime was started"),
     }
