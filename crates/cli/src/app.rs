@@ -75,6 +75,14 @@ impl App {
         self.global.principal.clone().unwrap_or_else(|| format!("{user}@{}", self.surroundings.host))
     }
 
+    /// A result: a text for people, or one JSON object.
+    pub fn say(&self, text: &str, value: &serde_json::Value) {
+        match self.global.format {
+            Output::Json => put(&value.to_string()),
+            _ => put(text),
+        }
+    }
+
     /// A line of a long command.
     pub fn tell(&self, line: &str) {
         match self.global.format {

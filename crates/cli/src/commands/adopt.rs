@@ -5,11 +5,11 @@ use std::path::Path;
 
 use pgrunbook_document::{Source, adopt as propose, lint, parse, render};
 use pgrunbook_steps::registry;
+use serde_json::json;
 
 use super::lint::{read, write_whole};
 use crate::app::{App, loader};
 use crate::args::Output;
-use crate::console::put;
 use crate::exit;
 use crate::failure::Failure;
 
@@ -33,13 +33,16 @@ pub fn adopt(app: &App, file: &Path, out: Option<&Path>) -> Result<u8, Failure> 
             .help("name another file: --out FILE"));
     }
     write_whole(&path, &proposal.markdown)?;
-    if matches!(app.global.format, Output::Human | Output::Plain) {
+    if matches!(app.global.format, Output::Human | Output::Plain | Output::Json) {
         let steps = proposal.markdown.matches(" step\n").count();
         let items = proposal.markdown.matches("- [ ] ").count();
-        put(&format!(
-            "{0}: {steps} steps and {items} checklist lines. Read it, then: pgrunbook lint {0}",
-            out.display()
-        ));
+        app.say(
+            &format!(
+                "{0}: {steps} steps and {items} checklist lines. Read it, then: pgrunbook lint {0}",
+                out.display()
+            ),
+            &json!({ "type": "adopted", "file": out.display().to_string(), "steps": steps, "items": items }),
+        );
     }
     Ok(exit::DONE)
 }

@@ -1,6 +1,9 @@
 //! `init`: a project and a first runbook, ready to run.
 
+use serde_json::json;
+
 use crate::app::App;
+use crate::args::Output;
 use crate::console::put;
 use crate::exit;
 use crate::failure::Failure;
@@ -24,8 +27,11 @@ pub fn init(app: &App) -> Result<u8, Failure> {
         let path = folder.join(name);
         if !path.exists() {
             std::fs::write(&path, text)?;
-            put(&format!("wrote {name}"));
+            app.say(&format!("wrote {name}"), &json!({ "type": "written", "file": name }));
         }
+    }
+    if app.global.format == Output::Json {
+        return Ok(exit::DONE);
     }
     put("\nNext, on a throwaway server:\n");
     put("  export DATABASE_URL=$(pgrunbook sandbox up --detach --name first --format plain)");

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use pgrunbook_document::{Format, Severity, format, lint_knowing as look, parse, render};
 use pgrunbook_steps::registry;
+use serde_json::json;
 
 use crate::app::{App, loader};
-use crate::console::{count, put};
+use crate::console::count;
 use crate::exit;
 use crate::failure::Failure;
 
@@ -56,11 +57,17 @@ pub fn fmt(app: &App, files: &[PathBuf], check: bool) -> Result<u8, Failure> {
             continue;
         }
         changed += 1;
+        let said = |what: &str, written: bool| {
+            app.say(
+                &format!("{} {what}", file.display()),
+                &json!({ "type": "formatted", "file": file.display().to_string(), "written": written }),
+            );
+        };
         if check {
-            put(&format!("{} would change", file.display()));
+            said("would change", false);
         } else {
             write_whole(&app.surroundings.cwd.join(file), &formatted)?;
-            put(&format!("{} changed", file.display()));
+            said("changed", true);
         }
     }
     Ok(if check && changed > 0 { exit::FAILED } else { exit::DONE })

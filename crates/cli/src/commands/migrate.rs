@@ -79,7 +79,7 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
                 _ => return Err(Failure::unusable("baseline", "name one of --at, --accept and --forget")),
             };
             runner.correct(&correction).await?;
-            put("The history was changed, and nothing else.");
+            app.say("The history was changed, and nothing else.", &json!({ "type": "history-changed" }));
         }
         MigrateAction::Adopt(_) => {
             let session = Session::connect(options, "pgrunbook:adopt").await?;
@@ -88,7 +88,10 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
                     .help("known are those of Flyway, sqlx, Supabase, dbmate, golang-migrate, Alembic and Drizzle; else `migrate baseline`")
             })?;
             let versions = adopt(&session, &chain, tool, &runner.around).await?;
-            put(&format!("{} versions taken over from {}; its table stays as it is", versions.len(), tool.name()));
+            app.say(
+                &format!("{} versions taken over from {}; its table stays as it is", versions.len(), tool.name()),
+                &json!({ "type": "history-adopted", "from": tool.name(), "count": versions.len() }),
+            );
         }
     }
     Ok(exit::DONE)

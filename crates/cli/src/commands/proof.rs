@@ -24,8 +24,11 @@ pub async fn approve(app: &App, what: &str, key: Option<&Path>, signature: Optio
     let plan = plan_of(app, &opened, what).await?;
     let text = approval::text(&plan.plan_digest);
     let Some(armored) = armored(app, approval::NAMESPACE, &text, key, signature)? else {
-        put("Read the plan, then sign exactly this text with your SSH key:\n");
-        put(&how_to_sign(approval::NAMESPACE, &text, "approve PLAN", "approval.txt"));
+        let how = how_to_sign(approval::NAMESPACE, &text, "approve PLAN", "approval.txt");
+        app.say(
+            &format!("Read the plan, then sign exactly this text with your SSH key:\n\n{how}"),
+            &json!({ "type": "approval", "plan": plan.plan_digest, "text": text }),
+        );
         return Ok(exit::WAITING);
     };
     let principal = opened.engine.operator.principal.clone();
@@ -41,7 +44,10 @@ pub async fn approve(app: &App, what: &str, key: Option<&Path>, signature: Optio
     let name: String =
         principal.chars().map(|c| if c.is_ascii_alphanumeric() || "-_@.".contains(c) { c } else { '_' }).collect();
     super::lint::write_whole(&folder.join(format!("{name}.json")), &text)?;
-    put(&format!("Approved by {} ({}): plan {}", approval.principal, approval.key, plan.plan_digest));
+    app.say(
+        &format!("Approved by {} ({}): plan {}", approval.principal, approval.key, plan.plan_digest),
+        &json!({ "type": "approved", "by": approval.principal, "key": approval.key, "plan": plan.plan_digest }),
+    );
     Ok(exit::DONE)
 }
 

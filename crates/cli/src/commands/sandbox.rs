@@ -65,19 +65,23 @@ pub async fn sandbox(app: &App, action: SandboxAction) -> Result<u8, Failure> {
         }
         SandboxAction::Down { all: true, .. } => {
             for name in sandbox::down_all()? {
-                put(&format!("{name} ended"));
+                ended(app, &name);
             }
         }
         SandboxAction::Down { name, .. } => {
             let name = name.unwrap_or_default();
             sandbox::down(&name)?;
-            put(&format!("{name} ended"));
+            ended(app, &name);
         }
         SandboxAction::List => {
             for name in sandbox::list()? {
-                put(&name);
+                app.say(&name, &json!({ "type": "sandbox", "name": name }));
             }
         }
     }
     Ok(exit::DONE)
+}
+
+fn ended(app: &App, name: &str) {
+    app.say(&format!("{name} ended"), &json!({ "type": "sandbox-ended", "name": name }));
 }

@@ -107,7 +107,7 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
         TopologyAction::Import { target } => {
             let workplace = app.workplace()?;
             let text = topology::import(&connect(workplace.postgres(&target)?).await?).await?;
-            put(text.trim_end());
+            app.say(text.trim_end(), &json!({ "type": "declaration", "toml": text }));
             Ok(exit::DONE)
         }
     }

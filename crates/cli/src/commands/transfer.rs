@@ -183,7 +183,10 @@ fn render(app: &App, all: &[Status]) {
 async fn accept(app: &App, schema: &str, target: &str, yes: bool, instead: Option<&[String]>) -> Result<u8, Failure> {
     let workplace = app.workplace()?;
     let Some(found) = offer(&workplace, target, schema).await? else {
-        put(&format!("No stream of {schema} stands still."));
+        app.say(
+            &format!("No stream of {schema} stands still."),
+            &json!({ "type": "accepted", "schema": schema, "stream": null }),
+        );
         return Ok(exit::DONE);
     };
     tell_offer(app, &found, instead);
@@ -193,10 +196,11 @@ async fn accept(app: &App, schema: &str, target: &str, yes: bool, instead: Optio
     }
     app.refuse_if_protected("transfer accept", "apply")?;
     go_on(&workplace, target, schema, instead).await?;
-    put(&format!(
-        "The stream {} may go on: `pgrunbook transfer follow`, or the next step of the run.",
-        found.stopped.stream
-    ));
+    let stream = &found.stopped.stream;
+    app.say(
+        &format!("The stream {stream} may go on: `pgrunbook transfer follow`, or the next step of the run."),
+        &json!({ "type": "accepted", "schema": schema, "stream": stream }),
+    );
     Ok(exit::DONE)
 }
 
@@ -240,6 +244,9 @@ async fn end(app: &App, schema: &str, target: &str, yes: bool, how: End) -> Resu
         End::Complete => complete(&workplace, target, schema, "pgrunbook:complete", &cancel).await?,
         End::Abandon => abandon(&workplace, target, schema, "by-hand", &cancel).await?,
     };
-    put(&format!("{}.", evidence.summary));
+    app.say(
+        &format!("{}.", evidence.summary),
+        &json!({ "type": "transfer-ended", "schema": schema, "summary": evidence.summary, "facts": evidence.facts }),
+    );
     Ok(exit::DONE)
 }
