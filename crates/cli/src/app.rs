@@ -1,7 +1,7 @@
 //! What every command begins with: the surroundings, the project, the runbook.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use pgrunbook_document::{Format, Runbook, Severity, VarValue, lint, parse, render};
@@ -80,6 +80,19 @@ impl App {
         match self.global.format {
             Output::Json => put(&value.to_string()),
             _ => put(text),
+        }
+    }
+
+    /// A report that was rendered in the form that was asked for. As JSON it is one line, like all the rest.
+    pub fn report(&self, text: &str) {
+        let line = match self.global.format {
+            Output::Json => serde_json::from_str::<serde_json::Value>(text).ok(),
+            _ => None,
+        };
+        match line {
+            Some(value) => put(&value.to_string()),
+            // A closed pipe is no error.
+            None => drop(std::io::stdout().write_all(text.as_bytes())),
         }
     }
 

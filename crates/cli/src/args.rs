@@ -19,6 +19,7 @@ pub struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The project's folder; else the nearest one above that holds pgrunbook.toml.
     #[arg(long, global = true, value_name = "DIR")]
@@ -60,13 +61,17 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write pgrunbook.toml and a first runbook into this folder.
+    #[command(after_help = "Examples:\n  pgrunbook init\n  pgrunbook init --project deploy")]
     Init,
     /// Find what is wrong with runbooks, without touching a database.
+    #[command(after_help = "Examples:\n  pgrunbook lint RUNBOOK.md\n  \
+                      pgrunbook lint release.md restore.md --format sarif > lint.sarif")]
     Lint {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
     /// Lay a runbook out in the usual form.
+    #[command(after_help = "Examples:\n  pgrunbook fmt RUNBOOK.md\n  pgrunbook fmt --check RUNBOOK.md")]
     Fmt {
         #[arg(required = true)]
         files: Vec<PathBuf>,
@@ -75,6 +80,7 @@ pub enum Command {
         check: bool,
     },
     /// Read a prose runbook, and write a proposal with steps beside it.
+    #[command(after_help = "Example:\n  pgrunbook adopt MIGRATION.md --out RUNBOOK.md")]
     Adopt {
         file: PathBuf,
         /// Where the proposal goes; else FILE.proposal.md.
@@ -82,6 +88,10 @@ pub enum Command {
         out: Option<PathBuf>,
     },
     /// Say what a runbook would do, by reading only.
+    #[command(
+        after_help = "Examples:\n  pgrunbook plan RUNBOOK.md --environment staging --var max_age='5 minutes'\n  \
+                      pgrunbook plan RUNBOOK.md --environment production --out plan.json"
+    )]
     Plan {
         file: PathBuf,
         #[command(flatten)]
@@ -91,6 +101,8 @@ pub enum Command {
         out: Option<PathBuf>,
     },
     /// Run a runbook.
+    #[command(after_help = "Examples:\n  pgrunbook run RUNBOOK.md --environment staging\n  \
+                      pgrunbook run RUNBOOK.md --environment production --plan plan.json --confirm 'CONFIRM PRODUCTION DEPLOYMENT'")]
     Run {
         file: PathBuf,
         /// The saved plan that was approved; refused if anything moved since.
@@ -113,6 +125,8 @@ pub enum Command {
                       pgrunbook promote RUNBOOK.md --to production --override window --reason 'the payment fix cannot wait: Olga decided'")]
     Promote(PromoteArgs),
     /// Go on with a run after a stop, a failure or a crash.
+    #[command(after_help = "Examples:\n  pgrunbook resume\n  \
+                      pgrunbook resume 20261121-041502-3fa9 --decide create-notes=done --reason 'Olga saw the table'")]
     Resume {
         /// The run; else the newest that has not ended.
         run: Option<String>,
@@ -128,6 +142,9 @@ pub enum Command {
         summary: Option<PathBuf>,
     },
     /// Go back on a rollback path.
+    #[command(
+        after_help = "Example:\n  pgrunbook rollback 20261121-041502-3fa9 --path undo --reason 'the error rate doubled'"
+    )]
     Rollback {
         /// The run; else the newest.
         run: Option<String>,
@@ -141,6 +158,8 @@ pub enum Command {
         consent: Consent,
     },
     /// Run a runbook forward and back on a throwaway server, and record it as a rehearsal.
+    #[command(after_help = "Examples:\n  pgrunbook rehearse RUNBOOK.md --from staging.dump\n  \
+                      pgrunbook rehearse RUNBOOK.md --break")]
     Rehearse {
         file: PathBuf,
         #[command(flatten)]
@@ -154,12 +173,17 @@ pub enum Command {
         break_in: bool,
     },
     /// List the runs, or say where one stands and which ways back are open.
+    #[command(after_help = "Examples:\n  pgrunbook status\n  pgrunbook status 20261121-041502-3fa9 --format json")]
     Status { run: Option<String> },
     /// Print a run's journal: every event, with its evidence.
+    #[command(after_help = "Examples:\n  pgrunbook show\n  pgrunbook show 20261121-041502-3fa9 --format json")]
     Show { run: Option<String> },
     /// Follow a run that another process is at work on.
+    #[command(after_help = "Example:\n  pgrunbook watch 20261121-041502-3fa9")]
     Watch { run: Option<String> },
     /// Approve a plan with an SSH signature.
+    #[command(after_help = "Examples:\n  pgrunbook approve plan.json --as olga --key ~/.ssh/id_ed25519\n  \
+                      pgrunbook approve 20261121-041502-3fa9 --as olga --signature approval.txt.sig")]
     Approve {
         /// A run that waits, or a plan that was saved with `plan --out`.
         what: String,
@@ -171,6 +195,8 @@ pub enum Command {
         signature: Option<PathBuf>,
     },
     /// Sign off what a run did, in a role, with an SSH signature: for a run that waits at a `sign-off` step.
+    #[command(after_help = "Examples:\n  pgrunbook sign-off 20261121-041502-3fa9\n  \
+                      pgrunbook sign-off 20261121-041502-3fa9 --role dba --as olga --key ~/.ssh/id_ed25519")]
     SignOff {
         /// The run; else the newest that has not ended.
         run: Option<String>,
@@ -187,6 +213,9 @@ pub enum Command {
     /// Say something in a channel of pgrunbook.toml; about a run it is recorded in its journal.
     Notify(NotifyArgs),
     /// Write the evidence bundle of a run.
+    #[command(
+        after_help = "Example:\n  pgrunbook report 20261121-041502-3fa9 --out evidence/release-1.4 --key ~/.ssh/id_ed25519"
+    )]
     Report {
         run: Option<String>,
         /// Where it goes; else evidence/RUN.
@@ -197,6 +226,7 @@ pub enum Command {
         key: Option<PathBuf>,
     },
     /// Check an evidence bundle, without network or database.
+    #[command(after_help = "Example:\n  pgrunbook verify evidence/20261121-041502-3fa9 --signers allowed_signers")]
     Verify {
         folder: PathBuf,
         /// An allowed_signers file: the bundle must be signed by somebody it allows.
@@ -228,16 +258,22 @@ pub enum Command {
     )]
     Drift(DriftArgs),
     /// Run the migrations of a chain without a runbook.
+    #[command(after_help = "Examples:\n  pgrunbook migrate status db/migrations\n  \
+                      pgrunbook migrate up db/migrations --schema-version 1.4.0")]
     Migrate {
         #[command(subcommand)]
         action: MigrateAction,
     },
     /// Roles, schemas and access as topology.toml declares them.
+    #[command(
+        after_help = "Examples:\n  pgrunbook topology plan --target main\n  pgrunbook topology verify --ephemeral"
+    )]
     Topology {
         #[command(subcommand)]
         action: TopologyAction,
     },
     /// Make the database, its roles, schemas and grants, and apply every tenant's migrations. Safe to run again.
+    #[command(after_help = "Examples:\n  pgrunbook provision --target main\n  pgrunbook provision --only health")]
     Provision {
         /// The target of pgrunbook.toml; its database is made if it is not there.
         #[arg(long, default_value = "main")]
@@ -247,6 +283,8 @@ pub enum Command {
         only: Vec<String>,
     },
     /// Try as every declared role what it can really do, and set it against the declaration. Exit 1 if it differs.
+    #[command(after_help = "Examples:\n  pgrunbook probe --target main\n  \
+                      pgrunbook probe --role health_app --schema health --format json")]
     Probe {
         #[arg(long, default_value = "main")]
         target: String,
@@ -264,6 +302,7 @@ pub enum Command {
         allow_inconclusive: bool,
     },
     /// Sources: one schema for each, found by the mapping table that topology.toml names.
+    #[command(after_help = "Examples:\n  pgrunbook source list --check\n  pgrunbook source add acme")]
     Source {
         #[command(subcommand)]
         action: SourceAction,
@@ -289,13 +328,14 @@ pub enum Command {
     },
     /// Which schemas refuse writes, and letting writers go on: the way out when no run can.
     #[command(
-        after_help = "Example:\n  pgrunbook fence status --target legacy\n  pgrunbook fence drop ID --target legacy --yes"
+        after_help = "Example:\n  pgrunbook fence status --target legacy\n  pgrunbook fence drop 3fa90c21 --target legacy --yes"
     )]
     Fence {
         #[command(subcommand)]
         action: FenceAction,
     },
     /// Copy a database into a file, and prove that it can be restored.
+    #[command(after_help = "Example:\n  pgrunbook backup before.dump --verify restore")]
     Backup {
         /// The target of pgrunbook.toml; else `main`.
         #[arg(long, default_value = "main")]
@@ -307,6 +347,7 @@ pub enum Command {
         verify: VerifyHow,
     },
     /// Put a backup in place of a database; what was there is kept under another name.
+    #[command(after_help = "Example:\n  pgrunbook restore before.dump --target main --yes")]
     Restore {
         #[arg(long, default_value = "main")]
         target: String,
@@ -354,14 +395,27 @@ pub enum Command {
                       Then:\n  curl -f 'http://127.0.0.1:8088/guard?app_version=1.4.0&target=main'")]
     Serve(ServeArgs),
     /// Throwaway PostgreSQL servers.
+    #[command(after_help = "Examples:\n  pgrunbook sandbox up --name first --detach\n  pgrunbook sandbox down first")]
     Sandbox {
         #[command(subcommand)]
         action: SandboxAction,
     },
     /// Print a completion script.
+    #[command(
+        after_help = "Examples:\n  pgrunbook completions bash > ~/.local/share/bash-completion/completions/pgrunbook\n  \
+                      pgrunbook completions zsh > ~/.zfunc/_pgrunbook"
+    )]
     Completions { shell: clap_complete::Shell },
-    /// Print the manual page.
-    Man,
+    /// Print a command's manual page, or write those of all commands.
+    #[command(after_help = "Examples:\n  pgrunbook man | man -l -\n  pgrunbook man guard check | man -l -\n  \
+                      pgrunbook man --out ~/.local/share/man/man1")]
+    Man {
+        /// The command; else pgrunbook itself.
+        command: Vec<String>,
+        /// Write a page for each command into this folder.
+        #[arg(long, value_name = "DIR", conflicts_with = "command")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Values for variables.
@@ -471,6 +525,7 @@ pub enum VerifyHow {
 #[derive(Debug, Subcommand)]
 pub enum TopologyAction {
     /// Say the exact SQL that would make it so. Changes nothing.
+    #[command(after_help = "Example:\n  pgrunbook topology plan --target main --check")]
     Plan {
         #[arg(long, default_value = "main")]
         target: String,
@@ -482,6 +537,9 @@ pub enum TopologyAction {
         check: bool,
     },
     /// Make it so, in one transaction.
+    #[command(
+        after_help = "Examples:\n  pgrunbook topology apply --dry-run\n  pgrunbook topology apply --expect-revokes 12"
+    )]
     Apply {
         #[arg(long, default_value = "main")]
         target: String,
@@ -516,6 +574,7 @@ pub enum TopologyAction {
         level: AuditLevel,
     },
     /// Write the declaration of what a database has.
+    #[command(after_help = "Example:\n  pgrunbook topology import --target legacy > topology.toml")]
     Import {
         #[arg(long, default_value = "main")]
         target: String,
@@ -546,6 +605,7 @@ pub enum ReviewAction {
 #[derive(Debug, Subcommand)]
 pub enum SourceAction {
     /// The registered sources with their schemas, and what does not fit.
+    #[command(after_help = "Example:\n  pgrunbook source list --check")]
     List {
         #[arg(long, default_value = "main")]
         target: String,
@@ -554,6 +614,7 @@ pub enum SourceAction {
         check: bool,
     },
     /// The schema of a source; an unknown one is an error.
+    #[command(after_help = "Example:\n  pgrunbook source resolve acme")]
     Resolve {
         #[arg(value_name = "ID")]
         source_id: String,
@@ -561,6 +622,7 @@ pub enum SourceAction {
         target: String,
     },
     /// Register a source, and make its schema with what its chains bring. Safe to run again.
+    #[command(after_help = "Example:\n  pgrunbook source add acme --target main")]
     Add {
         #[arg(value_name = "ID")]
         source_id: String,
@@ -573,6 +635,7 @@ pub enum SourceAction {
 #[derive(Debug, Subcommand)]
 pub enum TransferAction {
     /// Everything that stands in the way of a transfer, at once; changes nothing. Exit 1 if something does.
+    #[command(after_help = "Example:\n  pgrunbook transfer preflight --from legacy --schema health")]
     Preflight {
         #[command(flatten)]
         wish: TransferWish,
@@ -580,6 +643,7 @@ pub enum TransferAction {
         target: String,
     },
     /// Copy the rows under one snapshot, and follow until it has caught up. Run again, it goes on.
+    #[command(after_help = "Example:\n  pgrunbook transfer start --from legacy --schema health --jobs 4")]
     Start {
         #[command(flatten)]
         wish: TransferWish,
@@ -587,6 +651,7 @@ pub enum TransferAction {
         target: String,
     },
     /// Apply what is changed, both ways, until stopped: as a service, between two runs.
+    #[command(after_help = "Example:\n  pgrunbook transfer follow --schema health")]
     Follow {
         #[arg(long, default_value = "main")]
         target: String,
@@ -595,6 +660,7 @@ pub enum TransferAction {
         schema: Option<String>,
     },
     /// How far each transfer is, and whether going back would lose a write.
+    #[command(after_help = "Example:\n  pgrunbook transfer status --check --format json")]
     Status {
         #[arg(long, default_value = "main")]
         target: String,
@@ -605,6 +671,7 @@ pub enum TransferAction {
         check: bool,
     },
     /// Make the change that stopped a stream on the other side too, and let it go on.
+    #[command(after_help = "Example:\n  pgrunbook transfer accept health --yes")]
     Accept {
         schema: String,
         #[arg(long, default_value = "main")]
@@ -616,6 +683,7 @@ pub enum TransferAction {
         instead: Vec<String>,
     },
     /// End a transfer that is switched: nothing flows back any more.
+    #[command(after_help = "Example:\n  pgrunbook transfer complete health --yes")]
     Complete {
         schema: String,
         #[arg(long, default_value = "main")]
@@ -624,6 +692,7 @@ pub enum TransferAction {
         yes: bool,
     },
     /// Give up a transfer that is not switched: nothing of it stays on either side.
+    #[command(after_help = "Example:\n  pgrunbook transfer abandon health --yes")]
     Abandon {
         schema: String,
         #[arg(long, default_value = "main")]
@@ -675,6 +744,7 @@ pub struct TransferWish {
 #[derive(Debug, Subcommand)]
 pub enum FenceAction {
     /// The fences that stand: schema, tables, since when, by whom, and what is wrong with them.
+    #[command(after_help = "Example:\n  pgrunbook fence status --target legacy --check")]
     Status {
         #[arg(long, default_value = "main")]
         target: String,
@@ -683,6 +753,7 @@ pub enum FenceAction {
         check: bool,
     },
     /// Lift a fence, whole or half: writers go on where they were.
+    #[command(after_help = "Example:\n  pgrunbook fence drop 3fa90c21 --target legacy --yes")]
     Drop {
         #[arg(value_name = "ID")]
         id: String,
@@ -886,8 +957,11 @@ fn deadline(text: &str) -> Result<std::time::Duration, String> {
 #[derive(Debug, Subcommand)]
 pub enum MigrateAction {
     /// Say how a chain stands to its history in the target. Exit 1 if something does not fit.
+    #[command(after_help = "Example:\n  pgrunbook migrate status db/migrations --format json")]
     Status(ChainArgs),
     /// Apply what is pending.
+    #[command(after_help = "Examples:\n  pgrunbook migrate up db/migrations --to 0012 --dry-run\n  \
+                      pgrunbook migrate up db/migrations --schema-version 1.4.0")]
     Up {
         #[command(flatten)]
         chain: ChainArgs,
@@ -907,6 +981,7 @@ pub enum MigrateAction {
         dry_run: bool,
     },
     /// Take migrations back by their down files.
+    #[command(after_help = "Example:\n  pgrunbook migrate down db/migrations --to 0011 --schema-version 1.3.0")]
     Down {
         #[command(flatten)]
         chain: ChainArgs,
@@ -917,6 +992,7 @@ pub enum MigrateAction {
         version: VersionArgs,
     },
     /// Set the history right by hand, without running anything.
+    #[command(after_help = "Example:\n  pgrunbook migrate baseline db/migrations --at 0008")]
     Baseline {
         #[command(flatten)]
         chain: ChainArgs,
@@ -931,6 +1007,7 @@ pub enum MigrateAction {
         forget: Option<String>,
     },
     /// Take over the history of Flyway, sqlx, Supabase, dbmate, golang-migrate, Alembic or Drizzle.
+    #[command(after_help = "Example:\n  pgrunbook migrate adopt supabase/migrations")]
     Adopt(ChainArgs),
 }
 
@@ -1063,6 +1140,8 @@ pub struct ParityArgs {
 #[derive(Debug, Subcommand)]
 pub enum SandboxAction {
     /// Start one; it ends with Ctrl-C, or stays with --detach.
+    #[command(after_help = "Examples:\n  pgrunbook sandbox up --name first --detach --set wal_level=logical\n  \
+                      pgrunbook sandbox up --version 16 --database shop")]
     Up {
         /// A name for it.
         #[arg(long)]
@@ -1087,6 +1166,7 @@ pub enum SandboxAction {
         database: Option<String>,
     },
     /// End one, or all.
+    #[command(after_help = "Examples:\n  pgrunbook sandbox down first\n  pgrunbook sandbox down --all")]
     Down {
         #[arg(required_unless_present = "all")]
         name: Option<String>,
@@ -1094,13 +1174,14 @@ pub enum SandboxAction {
         all: bool,
     },
     /// Names of those that run.
+    #[command(after_help = "Example:\n  pgrunbook sandbox list")]
     List,
 }
 
 /// What is said, and where.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: pgrunbook notify 20261121-041502-3fa9 --channel ops --text \"Half of the views are back.\""
+    after_help = "Example:\n  pgrunbook notify 20261121-041502-3fa9 --channel ops --text \"Half of the views are back.\""
 )]
 pub struct NotifyArgs {
     /// The run that it is about; `-`: none.

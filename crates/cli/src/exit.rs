@@ -15,6 +15,10 @@ pub const UNKNOWN: u8 = 4;
 
 /// For `--help`.
 pub const HELP: &str = "\
+Example:
+  pgrunbook plan RUNBOOK.md
+  pgrunbook run RUNBOOK.md
+
 Exit codes:
   0  done
   1  a step or gate failed, or the operator stopped it; what is done stays done

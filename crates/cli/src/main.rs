@@ -6,38 +6,32 @@ mod commands;
 mod console;
 mod exit;
 mod failure;
+#[cfg(test)]
+mod surface;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use serde_json::json;
 
 use crate::app::App;
 use crate::args::{Cli, Command, Output};
+use crate::commands::pages;
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return mistyped(&error),
+    };
+    let format = cli.global.format;
     // Nothing of a runtime is needed for these.
-    match cli.command {
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "pgrunbook", &mut script);
-            // Whoever reads it may have gone.
-            let _ = std::io::stdout().write_all(&script);
-            return ExitCode::SUCCESS;
-        }
-        Command::Man => {
-            let page = clap_mangen::Man::new(Cli::command());
-            let mut text = Vec::new();
-            let rendered = page.render(&mut text).map(|()| exit::DONE).map_err(Failure::from);
-            let _ = std::io::stdout().write_all(&text);
-            return ended(rendered, cli.global.format);
-        }
+    match &cli.command {
+        Command::Completions { shell } => return ended(Ok(pages::completions(format, *shell)), format),
+        Command::Man { command, out } => return ended(pages::man(format, command, out.as_deref()), format),
         _ => {}
     }
-    let format = cli.global.format;
     let app = App::new(cli.global);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -49,6 +43,24 @@ fn main() -> ExitCode {
     ended(result, format)
 }
 
+/// What clap says of arguments that it does not understand, or of a wish for help.
+///
+/// They were not parsed, so that `--format json` is looked for in them as they are: a script that reads JSON reads this too.
+fn mistyped(error: &clap::Error) -> ExitCode {
+    let typed: Vec<_> = std::env::args_os().take_while(|word| word != "--").collect();
+    let json = typed.iter().any(|word| word == "--format=json")
+        || typed.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "json");
+    if !json || !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::UNUSABLE));
+    }
+    let text = error.render().to_string();
+    let (message, help) = text.split_once("\n\n").unwrap_or((text.as_str(), ""));
+    let failure = Failure::unusable("usage", message.trim_start_matches("error: ").trim_end());
+    let help = help.trim_end();
+    ended(Err(if help.is_empty() { failure } else { failure.help(help) }), Output::Json)
+}
+
 /// Prints a failure; the exit code.
 fn ended(result: Result<u8, Failure>, format: Output) -> ExitCode {
     let failure = match result {
@@ -57,13 +69,16 @@ fn ended(result: Result<u8, Failure>, format: Output) -> ExitCode {
     };
     let mut text = failure.report.clone();
     if format == Output::Json {
-        let value = json!({
+        let mut value = json!({
             "type": "error",
             "code": failure.code,
             "message": failure.message,
             "help": failure.help,
             "exit": failure.exit,
         });
+        if !failure.report.is_empty() {
+            value["report"] = failure.report.into();
+        }
         text = value.to_string();
     } else {
         text.push_str(&format!("error: {}", failure.message));

@@ -19,6 +19,7 @@ mod review;
 mod serve;
 mod sign_off;
 mod source;
+mod surface;
 mod topology;
 mod unhappy;
 mod usual;

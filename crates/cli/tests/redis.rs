@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use crate::place::Place;
 
-struct Server {
+pub struct Server {
     port: u16,
     child: Child,
 }
 
 impl Server {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
@@ -29,6 +29,10 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         Self { port, child }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A project with it; its PostgreSQL is never reached.

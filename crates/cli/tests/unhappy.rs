@@ -271,7 +271,7 @@ async fn runbook_with_errors_is_shown_with_its_place() {
     assert!(said.err.contains("RUNBOOK.md:6:4") && said.err.contains("did you mean `check:`?"), "{}", said.err);
     assert!(said.err.ends_with("error: RUNBOOK.md has an error; nothing was touched\n"), "{}", said.err);
     for (format, mark) in
-        [("json", "\"code\": "), ("github", "::error file=RUNBOOK.md,line=6"), ("sarif", "\"version\": \"2.1.0\"")]
+        [("json", "[{\"code\":"), ("github", "::error file=RUNBOOK.md,line=6"), ("sarif", "\"version\": \"2.1.0\"")]
     {
         let said = place.call(&["lint", "RUNBOOK.md", "--format", format]);
         assert_eq!(said.code, Some(2));

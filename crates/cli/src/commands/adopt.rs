@@ -1,6 +1,5 @@
 //! `adopt`: a proposal beside a prose runbook.
 
-use std::io::Write;
 use std::path::Path;
 
 use pgrunbook_document::{Source, adopt as propose, lint, parse, render};
@@ -25,7 +24,7 @@ pub fn adopt(app: &App, file: &Path, out: Option<&Path>) -> Result<u8, Failure> 
     found.extend(proposal.diagnostics);
     found.sort_by_key(|one| (one.span.start, one.code));
     let sources = [Source { path: shown, text }];
-    let _ = write!(std::io::stdout(), "{}", render(&found, &sources, app.lint_format()));
+    app.report(&render(&found, &sources, app.lint_format()));
     let out = out.map_or_else(|| file.with_extension("proposal.md"), Path::to_path_buf);
     let path = app.surroundings.cwd.join(&out);
     if path.exists() {

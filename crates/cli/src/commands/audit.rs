@@ -1,7 +1,5 @@
 //! `audit`: what every role really reaches, against the topology.
 
-use std::io::Write;
-
 use pgrunbook_engine::SystemClock;
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::audit as capability;
@@ -18,7 +16,6 @@ pub async fn audit(app: &App, target: &str, level: AuditLevel) -> Result<u8, Fai
     let session = Session::connect(workplace.postgres(target)?, "pgrunbook:audit").await?;
     let topology = completed(&session, workplace.topology()?).await?;
     let audited = capability::audit(&session, &topology, today(&SystemClock)).await?;
-    // A closed pipe is no error.
-    let _ = write!(std::io::stdout(), "{}", capability::render(&audited, &topology.source, app.lint_format()));
+    app.report(&capability::render(&audited, &topology.source, app.lint_format()));
     Ok(if audited.at_least(level.into()).next().is_none() { exit::DONE } else { exit::FAILED })
 }

@@ -32,7 +32,7 @@ pub fn lint(app: &App, files: &[PathBuf]) -> Result<u8, Failure> {
         sources.extend(parsed.runbook.sources);
     }
     let report_format = app.lint_format();
-    let _ = write!(std::io::stdout(), "{}", render(&found, &sources, report_format));
+    app.report(&render(&found, &sources, report_format));
     let errors = found.iter().filter(|one| one.severity == Severity::Error).count();
     if let Format::Human { .. } = report_format {
         let warnings = found.iter().filter(|one| one.severity == Severity::Warning).count();

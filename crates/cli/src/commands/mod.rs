@@ -11,6 +11,7 @@ mod init;
 mod lint;
 mod migrate;
 mod notify;
+pub mod pages;
 mod parity;
 mod plan;
 mod probe;
@@ -86,6 +87,6 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::Guard { action } => guard::guard(app, action).await,
         Command::Serve(args) => serve::serve(app, &args).await,
         Command::Sandbox { action } => sandbox::sandbox(app, action).await,
-        Command::Completions { .. } | Command::Man => unreachable!("answered before the runtime was started"),
+        Command::Completions { .. } | Command::Man { .. } => unreachable!("answered before the runtime was started"),
     }
 }

@@ -22,7 +22,7 @@ pub fn boundary(app: &App) -> Result<u8, Failure> {
     let root = app.root();
     let reviewed = pgrunbook_steps::boundary::review(&root, &Code::load(&root)?)?;
     let report_format = app.lint_format();
-    let _ = write!(std::io::stdout(), "{}", render(&reviewed.found, &reviewed.sources, report_format));
+    app.report(&render(&reviewed.found, &reviewed.sources, report_format));
     let (errors, unknown) = (reviewed.count(Severity::Error), reviewed.count(Severity::Unknown));
     if let Format::Human { .. } = report_format {
         let _ = writeln!(
@@ -80,7 +80,7 @@ pub async fn review(app: &App, args: &GateArgs) -> Result<u8, Failure> {
         Output::Junit => Form::Junit,
         Output::Markdown => Form::Markdown,
     };
-    let _ = write!(std::io::stdout(), "{}", gate::render(&made, form));
+    app.report(&gate::render(&made, form));
     for (path, form) in forms {
         std::fs::write(app.surroundings.cwd.join(path), gate::render(&made, form))
             .map_err(|error| Failure::unusable("file", format!("{} cannot be written: {error}", path.display())))?;
