@@ -30,7 +30,7 @@ pub struct Global {
     /// Who acts, as pgrunbook.toml and allowed_signers name them; else user@host.
     #[arg(long = "as", global = true, value_name = "PRINCIPAL", env = "PGRUNBOOK_AS")]
     pub principal: Option<String>,
-    /// How to print. `json`: one event a line.
+    /// How to print. `json`: one line for each result or event.
     #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
     pub format: Output,
     /// No colours; NO_COLOR does the same.
@@ -45,7 +45,7 @@ pub enum Output {
     Human,
     /// Plain lines, without colours and progress bars.
     Plain,
-    /// One JSON object a line.
+    /// JSON, one value a line.
     Json,
     /// Workflow commands of GitHub (lint, audit, review).
     Github,
@@ -67,12 +67,14 @@ pub enum Command {
     #[command(after_help = "Examples:\n  pgrunbook lint RUNBOOK.md\n  \
                       pgrunbook lint release.md restore.md --format sarif > lint.sarif")]
     Lint {
+        /// The runbooks.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
     /// Lay a runbook out in the usual form.
     #[command(after_help = "Examples:\n  pgrunbook fmt RUNBOOK.md\n  pgrunbook fmt --check RUNBOOK.md")]
     Fmt {
+        /// The runbooks.
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// Change nothing; exit 1 if something would change.
@@ -82,6 +84,7 @@ pub enum Command {
     /// Read a prose runbook, and write a proposal with steps beside it.
     #[command(after_help = "Example:\n  pgrunbook adopt MIGRATION.md --out RUNBOOK.md")]
     Adopt {
+        /// The prose runbook; it stays as it is.
         file: PathBuf,
         /// Where the proposal goes; else FILE.proposal.md.
         #[arg(long)]
@@ -93,6 +96,7 @@ pub enum Command {
                       pgrunbook plan RUNBOOK.md --environment production --out plan.json"
     )]
     Plan {
+        /// The runbook.
         file: PathBuf,
         #[command(flatten)]
         vars: Vars,
@@ -104,6 +108,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  pgrunbook run RUNBOOK.md --environment staging\n  \
                       pgrunbook run RUNBOOK.md --environment production --plan plan.json --confirm 'CONFIRM PRODUCTION DEPLOYMENT'")]
     Run {
+        /// The runbook.
         file: PathBuf,
         /// The saved plan that was approved; refused if anything moved since.
         #[arg(long)]
@@ -161,6 +166,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  pgrunbook rehearse RUNBOOK.md --from staging.dump\n  \
                       pgrunbook rehearse RUNBOOK.md --break")]
     Rehearse {
+        /// The runbook.
         file: PathBuf,
         #[command(flatten)]
         vars: Vars,
@@ -174,13 +180,22 @@ pub enum Command {
     },
     /// List the runs, or say where one stands and which ways back are open.
     #[command(after_help = "Examples:\n  pgrunbook status\n  pgrunbook status 20261121-041502-3fa9 --format json")]
-    Status { run: Option<String> },
+    Status {
+        /// The run; else all are listed.
+        run: Option<String>,
+    },
     /// Print a run's journal: every event, with its evidence.
     #[command(after_help = "Examples:\n  pgrunbook show\n  pgrunbook show 20261121-041502-3fa9 --format json")]
-    Show { run: Option<String> },
+    Show {
+        /// The run; else the newest.
+        run: Option<String>,
+    },
     /// Follow a run that another process is at work on.
     #[command(after_help = "Example:\n  pgrunbook watch 20261121-041502-3fa9")]
-    Watch { run: Option<String> },
+    Watch {
+        /// The run; else the newest.
+        run: Option<String>,
+    },
     /// Approve a plan with an SSH signature.
     #[command(after_help = "Examples:\n  pgrunbook approve plan.json --as olga --key ~/.ssh/id_ed25519\n  \
                       pgrunbook approve 20261121-041502-3fa9 --as olga --signature approval.txt.sig")]
@@ -217,6 +232,7 @@ pub enum Command {
         after_help = "Example:\n  pgrunbook report 20261121-041502-3fa9 --out evidence/release-1.4 --key ~/.ssh/id_ed25519"
     )]
     Report {
+        /// The run; else the newest.
         run: Option<String>,
         /// Where it goes; else evidence/RUN.
         #[arg(long, value_name = "DIR")]
@@ -228,6 +244,7 @@ pub enum Command {
     /// Check an evidence bundle, without network or database.
     #[command(after_help = "Example:\n  pgrunbook verify evidence/20261121-041502-3fa9 --signers allowed_signers")]
     Verify {
+        /// The bundle's folder, as `report` wrote it.
         folder: PathBuf,
         /// An allowed_signers file: the bundle must be signed by somebody it allows.
         #[arg(long, value_name = "FILE")]
@@ -286,6 +303,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  pgrunbook probe --target main\n  \
                       pgrunbook probe --role health_app --schema health --format json")]
     Probe {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// Each object, and not one for each kind and pattern of privileges.
@@ -349,6 +367,7 @@ pub enum Command {
     /// Put a backup in place of a database; what was there is kept under another name.
     #[command(after_help = "Example:\n  pgrunbook restore before.dump --target main --yes")]
     Restore {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// A file that `backup` or `pg_dump -Fc` made.
@@ -405,7 +424,10 @@ pub enum Command {
         after_help = "Examples:\n  pgrunbook completions bash > ~/.local/share/bash-completion/completions/pgrunbook\n  \
                       pgrunbook completions zsh > ~/.zfunc/_pgrunbook"
     )]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// Whose script.
+        shell: clap_complete::Shell,
+    },
     /// Print a command's manual page, or write those of all commands.
     #[command(after_help = "Examples:\n  pgrunbook man | man -l -\n  pgrunbook man guard check | man -l -\n  \
                       pgrunbook man --out ~/.local/share/man/man1")]
@@ -429,6 +451,7 @@ pub struct Vars {
 /// What is promoted, and where to.
 #[derive(Debug, Clone, Args)]
 pub struct PromoteArgs {
+    /// The runbook.
     pub file: PathBuf,
     /// The environment of pgrunbook.toml to promote to.
     #[arg(long, value_name = "ENVIRONMENT")]
@@ -527,6 +550,7 @@ pub enum TopologyAction {
     /// Say the exact SQL that would make it so. Changes nothing.
     #[command(after_help = "Example:\n  pgrunbook topology plan --target main --check")]
     Plan {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// Also what would drop the retired; only a runbook's step does it.
@@ -541,6 +565,7 @@ pub enum TopologyAction {
         after_help = "Examples:\n  pgrunbook topology apply --dry-run\n  pgrunbook topology apply --expect-revokes 12"
     )]
     Apply {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// How many granted privileges go, exactly; needed where more than a tenth of them goes.
@@ -558,6 +583,7 @@ pub enum TopologyAction {
         after_help = "Example:\n  pgrunbook topology verify --ephemeral\n  pgrunbook topology verify --target main --all-objects"
     )]
     Verify {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// On a throwaway server that is made of the project's files alone; the target is not touched.
@@ -576,6 +602,7 @@ pub enum TopologyAction {
     /// Write the declaration of what a database has.
     #[command(after_help = "Example:\n  pgrunbook topology import --target legacy > topology.toml")]
     Import {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
     },
@@ -607,6 +634,7 @@ pub enum SourceAction {
     /// The registered sources with their schemas, and what does not fit.
     #[command(after_help = "Example:\n  pgrunbook source list --check")]
     List {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// Exit 1 if a source has no schema, or a schema no source.
@@ -616,16 +644,20 @@ pub enum SourceAction {
     /// The schema of a source; an unknown one is an error.
     #[command(after_help = "Example:\n  pgrunbook source resolve acme")]
     Resolve {
+        /// The source's id, as the application knows it.
         #[arg(value_name = "ID")]
         source_id: String,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
     },
     /// Register a source, and make its schema with what its chains bring. Safe to run again.
     #[command(after_help = "Example:\n  pgrunbook source add acme --target main")]
     Add {
+        /// The source's id, as the application knows it.
         #[arg(value_name = "ID")]
         source_id: String,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
     },
@@ -639,6 +671,7 @@ pub enum TransferAction {
     Preflight {
         #[command(flatten)]
         wish: TransferWish,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
     },
@@ -647,12 +680,14 @@ pub enum TransferAction {
     Start {
         #[command(flatten)]
         wish: TransferWish,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
     },
     /// Apply what is changed, both ways, until stopped: as a service, between two runs.
     #[command(after_help = "Example:\n  pgrunbook transfer follow --schema health")]
     Follow {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// Only this transfer.
@@ -662,8 +697,10 @@ pub enum TransferAction {
     /// How far each transfer is, and whether going back would lose a write.
     #[command(after_help = "Example:\n  pgrunbook transfer status --check --format json")]
     Status {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
+        /// Only the transfer into this schema.
         #[arg(long)]
         schema: Option<String>,
         /// Exit 1 if a stream stands still, or a rollback would lose writes.
@@ -673,9 +710,12 @@ pub enum TransferAction {
     /// Make the change that stopped a stream on the other side too, and let it go on.
     #[command(after_help = "Example:\n  pgrunbook transfer accept health --yes")]
     Accept {
+        /// The schema that the transfer leads into.
         schema: String,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
+        /// Do it; without it nothing is changed.
         #[arg(long)]
         yes: bool,
         /// Another statement than those that are offered; may be given again.
@@ -685,18 +725,24 @@ pub enum TransferAction {
     /// End a transfer that is switched: nothing flows back any more.
     #[command(after_help = "Example:\n  pgrunbook transfer complete health --yes")]
     Complete {
+        /// The schema that the transfer leads into.
         schema: String,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
+        /// Do it; without it nothing is changed.
         #[arg(long)]
         yes: bool,
     },
     /// Give up a transfer that is not switched: nothing of it stays on either side.
     #[command(after_help = "Example:\n  pgrunbook transfer abandon health --yes")]
     Abandon {
+        /// The schema that the transfer leads into.
         schema: String,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
+        /// Do it; without it nothing is changed.
         #[arg(long)]
         yes: bool,
     },
@@ -746,6 +792,7 @@ pub enum FenceAction {
     /// The fences that stand: schema, tables, since when, by whom, and what is wrong with them.
     #[command(after_help = "Example:\n  pgrunbook fence status --target legacy --check")]
     Status {
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// Exit 1 if one of them has a hole.
@@ -755,8 +802,10 @@ pub enum FenceAction {
     /// Lift a fence, whole or half: writers go on where they were.
     #[command(after_help = "Example:\n  pgrunbook fence drop 3fa90c21 --target legacy --yes")]
     Drop {
+        /// The fence's id, as `fence status` shows it.
         #[arg(value_name = "ID")]
         id: String,
+        /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
         /// A target that leads through a PgBouncer, to be resumed too; may be given again.
@@ -1063,6 +1112,7 @@ pub struct GateArgs {
 /// What is compared with what.
 #[derive(Debug, Clone, Args)]
 pub struct DriftArgs {
+    /// The target of pgrunbook.toml.
     #[arg(default_value = "main")]
     pub target: String,
     /// A folder of migrations, relative to the project (repeatable, in the order in which they are applied).
@@ -1090,6 +1140,7 @@ pub struct DriftArgs {
 pub struct ChainArgs {
     /// The chain's folder, relative to the project.
     pub chain: String,
+    /// The target of pgrunbook.toml.
     #[arg(long, default_value = "main")]
     pub target: String,
 }
@@ -1168,8 +1219,10 @@ pub enum SandboxAction {
     /// End one, or all.
     #[command(after_help = "Examples:\n  pgrunbook sandbox down first\n  pgrunbook sandbox down --all")]
     Down {
+        /// The server's name, as `sandbox list` shows it.
         #[arg(required_unless_present = "all")]
         name: Option<String>,
+        /// Every one that was left running.
         #[arg(long)]
         all: bool,
     },
