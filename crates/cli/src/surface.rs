@@ -1,5 +1,4 @@
 //! What every command must have: an example that can be typed, a manual page, completion.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use clap::{CommandFactory, FromArgMatches};
 use clap_complete::Shell;

@@ -1,5 +1,4 @@
 //! The deployment log: a row of a table of the user's, in the transaction of the version row.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use pgrunbook_engine::{EngineError, RunEnd, UNDO};
 
