@@ -74,10 +74,10 @@ impl From<EngineError> for Failure {
                     }
                 }
             }
-            EngineError::Demands { missing, .. } => {
+            EngineError::Demands { runbook, missing, .. } => {
                 failure.exit = exit::WAITING;
                 failure.code = "demands".to_owned();
-                let remedies: Vec<_> = missing.iter().filter_map(|demand| remedy(demand, "RUNBOOK.md")).collect();
+                let remedies: Vec<_> = missing.iter().filter_map(|demand| remedy(demand, &runbook)).collect();
                 failure.help = Some(format!("{}\nnothing was begun", remedies.join("\n")));
             }
             EngineError::Override { .. } => {

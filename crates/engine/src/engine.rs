@@ -109,7 +109,8 @@ impl Engine {
         if purpose == Purpose::Real {
             let missing = demand::missing_before(&self.demands(&plan, options).await?);
             if !missing.is_empty() {
-                return Err(EngineError::Demands { environment: self.environment.name.clone(), missing });
+                let (environment, runbook) = (self.environment.name.clone(), plan.runbook.clone());
+                return Err(EngineError::Demands { environment, runbook, missing });
             }
         }
         let now = self.clock.now();

@@ -29,7 +29,7 @@ pub enum EngineError {
     #[error("step `{step}` could not run now: {why}")]
     Blocked { step: StepId, why: String },
     #[error("environment `{environment}` demands {}", demanded(.missing))]
-    Demands { environment: String, missing: Vec<Demand> },
+    Demands { environment: String, runbook: String, missing: Vec<Demand> },
     #[error("environment `{environment}` can not be overridden: {why}; nothing was touched")]
     Override { environment: String, why: String },
     #[error("the confirmation text is not right: environment `{environment}` demands exactly \"{wanted}\"")]

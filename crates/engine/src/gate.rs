@@ -130,7 +130,8 @@ async fn look(call: &mut Call<'_>) -> Result<Result<Vec<Demand>, RunEnd>, Engine
     let missing = missing_before(&demands);
     if !missing.is_empty() {
         let environment = engine.environment.name.clone();
-        return Ok(Err(RunEnd::Waiting { on: Waiting::Demands { environment, missing } }));
+        let runbook = call.writer.state.plan.runbook.clone();
+        return Ok(Err(RunEnd::Waiting { on: Waiting::Demands { environment, runbook, missing } }));
     }
     if demands.iter().any(|demand| demand.name == DemandName::Approvals && !demand.is_met())
         && let Some((missing, roles)) =

@@ -58,7 +58,7 @@ pub enum RunEnd {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waiting {
     /// Demands of the environment that are not held: rehearsals, windows, incidents.
-    Demands { environment: String, missing: Vec<Demand> },
+    Demands { environment: String, runbook: String, missing: Vec<Demand> },
     /// A checklist line.
     Item { item: ItemId, text: String, roles: Vec<String> },
     /// Approvals of the plan digest: why they are needed, how many are missing, roles of which each is needed.

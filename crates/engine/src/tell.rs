@@ -333,7 +333,7 @@ fn left_in(inbox: &Path) -> Vec<PathBuf> {
 /// What tells one pause from another in the same run (what is waited for, and not how often), and the same in words.
 fn waits_for(on: &Waiting) -> (String, String) {
     match on {
-        Waiting::Demands { environment, missing } => {
+        Waiting::Demands { environment, missing, .. } => {
             let demanded: Vec<_> = missing.iter().map(|demand| demand.demanded.as_str()).collect();
             ("demands".to_owned(), format!("environment `{environment}` demands {}", demanded.join("; ")))
         }

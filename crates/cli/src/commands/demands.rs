@@ -121,7 +121,7 @@ pub fn values(demands: &[Demand], runbook: &str) -> Vec<Value> {
 }
 
 /// What a run that was begun waits for.
-pub fn waiting(environment: &str, missing: &[Demand]) -> String {
-    let listed = listed(missing, "RUNBOOK.md", false, false);
+pub fn waiting(environment: &str, runbook: &str, missing: &[Demand]) -> String {
+    let listed = listed(missing, runbook, false, false);
     format!("Waiting: environment `{environment}` demands, before the first change:\n{listed}")
 }

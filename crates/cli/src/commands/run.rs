@@ -449,7 +449,7 @@ pub fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
 
 fn waiting(on: &Waiting) -> String {
     match on {
-        Waiting::Demands { environment, missing } => super::demands::waiting(environment, missing),
+        Waiting::Demands { environment, runbook, missing } => super::demands::waiting(environment, runbook, missing),
         Waiting::Item { text, roles, .. } => {
             let who = if roles.is_empty() { "a person".to_owned() } else { format!("@{}", roles.join(", @")) };
             format!("Waiting for {who}: \"{text}\"")
