@@ -90,7 +90,9 @@ async fn table_that_is_locked_makes_503_and_leaves_no_backend_behind() {
     }
     until(&database, SERVES, "0").await;
     holder.execute("ROLLBACK").await.unwrap();
-    served.guard("app_version=1.0.0").await.fits();
+    // On a busy machine a new connection alone may take longer than so short a deadline.
+    let answered = async { while served.guard("app_version=1.0.0").await.status != 200 {} };
+    within("an answer once nothing is locked", answered).await;
 }
 
 #[tokio::test]
