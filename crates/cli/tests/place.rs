@@ -52,6 +52,8 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgrunbook"));
         command.args(args).current_dir(self.folder.path()).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap_or_default()).env("HOME", self.folder.path());
+        // Sandboxes of the program are those that the test sees.
+        command.env("TMPDIR", std::env::temp_dir());
         command.env("USER", "anna").envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(std::process::Stdio::null());
         command
