@@ -177,6 +177,16 @@ impl Engine {
         let by = self.operator.principal.clone();
         let note = self.redactor.redact(note).into_owned();
         events.push(Event::Decided { step: step.clone(), direction, decision, by, note });
+        Ok(self.append_to(run, &mut state, events).await?)
+    }
+
+    /// Appends events without taking the run: only while nobody else is at work on it.
+    pub(crate) async fn append_to(
+        &self,
+        run: &str,
+        state: &mut RunState,
+        events: Vec<Event>,
+    ) -> Result<(), JournalError> {
         let mut sealed = Vec::new();
         for event in events {
             let event = Sealed::seal_behind(event, self.clock.now(), &state.head);

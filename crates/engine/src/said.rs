@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::fault::{self, Point};
-use crate::journal::{Event, JournalError, Sealed};
+use crate::journal::{Event, JournalError};
 use crate::notice::Said;
-use crate::state::RunState;
 use crate::tell::inbox;
 
 /// How long the process at work is given to record what was left for it.
@@ -89,19 +87,6 @@ impl Engine {
                 appended => appended?,
             }
         }
-        Ok(())
-    }
-
-    async fn append_to(&self, run: &str, state: &mut RunState, events: Vec<Event>) -> Result<(), JournalError> {
-        let mut sealed = Vec::new();
-        for event in events {
-            let event = Sealed::seal_behind(event, self.clock.now(), &state.head);
-            state.apply(&event).map_err(|broken| broken.of(run))?;
-            sealed.push(event);
-        }
-        fault::pass(Point::BeforeAppend);
-        self.journal.append(run, state.epoch, &sealed).await?;
-        fault::pass(Point::AfterAppend);
         Ok(())
     }
 }
