@@ -24,6 +24,7 @@ test:
 	cargo nextest run --workspace --test-threads $$threads -E "$$which" && cargo run --quiet --package pgrunbook -- sandbox down --all
 
 lint:
+	@for script in $$(git grep -lE '^#!.*bash'); do bash -n "$$script" || exit 1; done
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 

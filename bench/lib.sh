@@ -4,11 +4,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 pairs=${PAIRS:-5}
 profile=${CARGO_PROFILE:-release}
-pgrunbook=${PGRUNBOOK:-$root/target/$profile/pgrunbook}
+bin=$root/target/$([ "$profile" = dev ] && echo debug || echo "$profile")
+pgrunbook=$bin/pgrunbook
 work=$(mktemp -d)
 
-# CARGO_PROFILE=profiling builds faster; PGRUNBOOK names a program that is built already.
-build() { [ -n "${PGRUNBOOK:-}" ] || cargo build --quiet --profile "$profile" --package pgrunbook; }
+# build [ARGUMENT ...]: the program, and what the arguments name besides. CARGO_PROFILE=profiling builds faster, BUILT=1 takes what is
+# there. Two calls of cargo: one that is given an example builds no programs.
+build() {
+    [ -n "${BUILT:-}" ] && return
+    cargo build --quiet --profile "$profile" --package pgrunbook
+    [ $# -eq 0 ] || cargo build --quiet --profile "$profile" "$@"
+}
 
 # Milliseconds that a command takes, on stdout; the command's own output goes to $work/out.
 ms() {
