@@ -210,8 +210,14 @@ async fn word_by_hand_is_recorded_in_the_run() {
     assert!(report.contains("| update, by olga | ops (webhook) |"), "{report}");
 
     hook.answer(410);
-    let lost = place.call(&["notify", &run, "--channel", "ops", "--text", "again"]);
-    assert_eq!((lost.code, lost.out.as_str()), (Some(1), "ops (webhook) NOT told: it answered 410\n"));
+    let lost = || place.call(&["notify", &run, "--channel", "ops", "--text", "again"]);
+    let (gone, before) = (lost(), hook.asked().len());
+    assert_eq!((gone.code, gone.out.as_str()), (Some(1), "ops (webhook) NOT told: it answered 410\n"));
+    // The page of a login is there for everybody, and tells nobody.
+    hook.answer(302);
+    let led_away = lost();
+    assert_eq!((led_away.code, led_away.out.as_str()), (Some(1), "ops (webhook) NOT told: it answered 302\n"));
+    assert_eq!(hook.asked().len(), before + 1, "nobody asked for /login: {:#?}", hook.asked());
     for (args, why) in [
         (&["--channel", "oops", "--text", "x"][..], "there is no channel `oops`: pgrunbook.toml has ops"),
         (&["--channel", "ops", "--template", "y"], "there is no template `y`"),

@@ -10,7 +10,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// A server that answers every request with 200, or as it was told, and keeps them.
+/// A server that answers every request with 200, or as it was told, and keeps them. `/login`, where it sends whom it redirects,
+/// is always there.
 pub struct Http {
     pub base: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -26,9 +27,10 @@ pub fn http() -> Http {
         for stream in listener.incoming().flatten() {
             // Whoever asks may be killed in between.
             let Some((stream, request)) = request(stream) else { continue };
+            let status = if request.starts_with("GET /login ") { 200 } else { *answered.lock().unwrap() };
             kept.lock().unwrap().push(request);
-            let status = *answered.lock().unwrap();
-            let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let answer =
+                format!("HTTP/1.1 {status} X\r\nLocation: /login\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             let _ = (&stream).write_all(answer.as_bytes());
         }
     });

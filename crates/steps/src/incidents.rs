@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgrunbook_engine::{Incidents, StepError};
 use pgrunbook_postgres::{PgError, Session};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::http::{Request, ask};
@@ -87,11 +87,7 @@ impl Asked {
         headers: &BTreeMap<String, Reference>,
         json: &str,
     ) -> Result<Vec<String>, StepError> {
-        let client = Client::builder()
-            .timeout(self.source.limit)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| unknown(format!("HTTP cannot be set up: {error}")))?;
+        let client = crate::http::client(self.source.limit).map_err(unknown)?;
         let url = self.workplace.secret(url)?;
         let headers = headers.iter().map(|(name, value)| Ok((name.clone(), self.workplace.secret(value)?)));
         let headers = headers.collect::<Result<_, StepError>>()?;

@@ -111,11 +111,8 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     if workplace.is_rehearsal() && !fields.rehearse {
         return Ok(Box::new(Skipped(Effect::Idempotent)));
     }
-    let client = Client::builder()
-        .timeout(block.timeout.unwrap_or(REQUEST_TIMEOUT))
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| StepError::unusable("http-client", format!("HTTP cannot be set up: {error}")))?;
+    let client = super::client(block.timeout.unwrap_or(REQUEST_TIMEOUT))
+        .map_err(|why| StepError::unusable("http-client", why))?;
     let headers = fields.headers.into_iter().map(|(name, value)| (name, Reference::parse(&value))).collect();
     let expected =
         Expected { status: fields.expect_status, body_contains: fields.expect_body, json: fields.expect_json };

@@ -103,8 +103,7 @@ impl Channels {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let made = Client::builder().timeout(self.timeout).build();
-        let made = made.map_err(|error| DeliveryError::Http(format!("HTTP cannot be set up: {error}")))?;
+        let made = crate::http::client(self.timeout).map_err(DeliveryError::Http)?;
         Ok(self.client.get_or_init(|| made))
     }
 }

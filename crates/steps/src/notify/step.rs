@@ -141,10 +141,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         return Ok(Box::new(Skipped(Effect::Idempotent)));
     }
     let timeout = block.timeout.unwrap_or(webhook::REQUEST_TIMEOUT);
-    let client = Client::builder()
-        .timeout(timeout)
-        .build()
-        .map_err(|error| StepError::unusable("http-client", format!("HTTP cannot be set up: {error}")))?;
+    let client = crate::http::client(timeout).map_err(|why| StepError::unusable("http-client", why))?;
     let required = fields.required;
     let unusable = |why| StepError::unusable("bad-value", format!("step `{}`: {why}", block.id));
     let (receiver, words) = fields.read().map_err(unusable)?;

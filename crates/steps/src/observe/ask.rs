@@ -142,8 +142,7 @@ impl<'a> Asker<'a> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let builder = Client::builder().timeout(self.limit).redirect(reqwest::redirect::Policy::none());
-        let client = builder.build().map_err(|error| NoReading::Wrong(format!("HTTP cannot be set up: {error}")))?;
+        let client = crate::http::client(self.limit).map_err(NoReading::Wrong)?;
         Ok(self.client.get_or_init(|| client))
     }
 
