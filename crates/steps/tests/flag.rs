@@ -198,9 +198,28 @@ async fn kill_switch_that_is_thrown_in_a_hold_stays_thrown() {
     assert_eq!(code, "flag-changed");
     assert!(message.contains("is off (not enabled), and this step left it at 50 %"), "{message}");
     assert_eq!(bench.value(PERCENT).await, "50.000 false");
+    // Neither does a second attempt.
+    assert_eq!(failure(&bench.resume_at(&FastClock::new(), &run).await).1, "flag-killed");
+    assert_eq!(bench.value(PERCENT).await, "50.000 false");
     // The way back does not switch it on either.
     assert_eq!(failure(&bench.rollback(&run, UNDO).await).1, "flag-changed");
     assert_eq!(bench.value(PERCENT).await, "50.000 false");
+}
+
+#[tokio::test]
+async fn flag_that_is_switched_off_before_its_ramp_is_not_switched_on() {
+    let clock = FastClock::new();
+    let bench = bench(&clock, |_, _| Says::Number(0.0)).await;
+    let ready = runbook(&["flag = \"ready\"\nname = \"ingest\"\npercent = 0\ntarget = \"main\"\nundo = \"auto\""]);
+    assert_eq!(bench.run(&ready).await.1, RunEnd::Completed);
+    let run = bench.begin_at(&clock, &ramp("")).await;
+    bench.execute("UPDATE pgrunbook.flag SET enabled = false WHERE name = 'ingest'").await;
+    assert_eq!(failure(&bench.resume_at(&clock, &run).await).1, "flag-killed");
+    assert_eq!(bench.value(PERCENT).await, "0.000 false");
+    // Who switched it off switches it on.
+    bench.execute("UPDATE pgrunbook.flag SET enabled = true WHERE name = 'ingest'").await;
+    assert_eq!(bench.resume_at(&clock, &run).await, RunEnd::Completed);
+    assert_eq!(bench.value(PERCENT).await, "100.000 true");
 }
 
 #[tokio::test]
@@ -266,6 +285,8 @@ async fn ramp_that_could_not_fail_or_does_not_rise_is_refused() {
         (good.replace("[10, 50, 100]", "[10, 101]"), "`stages` rise"),
         (good.replace("hold = \"100s\"", "hold = [\"1m\"]"), "one for each stage"),
         (good.replace("max = 0.01\n", "max = 0.01\ndry_run = true\n"), "no stage could fail"),
+        (good.replace("max = 0.01\n", "max = 0.01\nmin_samples = 11\n"), "the window has 10 samples"),
+        (good.replace("[10, 50, 100]", "[10, 50.0001, 100]"), "`stages` rise"),
     ] {
         let error = engine.plan(&bench.parse(&wrong), &Default::default()).await.unwrap_err();
         assert!(format!("{error:?}").contains(why), "{why}: {error:?}");

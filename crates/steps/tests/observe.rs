@@ -63,7 +63,7 @@ async fn steady_sources_of_every_kind_pass_and_leave_samples_and_charts() {
              [metric.instant]\nprometheus = \"errors\"\ntraffic = \"requests\"\nmin_traffic = 0.001\nmax = 0.01\n\
              [metric.json]\nhttp = \"/metrics.json\"\nvalue = \"/value\"\ntraffic = \"/requests\"\nat = \"/at\"\nmin_traffic = 50\nmax_age = \"1m\"\nmax = 110\nunit = \"ms\"\n\
              [metric.sql]\nsql = \"SELECT 3 AS value, 9 AS traffic -- all of them\"\ntarget = \"main\"\nmin_traffic = 9\nmin = 3\n\
-             [metric.count]\n{log}measure = \"count\"\nbad = \"level = 'ERROR'\"\nmax = 1\n\
+             [metric.count]\n{log}measure = \"count\"\nbad = \"level = 'ERROR'\"\nmax = 1\nmin_traffic = 100\n\
              [metric.ratio]\n{log}measure = \"ratio\"\nbad = \"level = 'ERROR'\"\nmax = 0.01\nmin_traffic = 100\nmax_age = \"10m\"\n\
              [metric.p95]\n{log}measure = \"percentile\"\nof = \"ms\"\npercentile = 0.95\nmax = 95.1\nunit = \"ms\"\n"
         ),
@@ -139,7 +139,13 @@ async fn latency_step_is_held_against_the_baseline_before_it() {
         let (run, end) = bench.run_at(&clock, &text).await;
         assert_eq!(bench.evidence(&run, "before").await.facts["baseline"]["p95"], 100.0);
         match passes {
-            true => assert_eq!(end, RunEnd::Completed),
+            true => {
+                assert_eq!(end, RunEnd::Completed);
+                let folder = bench.path("evidence");
+                bench.engine().await.report(&run, &folder, None).await.unwrap();
+                let page = std::fs::read_to_string(folder.join("report.html")).unwrap();
+                assert!(page.contains(">at most 110 ms<") && page.contains(">baseline 100 ms<"), "{page}");
+            }
             false => {
                 let (_, code, message) = failure(&end);
                 assert_eq!(code, "observation");

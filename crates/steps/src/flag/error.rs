@@ -15,6 +15,10 @@ pub enum FlagError {
          set it."
     )]
     Changed { flag: String, place: String, found: String, left: String },
+    #[error(
+        "flag `{flag}` in {place} is switched off, and a ramp does not switch on what somebody switched off. Nothing was set."
+    )]
+    Killed { flag: String, place: String },
     #[error("stage {percent} % of flag `{flag}` did not hold: {}. The flag is back at {back}.", .why.join("; "))]
     Gate { flag: String, percent: f64, back: String, why: Vec<String> },
     #[error(
@@ -38,6 +42,8 @@ impl From<FlagError> for StepError {
             FlagError::Place { .. } => Self::unusable("flag", text),
             FlagError::Changed { .. } => Self::failed("flag-changed", text)
                 .help("find out who set it and why; then resume, or set it back by hand and roll back"),
+            FlagError::Killed { .. } => Self::failed("flag-killed", text)
+                .help("find out who did and why; switch it on with a share of 0 (a `flag` step before the ramp can), then resume"),
             FlagError::Gate { .. } => Self::failed("ramp", text)
                 .help("look at the chart in `pgrunbook report`; resume to try again from there, or roll back"),
             FlagError::Inconclusive { .. } => Self::failed("ramp-inconclusive", text)

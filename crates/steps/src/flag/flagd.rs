@@ -60,10 +60,15 @@ pub fn set(flag: &str, setting: &Setting) -> Result<String, String> {
     }
 }
 
+/// Whether a flag's text says that it is switched off, whatever its rules say.
+pub fn is_disabled(flag: &str) -> bool {
+    serde_json::from_str::<Value>(flag).is_ok_and(|value| value["state"] == "DISABLED")
+}
+
 /// The share of keys that a flag's text gives the feature to; `None` where it cannot be said.
 pub fn percent(flag: &str) -> Option<f64> {
     let value: Value = serde_json::from_str(flag).ok()?;
-    if value["state"] == "DISABLED" {
+    if is_disabled(flag) {
         return Some(0.0);
     }
     let (on, off) = variants(flag).ok()?;

@@ -151,7 +151,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     let refuse = |why: String| StepError::unusable("bad-value", format!("step `{}`: {why}", fields.ramp));
     let rising = fields.stages.windows(2).all(|pair| pair[0] < pair[1]);
     if fields.stages.is_empty() || !rising || fields.stages.iter().any(|stage| !percent_is_one(Some(*stage))) {
-        return Err(refuse("`stages` rise, between 0 and 100: `[10, 50, 100]`".to_owned()));
+        return Err(refuse("`stages` rise, between 0 and 100, in thousandths at most: `[10, 50, 100]`".to_owned()));
     }
     let holds = holds(&fields.hold, fields.stages.len()).map_err(refuse)?;
     let deadline = match &fields.deadline {
@@ -169,6 +169,9 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         stages.push(Stage { percent: *percent, span, deadline });
     }
     let (metrics, metrics_file) = metrics_of(block, &fields.metric, fields.metrics.as_deref(), workplace)?;
+    for stage in &stages {
+        metrics.iter().try_for_each(|metric| metric.fits(&stage.span)).map_err(refuse)?;
+    }
     if metrics.iter().all(|metric| metric.dry_run) {
         return Err(refuse("every metric is `dry_run`: no stage could fail".to_owned()));
     }
@@ -252,8 +255,15 @@ impl Ramp {
         if let Some(previous) = noted_before(notes) {
             return Ok(Progress { previous, stage: last.unwrap_or(0), begun: last.is_some(), back });
         }
+        let earlier = recorded(cx);
+        // A plain `false` is how a flag begins; where a stage was set before, somebody switched it off.
+        let plain = earlier.is_some() && *now == Some(serde_json::Value::Bool(false));
+        if plain || self.place.is_killed(now) {
+            let (flag, place) = (self.place.name.clone(), self.place.shown());
+            return Err(FlagError::Killed { flag, place }.into());
+        }
         // What it was before the first attempt, where one failed and this is another.
-        let previous = recorded(cx).map_or_else(|| now.clone(), |(previous, _)| previous);
+        let previous = earlier.map_or_else(|| now.clone(), |(previous, _)| previous);
         cx.note(serde_json::to_value(Note::Before { value: previous.clone() }).expect("JSON")).await?;
         Ok(Progress { stage: self.first_stage(now), previous, begun: false, back: None })
     }
@@ -463,6 +473,11 @@ impl Step for Ramp {
                 self.state_of(&now, self.stages[0].percent)?;
                 let begins = self.stages[self.first_stage(&now)].percent;
                 change.details.push(format!("it is {} now; begins with {begins} %", self.place.words(&now)));
+                if self.place.is_killed(&now) {
+                    change.warnings.push(
+                        "it is switched off now, which a ramp leaves so: a step before switches it on".to_owned(),
+                    );
+                }
             }
             Err(error) => change.warnings.push(error.to_string()),
         }

@@ -100,7 +100,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         return Err(refuse("write what it shall be: `enabled = false`, or `percent = 10`"));
     }
     if !percent_is_one(setting.percent) {
-        return Err(refuse("`percent` is between 0 and 100"));
+        return Err(refuse("`percent` is between 0 and 100, in thousandths at most"));
     }
     let place = PlaceFields {
         name: fields.name.unwrap_or_else(|| fields.flag.clone()),
@@ -120,7 +120,9 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
 
 /// Whether it is a share, in thousandths of a per cent at most.
 pub(super) fn percent_is_one(percent: Option<f64>) -> bool {
-    percent.is_none_or(|percent| (0.0..=100.0).contains(&percent) && (percent * 1_000.0).fract() == 0.0)
+    // 16.1 is no sum of halves: a thousand times it is 16,100.000000000002.
+    let is_fine = |percent: f64| (percent * 1_000.0 - (percent * 1_000.0).round()).abs() < 1e-6;
+    percent.is_none_or(|percent| (0.0..=100.0).contains(&percent) && is_fine(percent))
 }
 
 /// What the flag was, as an attempt before this one noted it. `None`: none did.
@@ -244,5 +246,21 @@ impl Step for Flag {
 
     async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
         is_put_back(&self.place, cx).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thousandth_of_a_per_cent_is_a_share() {
+        for thousandth in 0..=100_000 {
+            let percent: f64 = format!("{}.{:03}", thousandth / 1_000, thousandth % 1_000).parse().unwrap();
+            assert!(percent_is_one(Some(percent)), "{percent}");
+        }
+        for wrong in [-0.001, 100.001, 0.0001, f64::NAN, f64::INFINITY] {
+            assert!(!percent_is_one(Some(wrong)), "{wrong}");
+        }
     }
 }

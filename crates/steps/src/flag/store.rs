@@ -188,6 +188,15 @@ impl Place {
         }
     }
 
+    /// Whether it is switched off, whatever its share is: the kill switch.
+    pub fn is_killed(&self, state: &State) -> bool {
+        match state {
+            Some(Value::String(text)) if self.is_outside() => flagd::is_disabled(text),
+            Some(Value::Object(fields)) => fields.get("enabled") == Some(&Value::Bool(false)),
+            _ => false,
+        }
+    }
+
     /// The state that a setting makes of one. What is set to a share is enabled.
     ///
     /// # Errors
@@ -200,7 +209,9 @@ impl Place {
                 let setting = Setting { enabled, ..*setting };
                 Ok(Some(Value::from(flagd::set(text, &setting).map_err(|why| self.refuse(why))?)))
             }
-            (Store::File { .. }, _) => Err(self.refuse("the file has no such flag: declare it there, switched off")),
+            (Store::File { .. }, _) => {
+                Err(self.refuse("the file has no such flag: declare it there, with its off variant as the default"))
+            }
             (Store::Row(_), None | Some(Value::Bool(_))) if setting.percent.is_none() => {
                 Ok(Some(Value::from(enabled == Some(true))))
             }

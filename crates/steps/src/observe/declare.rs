@@ -155,10 +155,24 @@ impl Declared {
         Rule {
             warm_up: span.warm_up,
             count: span.count,
-            min_samples: self.min_samples.unwrap_or(span.count).clamp(1, span.count),
+            min_samples: self.min_samples.unwrap_or(span.count),
             failure_limit,
             consecutive_failures: self.consecutive_failures,
             unanswered_limit: self.unanswered_limit,
+        }
+    }
+
+    /// Whether a window has as many samples as it asks for.
+    ///
+    /// # Errors
+    /// What is wrong, in one sentence.
+    pub fn fits(&self, span: &Span) -> Result<(), String> {
+        match self.min_samples {
+            Some(least) if least == 0 || least > span.count => Err(format!(
+                "metric `{}`: `min_samples` is {least}, and the window has {} samples: none would be too few, more never come",
+                self.name, span.count
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -380,6 +394,14 @@ fn limit(fields: &MetricFields) -> Result<Limit, Wrong> {
     if numbers.iter().flatten().chain([&limit.slack]).any(|number| !number.is_finite()) || limit.slack < 0.0 {
         return Err("a limit is a finite number, and `slack` is none below 0".into());
     }
+    let has_most = limit.max.is_some() || limit.max_of_baseline.is_some();
+    if fields.measure == Some(Measure::Count) && has_most && limit.min_traffic.is_none() && !fields.dry_run {
+        return Err(
+            "a count of a log that nobody writes is 0, which would pass: write `min_traffic`, the rows that are \
+                    there at least (0 where an empty log is good)"
+                .into(),
+        );
+    }
     if limit.slack != 0.0 && !limit.needs_baseline() {
         return Err("`slack` goes with `max_of_baseline` or `min_of_baseline`".into());
     }
@@ -533,6 +555,9 @@ mod tests {
         assert!(why("sql = \"SELECT 1\"\nmax = nan").contains("finite"));
         assert!(why("sql = \"SELECT 1\"\nmax = 1\nslack = 1").contains("slack"));
         assert!(limit(&fields("sql = \"SELECT 1\"\ndry_run = true")).is_ok());
+        let count = "log = \"a.logs\"\nmeasure = \"count\"\nmax = 0";
+        assert!(why(count).contains("min_traffic"));
+        assert!(limit(&fields(&format!("{count}\nmin_traffic = 0"))).is_ok());
     }
 
     #[test]

@@ -128,6 +128,7 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         return Err(refuse(format!("`deadline` is shorter than the window, which takes {:?}", span.length())));
     }
     let (metrics, file) = metrics_of(block, &fields.metric, fields.metrics.as_deref(), workplace)?;
+    metrics.iter().try_for_each(|metric| metric.fits(&span)).map_err(refuse)?;
     let baseline = match &fields.baseline {
         Some(id) => Some(id.parse().map_err(|_| refuse(format!("`baseline` is no step's id: {id}")))?),
         None => None,
