@@ -115,8 +115,13 @@ impl NodeHealth {
         }
         // A file that it wrote, or one that it began with: neither can be seen of a server that was told never to save.
         let some = |name: &str| info.number(name).is_some_and(|count| count > 0);
-        let saved = info.number("rdb_saves").is_none() || some("rdb_saves") || some("rdb_last_load_keys_loaded");
-        (!saved).then(|| "no AOF, and no RDB file was saved since it started".to_owned())
+        if some("rdb_saves") || some("rdb_last_load_keys_loaded") {
+            return None;
+        }
+        Some(match info.number("rdb_saves") {
+            Some(_) => "no AOF, and no RDB file was saved since it started".to_owned(),
+            None => "no AOF, and it does not say whether it saves RDB files (Redis 7 does)".to_owned(),
+        })
     }
 
     /// Every limit that does not hold.
@@ -177,7 +182,11 @@ impl NodeHealth {
                 Some(lag) if Duration::from_secs(lag) > limit => {
                     faults.push(format!("{at}: its replication is {lag} s behind, above {}", shown(limit)));
                 }
-                _ => {}
+                Some(_) => {}
+                None if info.role() == Some(Role::Primary) => {
+                    faults.push(format!("{at}: no replica is connected, so that none can be judged by its lag"));
+                }
+                None => faults.push(format!("{at}: its replication lag is not known")),
             }
         }
         if limits.persistent
@@ -313,5 +322,27 @@ mod tests {
         assert_eq!(node(info, &[1]).faults(&limits), ["cache:6379: its replication link is down"]);
         let info = "role:slave\nmaster_link_status:up\nmaster_last_io_seconds_ago:1";
         assert!(node(info, &[1]).faults(&limits).is_empty());
+    }
+
+    #[test]
+    fn lag_that_nobody_tells_is_within_no_limit() {
+        let limits = Limits { max_lag: Some(Duration::from_secs(3600)), ..Limits::default() };
+        let faults = |info: &str| node(info, &[1]).faults(&limits);
+        let gone = "cache:6379: no replica is connected, so that none can be judged by its lag";
+        assert_eq!(faults("role:master\nconnected_slaves:0"), [gone]);
+        assert!(faults("role:master\nslave0:ip=10.0.0.2,port=6379,state=online,offset=1,lag=1").is_empty());
+        let unknown = "cache:6379: its replication lag is not known";
+        assert_eq!(faults("role:slave\nmaster_link_status:up"), [unknown]);
+        assert_eq!(faults("role:sentinel"), [unknown]);
+    }
+
+    #[test]
+    fn server_that_does_not_say_that_it_saves_is_not_persistent() {
+        let fault = |info: &str| node(info, &[1]).persistence_fault().unwrap_or_default();
+        let older = "redis_version:5.0.14\naof_enabled:0\nrdb_last_bgsave_status:ok";
+        assert_eq!(fault(older), "no AOF, and it does not say whether it saves RDB files (Redis 7 does)");
+        assert_eq!(fault("aof_enabled:0\nrdb_saves:0"), "no AOF, and no RDB file was saved since it started");
+        assert_eq!(fault("aof_enabled:0\nrdb_saves:1"), "");
+        assert_eq!(fault("redis_version:5.0.14\naof_enabled:1"), "");
     }
 }

@@ -103,7 +103,8 @@ impl Info {
     pub fn role(&self) -> Option<Role> {
         match self.text("role")? {
             "master" => Some(Role::Primary),
-            _ => Some(Role::Replica),
+            "slave" => Some(Role::Replica),
+            _ => None,
         }
     }
 

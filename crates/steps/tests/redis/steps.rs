@@ -208,13 +208,21 @@ async fn delete_that_was_refused_half_way_says_how_much_is_gone() {
     let server = Server::start(&["--user", "half", "on", ">half-w0rd", "%R~stg:*", "~stg:cache:1*", "+@all"]);
     server.fill("stg:cache:", 20);
     let bench = bench(&format!("redis://half:half-w0rd@127.0.0.1:{}", server.port));
-    let (_, code, message) = failure(&bench.run(&delete(&format!("{DELETE}\nbatch = 1"))).await.1);
+    let (run, end) = bench.run(&delete(&format!("{DELETE}\nbatch = 1"))).await;
+    let (_, code, message) = failure(&end);
     assert_eq!(code, "redis-refused");
     assert!(message.contains("`UNLINK` is refused"), "{message}");
     let left = server.number(&["DBSIZE"]);
     assert!((9..=20).contains(&left), "{left}");
     let gone = 20 - left;
     assert!(gone == 0 || message.contains(&format!("{gone} keys are deleted, and stay so")), "{message}");
+
+    // Once it may, a second attempt deletes the rest.
+    server.ask(&["ACL", "SETUSER", "half", "~stg:cache:*"]);
+    assert_eq!(bench.resume(&run).await, RunEnd::Completed);
+    assert_eq!(server.number(&["DBSIZE"]), 0);
+    let facts = bench.evidence(&run, "clear").await.facts;
+    assert_eq!((facts["deleted"].as_i64(), facts["left_none"].as_bool()), (Some(left), Some(true)));
 }
 
 #[tokio::test]

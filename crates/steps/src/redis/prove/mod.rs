@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::address::RedisOptions;
 use super::error::RedisFault;
-use super::node::{Node, Nodes, dial, everywhere};
+use super::node::{Info, dial, everywhere};
 use super::prefix::Prefix;
 
 pub use trial::{Answer, Trial, Verdict, Way};
@@ -72,7 +72,11 @@ pub async fn prove(
         trials: Vec::new(),
         nodes: nodes.all().map(|node| node.address.clone()).collect(),
         silent: nodes.silent.clone(),
-        convention: without_rules(&nodes),
+        convention: nodes
+            .primaries
+            .iter()
+            .chain(&nodes.replicas)
+            .find_map(|node| without_rules(&node.address, &node.info)),
         took: Duration::ZERO,
     };
     if proof.convention.is_none() {
@@ -95,13 +99,10 @@ pub async fn prove(
 }
 
 /// Why a server cannot keep a prefix from anybody.
-fn without_rules(nodes: &Nodes) -> Option<String> {
-    let old = |node: &&Node| node.info.is_at_least(6, 0) == Some(false);
-    let node = nodes.primaries.iter().chain(&nodes.replicas).find(old)?;
-    let version = node.info.version().unwrap_or_default();
+fn without_rules(address: &str, info: &Info) -> Option<String> {
+    let version = info.version().filter(|_| info.is_at_least(6, 0) == Some(false))?;
     Some(format!(
-        "{} is Redis {version}, which knows no access rules (6.0): a prefix is only a convention there",
-        node.address
+        "{address} is Redis {version}, which knows no access rules (6.0): a prefix is only a convention there"
     ))
 }
 
@@ -134,5 +135,27 @@ impl Proof {
             && self.count(Verdict::Broken) == 0
             && self.count(Verdict::Refused) > 0
             && self.count(Verdict::Works) > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isolation::Undecided;
+    use crate::redis::gate;
+
+    #[test]
+    fn server_without_access_rules_is_said_to_keep_nothing_apart() {
+        let why = |info: &str| without_rules("cache:6379", &Info::read(info));
+        let convention = why("redis_version:5.0.14\nrole:master");
+        let said = "cache:6379 is Redis 5.0.14, which knows no access rules (6.0): a prefix is only a convention there";
+        assert_eq!(convention.as_deref(), Some(said));
+        assert_eq!((why("redis_version:6.0.0"), why("redis_version:7.0.15"), why("")), (None, None, None));
+
+        let nodes = vec!["cache:6379".to_owned()];
+        let proof = Proof { trials: Vec::new(), nodes, silent: Vec::new(), convention, took: Duration::ZERO };
+        let refused = gate(&proof, Undecided::Allow).unwrap_err();
+        assert_eq!(refused.message, said);
+        assert!(proof.summary().contains("only a convention"), "{}", proof.summary());
     }
 }
