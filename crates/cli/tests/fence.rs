@@ -30,8 +30,9 @@ async fn fences_are_shown_and_lifted_by_an_exact_word() {
     place.execute("ALTER TABLE notes DISABLE TRIGGER ALL").await;
     let said = place.call(&["fence", "status", "--check"]);
     assert!(said.code == Some(1) && said.out.contains("! public.notes has no working trigger"), "{said:?}");
-    let said = place.call(&["--environment", "production", "fence", "drop", &id, "--confirm", &exact]).done();
-    assert!(said.out.starts_with(&format!("Fence {id} is lifted")), "{said:?}");
+    let confirmed = ["--format", "json", "--environment", "production", "fence", "drop", &id, "--confirm", &exact];
+    let lifted: serde_json::Value = serde_json::from_str(&place.call(&confirmed).done().out).unwrap();
+    assert_eq!((&lifted["type"], &lifted["id"]), (&"fence-dropped".into(), &id.clone().into()), "{lifted}");
     place.execute("INSERT INTO notes VALUES (1)").await;
     let said = place.call(&["fence", "drop", &id, "--yes"]);
     assert!(said.code == Some(2) && said.err.contains("no fence"), "{said:?}");

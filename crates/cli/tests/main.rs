@@ -21,5 +21,6 @@ mod sign_off;
 mod source;
 mod surface;
 mod topology;
+mod transfer;
 mod unhappy;
 mod usual;

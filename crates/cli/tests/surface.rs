@@ -67,11 +67,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("fence", "holds others"),
     ("guard exec", "standard output is the application's"),
     ("serve", "serve.rs"),
-    ("transfer start", "needs a source that a transfer can follow"),
-    ("transfer accept", "needs a stream that stands still"),
-    ("transfer complete", "needs a cutover"),
-    ("transfer abandon", "needs a transfer"),
-    ("fence drop", "needs a fence"),
+    ("transfer start", "transfer.rs"),
+    ("transfer accept", "transfer.rs"),
+    ("transfer complete", "transfer.rs"),
+    ("transfer abandon", "transfer.rs"),
+    ("fence drop", "fence.rs"),
 ];
 
 /// What was printed, of which each line is JSON by itself.

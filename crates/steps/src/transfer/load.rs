@@ -144,7 +144,9 @@ impl Loader<'_> {
                 structure.verify(&records).await?;
             }
             self.analyze(&ends).await?;
-            self.guard(&ends, &records).await?;
+            if !self.tables(&records, self.schema).await?.is_empty() {
+                self.guard(&ends.target.session(&self.name()).await?).await?;
+            }
             self.phase(&records, &mut transfer, Phase::Following).await?;
             // From now on it applies.
             self.workplace.followers().end(self.target, self.schema).await;
@@ -369,27 +371,30 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Nobody writes to the target before it is opened: what was copied must stay what was copied.
-    async fn guard(&self, ends: &Ends, records: &Session) -> Result<(), StepError> {
-        let session = ends.target.session(&self.name()).await?;
-        if !matches!(
-            fence::state(&session, self.schema).await.map_err(PgError::into_step_error)?,
-            fence::Standing::Unfenced
-        ) {
+    /// Nobody writes to the target before it is opened: what was copied must stay what was copied. `session` is the target's.
+    pub(super) async fn guard(&self, session: &Session) -> Result<(), StepError> {
+        let standing = fence::state(session, self.schema).await.map_err(PgError::into_step_error)?;
+        if !matches!(standing, fence::Standing::Unfenced) {
             return Ok(());
         }
-        if self.tables(records, self.schema).await?.is_empty() {
-            return Ok(());
+        let name = format!("{}.guard.{}", self.run, self.schema);
+        // One that was given up and begun again had a guard before.
+        let mut id = name.clone();
+        for number in 2_u32.. {
+            if !fence::is_committed(session, &id).await.map_err(PgError::into_step_error)? {
+                break;
+            }
+            id = format!("{name}.{number}");
         }
         let wish = Fence {
-            id: format!("{}.guard.{}", self.run, self.schema),
+            id,
             schema: self.schema.to_owned(),
             message: format!("table {{table}} of {} still follows {}: write there", self.schema, self.spec.from),
             run: Some(self.run.to_owned()),
             operator: self.operator.to_owned(),
             ..Fence::default()
         };
-        fence::fence(&session, &wish, self.cancel).await?;
+        fence::fence(session, &wish, self.cancel).await?;
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ use super::shape::{self, Shape};
 use super::sync::{Access, Feed, Synced, blocking};
 use super::writeback::What;
 use super::{notes, seal};
-use crate::fence::{self, Fence, Lift};
+use crate::fence::{self, Lift};
 use crate::transfer::TransferError;
 use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
 use crate::transfer::load::Loader;
@@ -340,19 +340,9 @@ async fn finish(
     image: &Arc<Image>,
 ) -> Result<(), StepError> {
     let schema = loader.schema;
-    let standing = fence::state(records, schema).await.map_err(PgError::into_step_error)?;
     let shape = shape::recorded(records, schema).await?;
-    if matches!(standing, fence::Standing::Unfenced) && !shape.tables.is_empty() {
-        let session = ends.session(&format!("pgrunbook:{}:guard", loader.run)).await?;
-        let wish = Fence {
-            id: format!("{}.guard.{schema}", loader.run),
-            schema: schema.to_owned(),
-            message: format!("table {{table}} of {schema} still follows {}: write there", ends.from),
-            run: Some(loader.run.to_owned()),
-            operator: loader.operator.to_owned(),
-            ..Fence::default()
-        };
-        fence::fence(&session, &wish, loader.cancel).await?;
+    if !shape.tables.is_empty() {
+        loader.guard(&ends.session(&format!("pgrunbook:{}:guard", loader.run)).await?).await?;
     }
     let session = ends.session("pgrunbook:verify").await?;
     let mut feed = Feed::of_image(session, image.clone(), transfer).await?;
