@@ -52,3 +52,40 @@ async fn exit_code_says_whether_two_sides_are_the_same_and_repair_makes_them_so(
     let said = place.call(&["parity", "main", "elsewhere"]);
     assert_eq!(said.code, Some(2), "{}", said.err);
 }
+
+#[tokio::test]
+async fn file_is_a_side_beside_a_database_and_beside_another_file() {
+    let place = Place::new().await;
+    place
+        .execute(
+            "CREATE TABLE notes (id int PRIMARY KEY, body text, stars double precision);
+             INSERT INTO notes SELECT i, 'note ' || i, i / 8.0 FROM generate_series(1, 300) AS i",
+        )
+        .await;
+    let file = |name: &str| {
+        let file = rusqlite::Connection::open(place.path(name)).unwrap();
+        file.execute_batch(
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT, stars REAL);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+             INSERT INTO notes SELECT i, 'note ' || i, i / 8.0 FROM n",
+        )
+        .unwrap();
+        file
+    };
+    let (_first, second) = (file("first.sqlite"), file("second.sqlite"));
+    for (a, b) in [("first.sqlite", "main"), ("main", "first.sqlite"), ("first.sqlite", "second.sqlite")] {
+        let said = place.call(&["parity", a, b]);
+        assert!(said.code == Some(0) && said.out.contains("notes: 300 rows"), "{a} {b}: {said:?}");
+    }
+    second.execute_batch("UPDATE notes SET stars = stars + 1e-9 WHERE id = 7; DELETE FROM notes WHERE id = 9").unwrap();
+    for (a, b) in [("first.sqlite", "second.sqlite"), ("main", "second.sqlite")] {
+        let said = place.call(&["parity", a, b]);
+        assert_eq!(said.code, Some(1), "{a} {b}: {said:?}");
+        for line in ["id = 7:", "id = 9: missing in B"] {
+            assert!(said.out.contains(line), "{a} {b} {line}: {}", said.out);
+        }
+    }
+    let said = place.call(&["parity", "first.sqlite", "nowhere.sqlite"]);
+    assert!(said.code == Some(2) && said.err.contains("nowhere.sqlite"), "{said:?}");
+    assert!(!place.path("nowhere.sqlite").exists(), "a side that is looked at is not made");
+}
