@@ -1,11 +1,12 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both install what they need, or say what to install.
 
-.PHONY: help demo test lint deny bench fuzz clean
+.PHONY: help demo test soak lint deny bench fuzz clean
 
 help:
 	@echo "make demo    five live databases into one, on throwaway servers, under writers, and back: freeze, parity, no write lost"
 	@echo "             (examples/{ledger,items,promotion,pipeline}/demo are more)"
 	@echo "make test    every test, on real servers"
+	@echo "make soak    the cutover with accidents at random moments, 20 seeds (SEEDS=n); make test runs two"
 	@echo "make bench   side by side with peers; prints ratios"
 	@echo "make fuzz    each fuzz target for half a minute"
 	@echo "make lint    formatting and clippy, as CI runs them"
@@ -22,6 +23,10 @@ test:
 	threads=$$(($$(nproc) * 2)); \
 	echo "TMPDIR=$$TMPDIR cargo nextest run --workspace --test-threads $$threads -E '$$which'"; \
 	cargo nextest run --workspace --test-threads $$threads -E "$$which" && cargo run --quiet --package pgrunbook -- sandbox down --all
+
+soak:
+	@scripts/need rust cc postgresql nextest
+	CUTOVER_SEEDS=$(or $(SEEDS),20) cargo nextest run --package pgrunbook --no-capture -E 'test(no_accepted_write_is_lost)'
 
 lint:
 	@for script in $$(git grep -lE '^#!.*bash'); do bash -n "$$script" || exit 1; done

@@ -36,6 +36,7 @@ mod sqlite;
 mod sqlite_load;
 mod structure;
 mod switch;
+mod tenants;
 mod topology;
 mod transfer;
 mod transfer_sqlite;

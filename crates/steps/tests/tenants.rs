@@ -1,0 +1,129 @@
+//! Several tenants that cross at one moment: each from a database of its own, all behind one cutover.
+
+use pgrunbook_engine::RunEnd;
+use pgrunbook_postgres::sandbox::url;
+use pgrunbook_postgres::{ConnectOptions, Session};
+
+use crate::bench::{Bench, failure};
+use crate::transfer::{LEGACY, logical};
+
+const TENANTS: [&str; 3] = ["health", "shop", "post"];
+
+const HEAD: &str = "```toml runbook\ntargets = [\"main\", \"old_health\", \"old_shop\", \"old_post\"]\n\
+    vars.tenants = [\"health\", \"shop\", \"post\"]\n```\n\n";
+
+const LOAD: &str = "## Load\n\n```toml step\ntransfer = \"load\"\nfrom = \"old_${tenant}\"\ntarget = \"main\"\nschema = \"${tenant}\"\n\
+    for_each = { tenant = \"${tenants}\" }\nundo = \"auto\"\n```\n\n";
+
+fn cutover(to: &str) -> String {
+    format!(
+        "## Cut over\n\n```toml step\ncutover = \"all\"\ntarget = \"main\"\nschemas = [\"health\", \"shop\", \"post\"]\nto = \"{to}\"\n\
+         budget = \"20s\"\nundo = \"auto\"\n```\n\n"
+    )
+}
+
+struct Tenants {
+    bench: Bench,
+    legacy: Vec<ConnectOptions>,
+}
+
+impl Tenants {
+    async fn new() -> Self {
+        let cluster = logical().await;
+        let mut bench = Bench::on(cluster.fresh_database("many").await.unwrap());
+        let (mut legacy, mut targets) = (Vec::new(), String::new());
+        for tenant in TENANTS {
+            let database = cluster.fresh_database("tenant").await.unwrap();
+            targets += &format!("[targets.old_{tenant}]\nurl = \"{}\"\n", url(&database));
+            Session::connect(&database, "test").await.unwrap().execute(LEGACY).await.unwrap();
+            legacy.push(database);
+        }
+        bench.config(&targets);
+        Self { bench, legacy }
+    }
+
+    async fn old(&self, tenant: usize) -> Session {
+        Session::connect(&self.legacy[tenant], "test").await.unwrap()
+    }
+
+    /// One write on the old side of a tenant, and one on its new side: the SQLSTATE of a refusal.
+    async fn takes(&self, tenant: usize) -> [Option<String>; 2] {
+        let write = |schema: &str| format!("INSERT INTO {schema}.visit (what) VALUES ('of {}')", TENANTS[tenant]);
+        let state = |done: Result<_, pgrunbook_postgres::PgError>| {
+            done.err().map(|error| error.sqlstate().unwrap_or_default().to_owned())
+        };
+        let old = self.old(tenant).await.execute(&write("public")).await;
+        let new = self.bench.session().await.execute(&write(TENANTS[tenant])).await;
+        [state(old), state(new)]
+    }
+
+    /// Which side takes the writes of all.
+    async fn all_take(&self, target: bool) {
+        let fenced = Some("25006".to_owned());
+        for tenant in 0..TENANTS.len() {
+            let wanted = if target { [fenced.clone(), None] } else { [None, fenced.clone()] };
+            assert_eq!(self.takes(tenant).await, wanted, "{}", TENANTS[tenant]);
+        }
+    }
+
+    async fn count(&self, tenant: usize) -> [String; 2] {
+        let count = |schema: &str| format!("SELECT count(*) || ':' || sum(id) FROM {schema}.visit");
+        [self.old(tenant).await.value(&count("public")).await.unwrap(), self.bench.value(&count(TENANTS[tenant])).await]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_cross_at_one_moment_and_go_back_together() {
+    let this = Tenants::new().await;
+    let (run, end) = this.bench.run(&format!("# Move\n\n{HEAD}{LOAD}{}", cutover("target"))).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.all_take(true).await;
+    let facts = this.bench.evidence(&run, "all").await.facts;
+    for tenant in TENANTS {
+        assert_eq!(facts[tenant]["parity"]["differences"], 0, "{tenant}: {facts:?}");
+    }
+    let workplace = this.bench.workplace().await;
+    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    let told: Vec<String> = all.iter().map(|one| format!("{}: {}", one.schema, one.rollback.line())).collect();
+    assert_eq!(told, ["health", "post", "shop"].map(|tenant| format!("{tenant}: rollback is lossless: yes")));
+    let table = pgrunbook_steps::transfer::table(&all);
+    assert!(TENANTS.iter().all(|tenant| table.contains(tenant)), "{table}");
+
+    let (_, end) = this.bench.run(&format!("# Back\n\n{HEAD}{}", cutover("source"))).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    for tenant in 0..TENANTS.len() {
+        let [old, new] = this.count(tenant).await;
+        assert_eq!((old.split(':').next(), &old), (Some("501"), &new), "{}", TENANTS[tenant]);
+    }
+    this.all_take(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_not_ready_keeps_all_where_they_are() {
+    let this = Tenants::new().await;
+    let (_, end) = this.bench.run(&format!("# Move\n\n{HEAD}{LOAD}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    // Past the guard of one: its sides are not equal, and the others' are.
+    let forged = "SET session_replication_role = replica; UPDATE shop.visit SET what = 'forged' WHERE id = 5";
+    this.bench.execute(forged).await;
+    let (run, end) = this.bench.run(&format!("# Go\n\n{HEAD}{}", cutover("target"))).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "parity", "{message}");
+    this.all_take(false).await;
+
+    // Held up by a reader that has locked a table of one: all go on, and he is named.
+    let mended = "SET session_replication_role = replica; UPDATE shop.visit SET what = 'visit 5' WHERE id = 5";
+    this.bench.execute(mended).await;
+    let reader = this.old(2).await;
+    reader.execute("BEGIN; LOCK TABLE note IN ACCESS SHARE MODE; LOCK TABLE note IN SHARE MODE").await.unwrap();
+    let short = cutover("target").replace("\"20s\"", "\"2s\"");
+    let (_, end) = this.bench.run(&format!("# Go again\n\n{HEAD}{short}")).await;
+    let (_, _, message) = failure(&end);
+    assert!(message.contains("note") || message.contains("post"), "{message}");
+    reader.execute("ROLLBACK").await.unwrap();
+    this.all_take(false).await;
+
+    // The first run, once nothing is in the way.
+    assert!(matches!(this.bench.resume(&run).await, RunEnd::Completed));
+    this.all_take(true).await;
+}
