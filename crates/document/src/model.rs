@@ -70,6 +70,8 @@ pub struct Settings {
     pub owner: Option<String>,
     /// Environments in which this runbook may run; empty: any.
     pub environments: Vec<String>,
+    /// How long a way back may take, from the moment at which a run turns back.
+    pub rollback_within: Option<Duration>,
 }
 
 /// A variable that the runbook declares.

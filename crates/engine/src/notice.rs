@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pgrunbook_document::VarValue;
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,10 @@ pub struct Scene {
     pub failed_step: Option<String>,
     /// When the next update is promised, if one is.
     pub update_due: Option<Timestamp>,
+    /// How long a way back may take, if the runbook declares it.
+    pub rollback_within: Option<Duration>,
+    /// When it is to be at its end: so long after the run turned back, or from now on.
+    pub rollback_due: Option<Timestamp>,
     /// Which way the run goes.
     pub is_back: bool,
     /// The runbook's variables.
@@ -122,14 +126,30 @@ pub(crate) static NOWHERE: Scene = Scene {
     reason: None,
     failed_step: None,
     update_due: None,
+    rollback_within: None,
+    rollback_due: None,
     is_back: false,
     variables: BTreeMap::new(),
 };
 
 impl Scene {
+    /// What every run of a plan has, before there is one: for asking whether a template fits.
+    pub fn of_plan(plan: &Plan) -> Self {
+        let within = plan.rollback_within();
+        Self {
+            title: plan.title.clone(),
+            environment: plan.environment.clone(),
+            variables: plan.variables.clone(),
+            rollback_within: within,
+            rollback_due: within.map(|within| later(plan.made_at, within)),
+            ..Self::default()
+        }
+    }
+
     /// Where a run stands now.
-    pub fn of(run: &str, state: &RunState, operator: &str) -> Self {
+    pub fn of(run: &str, state: &RunState, operator: &str, now: Timestamp) -> Self {
         let failed = state.failed.as_ref();
+        let within = state.plan.rollback_within();
         Self {
             run: run.to_owned(),
             title: state.plan.title.clone(),
@@ -138,10 +158,18 @@ impl Scene {
             reason: state.reason.clone().or_else(|| failed.map(|(_, why)| why.clone())),
             failed_step: failed.map(|(step, _)| step.to_string()),
             update_due: None,
+            rollback_within: within,
+            rollback_due: within.map(|within| later(state.turned_at.unwrap_or(now), within)),
             is_back: state.turned_back.is_some(),
             variables: state.plan.variables.clone(),
         }
     }
+}
+
+/// So long after a moment; the last moment there is, if that is beyond it.
+pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// How often updates are promised while something is under way.

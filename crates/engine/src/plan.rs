@@ -3,6 +3,7 @@
 //! Format version 1. A reader of a later version reads it; an earlier one refuses by the number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use pgrunbook_document::{ItemId, Source, StepId, VarValue};
@@ -35,6 +36,9 @@ pub struct Plan {
     pub variables: BTreeMap<String, VarValue>,
     pub phases: Vec<PlannedPhase>,
     pub rollback_paths: Vec<PlannedPhase>,
+    /// How long a way back may take, in milliseconds, if the runbook declares it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_within_ms: Option<u64>,
     /// Over runbook, includes, migrations and declarations: the same in every environment. SHA-256, hex.
     pub content_digest: String,
     /// Over the content digest, the targets' identity keys and the variables. SHA-256, hex.
@@ -98,6 +102,11 @@ impl Plan {
     /// Whether its digests are those of its content.
     pub fn is_whole(&self) -> bool {
         self.content_digest == planner::content_digest(self) && self.plan_digest == planner::plan_digest(self)
+    }
+
+    /// How long a way back may take, if the runbook declares it.
+    pub fn rollback_within(&self) -> Option<Duration> {
+        self.rollback_within_ms.map(Duration::from_millis)
     }
 
     /// Every forward step, in order.

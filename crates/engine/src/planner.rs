@@ -1,6 +1,7 @@
 //! Makes a plan: variables resolved, every step asked what it would do, digests taken.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pgrunbook_document::{Runbook, Source, StepId, VarValue};
 use sha2::{Digest, Sha256};
@@ -35,8 +36,9 @@ impl Engine {
         let variables = resolve(runbook, &self.environment.vars, overrides)?;
         let expanded = expand::expand(runbook, &variables, self.kinds.vocabulary()).map_err(EngineError::Document)?;
         let targets = self.identities(runbook, &expanded.phases, &expanded.rollback_paths).await?;
-        let phases = self.sections(&expanded.phases, &variables).await?;
-        let rollback_paths = self.sections(&expanded.rollback_paths, &variables).await?;
+        let within = runbook.settings.rollback_within;
+        let phases = self.sections(&expanded.phases, &variables, within).await?;
+        let rollback_paths = self.sections(&expanded.rollback_paths, &variables, within).await?;
 
         let path = runbook.sources.first().map_or_else(String::new, |source| source.path.clone());
         let mut plan = Plan {
@@ -52,6 +54,7 @@ impl Engine {
             variables,
             phases,
             rollback_paths,
+            rollback_within_ms: within.and_then(|limit| u64::try_from(limit.as_millis()).ok()),
             content_digest: String::new(),
             plan_digest: String::new(),
         };
@@ -105,7 +108,12 @@ impl Engine {
         target.identify().await.map_err(|source| EngineError::of_target(name, self.redactor.redact_error(source)))
     }
 
-    async fn sections(&self, sections: &[Section], variables: &Values) -> Result<Vec<PlannedPhase>, EngineError> {
+    async fn sections(
+        &self,
+        sections: &[Section],
+        variables: &Values,
+        within: Option<Duration>,
+    ) -> Result<Vec<PlannedPhase>, EngineError> {
         let mut phases = Vec::new();
         for section in sections {
             let mut entries = Vec::new();
@@ -117,7 +125,9 @@ impl Engine {
                         roles: roles.clone(),
                         proofs: proofs.clone(),
                     },
-                    SectionEntry::Step(bound) => PlannedEntry::Step(Box::new(self.step(bound, variables).await?)),
+                    SectionEntry::Step(bound) => {
+                        PlannedEntry::Step(Box::new(self.step(bound, variables, within).await?))
+                    }
                 });
             }
             phases.push(PlannedPhase { slug: section.slug.clone(), title: section.title.clone(), entries });
@@ -125,13 +135,18 @@ impl Engine {
         Ok(phases)
     }
 
-    async fn step(&self, bound: &Bound, variables: &Values) -> Result<PlannedStep, EngineError> {
+    async fn step(
+        &self,
+        bound: &Bound,
+        variables: &Values,
+        rollback_within: Option<Duration>,
+    ) -> Result<PlannedStep, EngineError> {
         let block = &bound.block;
         let at = |source| EngineError::of_step(&block.id, source);
         let step = self.build(block).map_err(at)?;
         let (cancel, clock) = (Cancel::default(), &*self.clock);
         let change = step
-            .plan(&PlanCx { step: &block.id, clock, cancel: &cancel, people: &self.people, variables })
+            .plan(&PlanCx { step: &block.id, clock, cancel: &cancel, people: &self.people, variables, rollback_within })
             .await
             .map_err(at)?;
         // What undoes it must be buildable too: a way back that is found broken on the way back is none.
@@ -232,6 +247,11 @@ pub(crate) fn plan_digest(plan: &Plan) -> String {
                 values.iter().for_each(|value| parts.add(value));
             }
         }
+    }
+    // Plans of runbooks that declare none keep the digest that they had before there was such a setting.
+    if let Some(limit) = plan.rollback_within_ms {
+        parts.add("rollback_within_ms");
+        parts.add(&limit.to_string());
     }
     parts.digest()
 }

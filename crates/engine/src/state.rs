@@ -113,6 +113,10 @@ pub struct RunState {
     pub accepted: Vec<String>,
     /// The path on which the run goes back, once it does.
     pub turned_back: Option<String>,
+    /// When it turned back first, on whatever path.
+    pub turned_at: Option<Timestamp>,
+    /// When the last thing on the way back was settled: a step of it was done, or a line.
+    pub back_at: Option<Timestamp>,
     /// Why it turned back, if that was said.
     pub reason: Option<String>,
     /// What people are told, in the order in which it was owed.
@@ -211,6 +215,8 @@ impl RunState {
             overrides: Vec::new(),
             accepted: Vec::new(),
             turned_back: None,
+            turned_at: None,
+            back_at: None,
             reason: None,
             notices: Vec::new(),
             reminded: BTreeMap::new(),
@@ -242,7 +248,12 @@ impl RunState {
         if sealed.seq != self.head.seq + 1 {
             return Err(broken(format!("it stands behind event {}", self.head.seq)));
         }
+        let before = self.back.as_ref().map(|course| course.next);
         self.follow(&sealed.event, sealed.at).map_err(broken)?;
+        let turned = matches!(sealed.event, Event::TurnedBack { .. });
+        if !turned && self.back.as_ref().map(|course| course.next) > before {
+            self.back_at = Some(sealed.at);
+        }
         self.head = sealed.head();
         if let Event::Intent { step, attempt: 1, .. } = &sealed.event {
             self.began.entry(step.clone()).or_insert_with(|| sealed.hash.clone());
@@ -319,6 +330,7 @@ impl RunState {
             }
             Event::TurnedBack { path, reason, .. } => {
                 self.turn_back(path)?;
+                self.turned_at.get_or_insert(at);
                 self.reason.clone_from(reason);
                 Ok(())
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pgrunbook_document::{StepId, VarValue};
@@ -351,6 +352,8 @@ pub struct PlanCx<'a> {
     pub people: &'a People,
     /// The runbook's variables.
     pub variables: &'a BTreeMap<String, VarValue>,
+    /// How long a way back may take, if the runbook declares it.
+    pub rollback_within: Option<Duration>,
 }
 
 /// Which way a run goes.

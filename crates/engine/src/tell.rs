@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::journal::{Event, JournalError};
-use crate::notice::{Messenger, Occasion, Promise, Said, Scene};
+use crate::notice::{Messenger, Occasion, Said, Scene};
+use crate::remind::{self, Due, Promised};
 use crate::run::{RunEnd, Waiting};
 use crate::state::{RunState, StepStatus};
 use crate::step::{Cancel, Direction};
@@ -22,7 +22,7 @@ use crate::writer::Writer;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// How long after a delivery that failed the next step tries it again. Occasions do so at once.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// What a call of run or rollback tells, and to whom.
 pub(crate) struct Telling {
@@ -52,17 +52,6 @@ pub(crate) enum Word {
     Look,
 }
 
-/// What is to be done about a promised update.
-#[derive(Debug, PartialEq, Eq)]
-enum Due {
-    /// Nothing, for so long.
-    In(Duration),
-    /// The operator is reminded.
-    Now,
-    /// The channel is told.
-    Overdue,
-}
-
 impl Telling {
     pub fn new(engine: &Engine, artifacts: &Path) -> Self {
         Self {
@@ -79,11 +68,7 @@ impl Telling {
 
     /// What can be told of the run now.
     pub fn scene(&self, writer: &Writer<'_>) -> Scene {
-        let mut scene = Scene::of(&writer.run, &writer.state, &self.operator);
-        if let Some(promise) = self.messenger.promise(writer.state.direction()) {
-            scene.update_due = Some(later(self.clock.now(), promise.every));
-        }
-        scene
+        remind::scene(&*self.messenger, &writer.run, &writer.state, &self.operator, self.clock.now())
     }
 
     /// Notes what is owed on an occasion, for the next append: durable together with what it tells of. What was owed before
@@ -163,9 +148,10 @@ impl Telling {
         if self.messenger.is_silent() {
             return std::future::pending().await;
         }
-        let look = match self.due(state) {
-            Some((_, Due::In(wait))) => wait.min(LOOK_EVERY),
-            Some((_, Due::Now | Due::Overdue)) | None => LOOK_EVERY,
+        let now = self.clock.now();
+        let look = match Promised::of(&*self.messenger, state).map(|promised| promised.due(now)) {
+            Some(Due::In(wait)) => wait.min(LOOK_EVERY),
+            Some(Due::Now | Due::Overdue) | None => LOOK_EVERY,
         };
         let clock = Arc::clone(&self.clock);
         tokio::select! {
@@ -254,33 +240,19 @@ impl Telling {
     async fn look(&mut self, writer: &mut Writer<'_>) -> Result<(), EngineError> {
         // First: what a person said may be the update that is due.
         self.take_in(writer).await?;
-        match self.due(&writer.state) {
-            Some((promise, Due::Now)) => {
-                writer.write(Event::UpdateDue { channel: promise.channel }).await?;
-            }
-            Some((promise, Due::Overdue)) => {
-                let told = writer.state.notices.iter().filter(|told| told.notice.occasion == Occasion::Overdue);
-                let more = (told.filter(|told| told.notice.channel == promise.channel).count() + 1).to_string();
-                self.owe(writer, Occasion::Overdue, Some(&more), None)?;
+        let Some(promised) = Promised::of(&*self.messenger, &writer.state) else { return Ok(()) };
+        match promised.due(self.clock.now()) {
+            Due::In(_) => {}
+            Due::Now => writer.write(Event::UpdateDue { channel: promised.channel }).await?,
+            // It is said once for each word that is missing: what was not delivered is tried again by its own rule.
+            Due::Overdue if promised.is_told => self.send(&writer.state, false),
+            Due::Overdue => {
+                self.owe(writer, Occasion::Overdue, Some(&promised.more()), None)?;
                 writer.flush().await?;
                 self.send(&writer.state, true);
             }
-            Some((_, Due::In(_))) | None => {}
         }
         Ok(())
-    }
-
-    /// Whether a promised update is due, by the last word in its channel.
-    fn due(&self, state: &RunState) -> Option<(Promise, Due)> {
-        // Nothing is promised of a run that has ended, or before it has begun.
-        let begun = state.turned_back.is_some() || !state.steps.is_empty();
-        if state.ended.is_some() || !begun {
-            return None;
-        }
-        let promise = self.messenger.promise(state.direction())?;
-        let last = state.notices.iter().rev().find(|told| told.notice.channel == promise.channel)?.at;
-        let due = due(self.clock.now(), last, state.reminded.get(&promise.channel).copied(), &promise);
-        Some((promise, due))
     }
 
     /// Records what other processes left for this one.
@@ -342,47 +314,5 @@ fn waits_for(on: &Waiting) -> (String, String) {
         Waiting::Confirmation { .. } => ("confirmation".to_owned(), "the confirmation text was not given".to_owned()),
         Waiting::Acceptance { what } => ("acceptance".to_owned(), what.clone()),
         Waiting::Step { step, message, .. } => (step.to_string(), message.clone()),
-    }
-}
-
-fn later(at: Timestamp, by: Duration) -> Timestamp {
-    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
-    at.checked_add(by).unwrap_or(Timestamp::MAX)
-}
-
-/// `last`: when the channel heard a word last; `reminded`: when the operator was reminded last.
-fn due(now: Timestamp, last: Timestamp, reminded: Option<Timestamp>, promise: &Promise) -> Due {
-    let due = later(last, promise.every);
-    let overdue = later(due, promise.grace);
-    let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
-    if now < due {
-        return Due::In(until(due));
-    }
-    if now >= overdue {
-        return Due::Overdue;
-    }
-    match reminded {
-        Some(reminded) if reminded >= due => Due::In(until(overdue)),
-        _ => Due::Now,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn update_is_due_once_and_overdue_after_the_grace() {
-        let at = |minute: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        let promise = Promise { channel: "ops".to_owned(), every: minutes(15), grace: minutes(5) };
-        let due = |now, last, reminded: Option<i64>| due(at(now), at(last), reminded.map(at), &promise);
-        assert_eq!(due(10, 0, None), Due::In(minutes(5)));
-        assert_eq!(due(15, 0, None), Due::Now);
-        assert_eq!(due(16, 0, Some(15)), Due::In(minutes(4)), "reminded once");
-        assert_eq!(due(20, 0, Some(15)), Due::Overdue);
-        assert_eq!(due(20, 18, Some(15)), Due::In(minutes(13)), "a word in the channel is an update");
-        assert_eq!(due(33, 18, Some(15)), Due::Now, "a reminder counts for one update");
-        assert_eq!(due(5, 10, None), Due::In(minutes(20)), "a clock that was set back");
     }
 }

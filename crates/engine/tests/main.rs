@@ -7,6 +7,7 @@ mod gates;
 mod notices;
 mod running;
 mod sign_off;
+mod way_back;
 mod world;
 
 #[path = "shared/journal_suite.rs"]

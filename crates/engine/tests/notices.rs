@@ -79,13 +79,13 @@ impl Messenger for Memory {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// Time that goes on when a test says so.
 #[derive(Clone)]
-struct HandClock(Arc<ClockState>);
+pub struct HandClock(Arc<ClockState>);
 
-struct ClockState {
+pub struct ClockState {
     begun: Instant,
     moved: watch::Sender<Duration>,
     /// When those who sleep wake up, each with its number.
@@ -96,12 +96,17 @@ struct ClockState {
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 impl HandClock {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(Arc::new(ClockState {
             begun: Instant::now(),
             moved: watch::Sender::new(Duration::ZERO),
             asleep: watch::Sender::new(BTreeMap::new()),
         }))
+    }
+
+    /// So long after noon, at once: where nobody sleeps.
+    pub fn set(&self, length: Duration) {
+        self.0.moved.send_replace(length);
     }
 
     /// Lets time pass from one sleeper's waking to the next, until so much is over and everybody sleeps.
@@ -325,6 +330,18 @@ impl Going {
         tokio::time::timeout(MINUTE, waits).await.unwrap_or_else(|_| panic!("no {word}"));
     }
 
+    /// Waits until another process has left what a person said.
+    async fn until_left(&self) {
+        let left = self.project.folder.path().join("runs").join(&self.run).join("said");
+        let deadline = Instant::now() + MINUTE;
+        let is_whole =
+            |file: std::io::Result<std::fs::DirEntry>| file.unwrap().path().extension() == Some("json".as_ref());
+        while !std::fs::read_dir(&left).is_ok_and(|mut files| files.any(is_whole)) {
+            assert!(Instant::now() < deadline, "nothing was left in {}", left.display());
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The events that came since.
     fn came(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
@@ -363,26 +380,11 @@ async fn word_of_a_person_is_recorded_by_the_process_at_work_and_is_the_update()
     let mut going = going().await;
     going.clock.pass(14 * MINUTE).await;
     going.came();
-    let notice = Notice {
-        key: format!("{}/update/1/ops", going.run),
-        occasion: Occasion::Update,
-        channel: OPS.to_owned(),
-        address: "memory".to_owned(),
-        subject: "[UPDATE] Four".to_owned(),
-        text: "half of it is back".to_owned(),
-    };
-    let said = [Said { notice, by: "olga".to_owned(), delivered: true, said: "it answered 200".to_owned() }];
+    let said = [said(&going.run, 1, true)];
     let (engine, run, words) = (going.project.engine(), going.run.clone(), said.clone());
     let record = tokio::spawn(async move { engine.record_said(&run, &words).await });
     // It leaves its words, and waits for the other process.
-    let left = going.project.folder.path().join("runs").join(&going.run).join("said");
-    let deadline = Instant::now() + MINUTE;
-    while !std::fs::read_dir(&left)
-        .is_ok_and(|mut files| files.any(|file| file.unwrap().path().extension() == Some("json".as_ref())))
-    {
-        assert!(Instant::now() < deadline, "nothing was left in {}", left.display());
-        tokio::task::yield_now().await;
-    }
+    going.until_left().await;
     going.clock.pass(2 * LOOK).await;
     let recorded = record.await.unwrap().unwrap();
     assert_eq!(recorded, Recorded::InJournal);
@@ -400,4 +402,110 @@ async fn word_of_a_person_is_recorded_by_the_process_at_work_and_is_the_update()
     assert_eq!(going.project.engine().record_said(&going.run, &after).await.unwrap(), Recorded::InJournal);
     let state = going.project.engine().status(&going.run).await.unwrap().state;
     assert_eq!(state.notices.iter().filter(|told| told.by.as_deref() == Some("olga")).count(), 2);
+}
+
+/// What a person said of a run, and whether it arrived.
+fn said(run: &str, number: u32, delivered: bool) -> Said {
+    let notice = Notice {
+        key: format!("{run}/update/{number}/ops"),
+        occasion: Occasion::Update,
+        channel: OPS.to_owned(),
+        address: "memory".to_owned(),
+        subject: "[UPDATE] Four".to_owned(),
+        text: "half of it is back".to_owned(),
+    };
+    Said { notice, by: "olga".to_owned(), delivered, said: "it answered".to_owned() }
+}
+
+/// The names of a run's events of these kinds, in order.
+async fn named(project: &Project, run: &str, names: &[&str]) -> Vec<String> {
+    let events = project.events(run).await;
+    let name =
+        |sealed: &journal::Sealed| serde_json::to_value(&sealed.event).unwrap()["event"].as_str().unwrap().to_owned();
+    events.iter().map(name).filter(|name| names.contains(&name.as_str())).collect()
+}
+
+#[tokio::test]
+async fn word_that_did_not_arrive_is_no_update() {
+    let mut going = going().await;
+    going.clock.pass(14 * MINUTE).await;
+    going.came();
+    let (engine, run, words) = (going.project.engine(), going.run.clone(), [said(&going.run, 1, false)]);
+    let record = tokio::spawn(async move { engine.record_said(&run, &words).await });
+    going.until_left().await;
+    going.clock.pass(2 * LOOK).await;
+    assert_eq!(record.await.unwrap().unwrap(), Recorded::InJournal);
+    assert_eq!(going.came(), ["notice_due", "notice_sent"]);
+    going.clock.pass(MINUTE).await;
+    assert_eq!(going.came(), ["update_due"], "the channel has heard nothing");
+    going.wake.notify_one();
+    assert_eq!(going.work.await.unwrap(), RunEnd::RolledBack);
+}
+
+#[tokio::test]
+async fn overdue_update_is_owed_once_while_the_channel_is_down() {
+    let mut going = going().await;
+    going.memory.go_down(Some("nobody answers"));
+    going.clock.pass(25 * MINUTE).await;
+    assert_eq!(
+        named(&going.project, &going.run, &["notice_due"]).await.len(),
+        4,
+        "started, completed, rollback, one overdue"
+    );
+    assert!(going.came().iter().filter(|word| *word == "notice_sent").count() > 1, "it is tried again");
+    going.memory.go_down(None);
+    going.clock.pass(MINUTE).await;
+    assert_eq!(going.memory.keys().last().unwrap(), "overdue/1/ops");
+    going.wake.notify_one();
+    assert_eq!(going.work.await.unwrap(), RunEnd::RolledBack);
+}
+
+#[tokio::test]
+async fn run_that_nobody_is_at_work_on_is_reminded_of_by_whoever_asks() {
+    let memory = Memory { promised: true, ..Memory::default() };
+    let mut project = project(&memory);
+    let clock = HandClock::new();
+    project.clock = Arc::new(clock.clone());
+    let run = project.begin(FOUR).await;
+    assert_eq!(project.run(&run).await, RunEnd::Completed);
+    assert_eq!(project.engine().remind(&run).await.unwrap(), Reminded::Nothing, "it has ended");
+    project.world.fail("o", Some(StepError::failed("no", "the disk is full")));
+    assert!(matches!(project.rollback(&run, UNDO).await, RunEnd::RollbackBlocked { .. }));
+
+    let engine = project.engine();
+    let promised = engine.promised(&engine.status(&run).await.unwrap().state).unwrap();
+    assert_eq!((promised.channel.as_str(), promised.at), (OPS, "2026-11-21T12:15:00Z".parse().unwrap()));
+    let look = async |seconds: u64| {
+        clock.set(Duration::from_secs(seconds));
+        assert!(matches!(project.engine().remind(&run).await.unwrap(), Reminded::Looked(_)));
+    };
+    look(14 * 60).await;
+    assert!(named(&project, &run, &["update_due"]).await.is_empty(), "not yet");
+    look(15 * 60).await;
+    look(15 * 60 + 1).await;
+    assert_eq!(named(&project, &run, &["update_due"]).await.len(), 1, "the operator, once");
+    look(20 * 60).await;
+    look(20 * 60 + 1).await;
+    assert_eq!(memory.keys().last().unwrap(), "overdue/1/ops", "the channel, once");
+    assert_eq!(memory.keys().iter().filter(|key| key.starts_with("overdue")).count(), 1);
+
+    // A channel that is down is not asked all the time, and nothing is owed twice.
+    memory.go_down(Some("nobody answers"));
+    look(40 * 60).await;
+    look(40 * 60 + 1).await;
+    let sent = named(&project, &run, &["notice_sent"]).await.len();
+    look(40 * 60 + 29).await;
+    assert_eq!(named(&project, &run, &["notice_sent"]).await.len(), sent);
+    memory.go_down(None);
+    look(40 * 60 + 31).await;
+    assert_eq!(memory.keys().last().unwrap(), "overdue/2/ops");
+
+    // A word that arrived is the update; then the way back goes on, and nothing is promised of it any more.
+    project.engine().record_said(&run, &[said(&run, 1, true)]).await.unwrap();
+    clock.set(55 * MINUTE);
+    let Reminded::Looked(promised) = project.engine().remind(&run).await.unwrap() else { panic!("it is promised") };
+    assert_eq!(promised.at, "2026-11-21T12:55:31Z".parse().unwrap());
+    project.world.fail("o", None);
+    assert_eq!(project.run(&run).await, RunEnd::RolledBack);
+    assert_eq!(project.engine().remind(&run).await.unwrap(), Reminded::Nothing);
 }

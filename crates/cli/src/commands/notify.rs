@@ -1,6 +1,5 @@
 //! `notify`.
 
-use pgrunbook_engine::journal::Direction;
 use pgrunbook_engine::notice::{Messenger, Notice, Said, Scene};
 use pgrunbook_engine::said::Recorded;
 use pgrunbook_engine::state::RunState;
@@ -46,13 +45,13 @@ pub async fn notify(app: &App, args: &NotifyArgs) -> Result<u8, Failure> {
 
 /// Where the run stands, and when the next update is promised.
 fn scene(workplace: &Workplace, run: &str, state: &RunState, operator: &str) -> Scene {
-    let direction = if state.turned_back.is_some() { Direction::Back } else { Direction::Forward };
-    let promise = Channels::new(workplace.clone()).promise(direction);
+    let now = jiff::Timestamp::now();
+    let promise = Channels::new(workplace.clone()).promise(state.direction());
     let update_due = promise.and_then(|promise| {
         let every = jiff::SignedDuration::try_from(promise.every).ok()?;
-        jiff::Timestamp::now().checked_add(every).ok()
+        now.checked_add(every).ok()
     });
-    Scene { update_due, ..Scene::of(run, state, operator) }
+    Scene { update_due, ..Scene::of(run, state, operator, now) }
 }
 
 /// Sends it to each address of the channel.

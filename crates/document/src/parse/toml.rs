@@ -211,7 +211,7 @@ fn for_each(draft: &Draft<'_>, entry: &Entry<'_, '_>, found: &mut Vec<Diagnostic
 
 /// What the `toml runbook` block says.
 pub(super) fn settings(draft: &Draft<'_>, found: &mut Vec<Diagnostic>) -> Settings {
-    const KEYS: &[&str] = &["targets", "vars", "owner", "environments"];
+    const KEYS: &[&str] = &["targets", "vars", "owner", "environments", "rollback_within"];
     let mut settings = Settings { span: Some(draft.span), ..Settings::default() };
     let Some(table) = parse_table(draft, found) else { return settings };
     for entry in entries(&table) {
@@ -230,6 +230,9 @@ pub(super) fn settings(draft: &Draft<'_>, found: &mut Vec<Diagnostic>) -> Settin
                 settings.environments = texts(value).unwrap_or_default();
             }
             ("owner", _) => settings.owner = text(draft, &entry, found).map(|it| it.value),
+            ("rollback_within", DeValue::String(limit)) => {
+                settings.rollback_within = super::duration(limit, span, found);
+            }
             ("vars", DeValue::Table(vars)) => settings.vars = variables(draft, vars, found),
             (key, _) if KEYS.contains(&key) => {
                 found.push(Diagnostic::error("bad-value", span, format!("`{key}` has a value of the wrong type")));

@@ -12,6 +12,7 @@ use crate::journal::{Decision, Direction, Event, ItemOutcome, Outcome, Sealed};
 use crate::plan::{PlannedEntry, PlannedPhase, PlannedUndo};
 use crate::state::RunState;
 use crate::step::Evidence;
+use crate::way_back::WayBack;
 
 /// The report as Markdown. Pictures are left to the page.
 pub(super) fn markdown(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -> String {
@@ -102,6 +103,9 @@ fn told(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) -
         if let Some((at, by, reason)) = turned {
             let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {}", inline(reason)));
             let _ = writeln!(text, "Turned back on {} at {} by {}{reason}.\n", code(path), when(at), inline(by));
+        }
+        if let Some(way_back) = events.last().and_then(|last| WayBack::of(state, last.at)) {
+            let _ = writeln!(text, "{way_back}\n");
         }
         let rows: Vec<_> = plan
             .all_steps()

@@ -13,6 +13,7 @@ use super::{demands, word};
 use crate::journal::{Direction, Event, ItemOutcome, Sealed};
 use crate::plan::{PlannedEntry, PlannedUndo};
 use crate::state::{RunState, Slot, StepStatus};
+use crate::way_back::WayBack;
 
 /// The fact in which a step records the migrations that it applied: `[{"version": "0011", "duration_ms": 12}]`.
 pub const MIGRATIONS: &str = "migrations";
@@ -41,6 +42,8 @@ pub struct Summary {
     pub checklist: Vec<Open>,
     /// Everybody who took the run, in order, each once.
     pub operators: Vec<String>,
+    /// How long the way back took, or has taken up to the last event; `None`: it did not turn back.
+    pub way_back: Option<WayBack>,
 }
 
 /// A migration that a step applied.
@@ -101,6 +104,7 @@ impl Summary {
             until: events.last().map(|sealed| sealed.at),
             checklist: open_lines(state).into_iter().chain(named).collect(),
             operators,
+            way_back: events.last().and_then(|last| WayBack::of(state, last.at)),
         }
     }
 
@@ -114,6 +118,9 @@ impl Summary {
             (Some((step, why)), _) => _ = writeln!(text, "It stands at {}: {}\n", code(step.as_str()), inline(why)),
             (None, Some(next)) => _ = writeln!(text, "Next: {}\n", inline(next)),
             (None, None) => {}
+        }
+        if let Some(way_back) = &self.way_back {
+            let _ = writeln!(text, "{way_back}\n");
         }
         let people: Vec<_> = state
             .approvals
@@ -212,6 +219,7 @@ impl Summary {
             "since": self.since,
             "until": self.until,
             "duration_ms": millis.and_then(|millis| u64::try_from(millis).ok()),
+            "way_back": self.way_back.as_ref().map(WayBack::json),
             "evidence": evidence,
             "checklist": self.checklist.iter()
                 .map(|one| json!({ "text": one.text, "roles": one.roles, "phase": one.phase })).collect::<Vec<_>>(),
@@ -291,10 +299,11 @@ fn open_lines(state: &RunState) -> Vec<Open> {
     entries[behind..].iter().filter_map(open).collect()
 }
 
-fn shown_millis(millis: i128) -> String {
+pub(crate) fn shown_millis(millis: i128) -> String {
     match millis {
         millis if millis < 1_000 => format!("{millis} ms"),
         millis if millis < 60_000 => format!("{}.{} s", millis / 1_000, millis % 1_000 / 100),
+        millis if millis % 60_000 < 1_000 => format!("{} min", millis / 60_000),
         millis => format!("{} min {} s", millis / 60_000, millis % 60_000 / 1_000),
     }
 }

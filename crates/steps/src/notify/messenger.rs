@@ -127,7 +127,7 @@ impl Messenger for Channels {
                 _ => Direction::Forward,
             };
             let promised = self.workplace.notices().promising(direction).map(|_| Timestamp::UNIX_EPOCH);
-            let scene = Scene { variables: plan.variables.clone(), update_due: promised, ..Scene::default() };
+            let scene = Scene { update_due: promised, ..Scene::of_plan(plan) };
             wish.template
                 .render(&scene)
                 .map_err(|error| format!("what is told when a run is `{}`: {error}", occasion.word()))?;

@@ -158,6 +158,8 @@ impl Step for Message {
     async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
         let scene = Scene {
             variables: cx.variables.clone(),
+            rollback_within: cx.rollback_within,
+            rollback_due: cx.rollback_within.map(|_| cx.clock.now()),
             update_due: self.channels.promise(pgrunbook_engine::Direction::Forward).map(|_| cx.clock.now()),
             ..Scene::default()
         };

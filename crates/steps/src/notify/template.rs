@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use pgrunbook_document::VarValue;
 use pgrunbook_engine::Scene;
+use pgrunbook_engine::way_back::shown;
 
 /// A subject and a text, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +34,15 @@ pub enum TemplateError {
     Unknown { name: String },
     #[error("it speaks of `update_due`, and no update is promised: `update_every` with the occasion promises one")]
     NoPromise,
+    #[error(
+        "it speaks of `{name}`, and the runbook declares no time in which a way back is to end: `rollback_within` in its `toml runbook`"
+    )]
+    NoLimit { name: String },
 }
 
 /// What every run has.
-const NAMES: &str = "run.id, run.title, environment, operator, reason, failed_step, update_due";
+const NAMES: &str =
+    "run.id, run.title, environment, operator, reason, failed_step, update_due, rollback_within, rollback_due";
 
 impl Template {
     /// Reads a subject and a text.
@@ -116,12 +122,18 @@ fn value(name: &str, scene: &Scene) -> Result<String, TemplateError> {
         "reason" => scene.reason.clone().unwrap_or_else(|| "no reason was given".to_owned()),
         "failed_step" => said(&scene.failed_step),
         "update_due" => clock_time(scene.update_due.ok_or(TemplateError::NoPromise)?),
+        "rollback_within" => shown(scene.rollback_within.ok_or_else(|| no_limit(name))?),
+        "rollback_due" => clock_time(scene.rollback_due.ok_or_else(|| no_limit(name))?),
         name => match scene.variables.get(name) {
             Some(VarValue::Text(text)) => text.clone(),
             Some(VarValue::List(values)) => values.join(", "),
             None => return Err(TemplateError::Unknown { name: name.to_owned() }),
         },
     })
+}
+
+fn no_limit(name: &str) -> TemplateError {
+    TemplateError::NoLimit { name: name.to_owned() }
 }
 
 /// `12:15 UTC`: what is promised is minutes away.
@@ -140,6 +152,8 @@ mod tests {
             run: "20261121-120000-abcd".to_owned(),
             title: "Housekeeping".to_owned(),
             reason: Some("p95 doubled\nBcc: eve@example.com".to_owned()),
+            rollback_within: Some(std::time::Duration::from_secs(300)),
+            rollback_due: Some("2026-11-21T12:05:00Z".parse().unwrap()),
             update_due: Some("2026-11-21T12:15:00Z".parse().unwrap()),
             variables: [("impact".to_owned(), VarValue::Text("ingest stands still".to_owned()))].into(),
             ..Scene::default()
@@ -164,6 +178,11 @@ mod tests {
         );
         assert_eq!(rendered("x", "${impact"), Err(TemplateError::Open));
         assert_eq!(rendered("x", "${\nimpact}"), Err(TemplateError::Open));
+        let (_, eta) = rendered("x", "ETA: ${rollback_due}, ${rollback_within} after it turned back").unwrap();
+        assert_eq!(eta, "ETA: 12:05 UTC, 5 min after it turned back");
+        let unlimited = Scene { rollback_within: None, rollback_due: None, ..scene() };
+        let why = Template::parse("x", "${rollback_due}").unwrap().render(&unlimited).unwrap_err().to_string();
+        assert!(why.starts_with("it speaks of `rollback_due`, and the runbook declares no time"), "{why}");
         let unpromised = Scene { update_due: None, ..scene() };
         assert_eq!(Template::parse("x", "${update_due}").unwrap().render(&unpromised), Err(TemplateError::NoPromise));
     }
