@@ -191,10 +191,14 @@ pub enum Command {
         run: Option<String>,
     },
     /// Follow a run that another process is at work on.
-    #[command(after_help = "Example:\n  pgrunbook watch 20261121-041502-3fa9")]
+    #[command(after_help = "Examples:\n  pgrunbook watch 20261121-041502-3fa9\n  \
+                            pgrunbook watch 20261121-041502-3fa9 --remind")]
     Watch {
         /// The run; else the newest.
         run: Option<String>,
+        /// Stay while nobody is at work on it, until it ends: say when a promised update is due, and tell the channel when it is overdue.
+        #[arg(long)]
+        remind: bool,
     },
     /// Approve a plan with an SSH signature.
     #[command(after_help = "Examples:\n  pgrunbook approve plan.json --as olga --key ~/.ssh/id_ed25519\n  \

@@ -346,3 +346,105 @@ async fn mail_that_is_refused_says_why() {
     let (code, said) = mailed(&place, "nonsense s3cr3t-w0rd", "ops@example.com");
     assert!(code == Some(1) && said.contains("the SMTP URL cannot be used") && !said.contains("s3cr3t"), "{said}");
 }
+
+/// Waits for a condition, and not longer than a minute.
+#[track_caller]
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{what}");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Which of the overdue updates the channel was told of.
+fn told_numbers(keys: &[String]) -> BTreeSet<usize> {
+    let overdue = keys.iter().filter_map(|key| key.split_once("/overdue/"));
+    overdue.map(|(_, rest)| rest.split('/').next().unwrap().parse().unwrap()).collect()
+}
+
+/// A way back that goes on when somebody says how: `yes`, or anything else.
+const SLOWLY: &str = "
+## Rollback: slowly
+
+```toml step
+sh = \"wait-for-a-word\"
+run = \"for i in $(seq 1200); do [ ! -e word ] || break; sleep 0.05; done; grep -q yes word\"
+undo = \"none: it only waits\"
+```
+";
+
+#[tokio::test]
+async fn promised_update_is_reminded_of_while_it_goes_back_and_while_it_stands() {
+    let hook = http();
+    let place = prepared(Place::new().await, &hook.base);
+    place.write("RUNBOOK.md", &format!("{RUNBOOK}{SLOWLY}"));
+    let often = "update_every = \"1s\", overdue_after = \"5s\"";
+    place.write("pgrunbook.toml", &PROJECT.replace("update_every = \"15m\"", often));
+    place.call(&["run", "RUNBOOK.md"]).done();
+    let run = place.run_id();
+    let overdue = || told_numbers(&hook.keys()).len();
+    let started = |args: &[&str]| {
+        let mut command = place.command(args);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let ended = |child: std::process::Child| crate::place::Said::of(child.wait_with_output().unwrap());
+
+    let going = started(&["rollback", "--path", "rollback-slowly", "--reason", "p95 doubled"]);
+    until("the channel is told that an update is overdue", || overdue() > 0);
+    let asked = hook.asked().into_iter().find(|asked| asked.contains("/overdue/1/")).unwrap();
+    assert!(asked.contains("[UPDATE OVERDUE] Housekeeping") && asked.contains("next word by "), "{asked}");
+    place.write("word", "no");
+    let blocked = ended(going);
+    assert_eq!(blocked.code, Some(1), "{}\n{}", blocked.out, blocked.err);
+    assert!(blocked.out.contains("! an update is due in channel `ops`: pgrunbook notify"), "{}", blocked.out);
+    for said in [
+        "An update was promised in channel `ops`: it ",
+        &format!("\n  pgrunbook notify {run} --channel ops --text \"...\"\n"),
+        &format!("\n  pgrunbook watch {run} --remind\n"),
+    ] {
+        assert!(blocked.out.contains(said), "{said}: {}", blocked.out);
+    }
+    let status = place.call(&["status", &run]).done().out;
+    assert!(status.contains(&format!("pgrunbook watch {run} --remind")), "{status}");
+
+    // Nobody is at work on it: whoever watches has the channel told.
+    let told = overdue();
+    let watching = started(&["watch", &run, "--remind"]);
+    until("the channel is told again", || overdue() > told);
+    place.write("word", "yes");
+    let back = place.call(&["resume", &run]).done();
+    assert!(!back.out.contains("An update was promised"), "{}", back.out);
+    let watched = ended(watching);
+    assert_eq!(watched.code, Some(0), "it ends with the run: {}\n{}", watched.out, watched.err);
+    assert!(watched.out.contains(&format!("· told overdue/{}/ops/webhook", told + 1)), "{}", watched.out);
+    let keys = hook.keys();
+    let numbers = told_numbers(&keys);
+    assert_eq!(numbers, (1..=numbers.len()).collect(), "one after the other: {keys:?}");
+}
+
+#[tokio::test]
+async fn way_back_is_measured_and_held_against_what_is_declared() {
+    let place = prepared(Place::new().await, "http://127.0.0.1:1");
+    place.write("pgrunbook.toml", "[targets.main]\nurl = \"env:DATABASE_URL\"\n");
+    let with = |limit: &str| RUNBOOK.replace("vars.impact", &format!("{limit}\nvars.impact"));
+    for (limit, sentence, held) in [
+        ("rollback_within = \"1h\"", ": held, within 60 min.", serde_json::json!(true)),
+        ("rollback_within = \"1ms\"", ": NOT HELD, it was to take at most 1 ms.", serde_json::json!(false)),
+        ("", "; how long it may take is not declared (`rollback_within`).", serde_json::Value::Null),
+    ] {
+        place.write("RUNBOOK.md", &with(limit));
+        place.call(&["run", "RUNBOOK.md"]).done();
+        let back = place.call(&BACK).done().out;
+        assert!(back.contains("Rolled back.\nThe way back took ") && back.contains(sentence), "{limit}: {back}");
+        let run = place.run_id();
+        let status: serde_json::Value =
+            serde_json::from_str(place.call(&["status", &run, "--format", "json"]).done().out.trim()).unwrap();
+        assert_eq!(status["way_back"]["held"], held, "{limit}: {status}");
+        assert!(status["way_back"]["took_ms"].is_u64(), "{status}");
+        place.call(&["report", &run]).done();
+        assert!(place.read(&format!("evidence/{run}/report.md")).contains(sentence), "{limit}");
+    }
+    let plan = place.call(&["plan", "RUNBOOK.md"]).done().out;
+    assert!(plan.contains("Way back: how long it may take is not declared"), "{plan}");
+}

@@ -1,6 +1,7 @@
 //! One file for each command, or for commands that are one thing from two sides.
 
 mod adopt;
+mod after;
 mod audit;
 mod backup;
 mod demands;
@@ -57,7 +58,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         }
         Command::Status { run } => status::status(app, run.as_deref()).await,
         Command::Show { run } => status::show(app, run.as_deref()).await,
-        Command::Watch { run } => status::watch(app, run.as_deref()).await,
+        Command::Watch { run, remind } => status::watch(app, run.as_deref(), remind).await,
         Command::Approve { what, key, signature } => {
             proof::approve(app, &what, key.as_deref(), signature.as_deref()).await
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use pgrunbook_engine::demand::window::{self, Window, Windows};
 use pgrunbook_engine::plan::{PlannedEntry, PlannedPhase, PlannedStep, PlannedUndo};
+use pgrunbook_engine::way_back::shown as shown_time;
 use pgrunbook_engine::{Engine, Plan};
 
 use super::lint::write_whole;
@@ -77,6 +78,12 @@ pub fn shown(plan: &Plan, engine: &Engine, colour: bool) -> String {
             steps => format!(" One way: {}.", steps.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         }
     );
+    if coverage.undoable > 0 || !plan.rollback_paths.is_empty() {
+        let _ = match plan.rollback_within() {
+            Some(within) => writeln!(text, "Way back: at most {}, as declared; it is measured.", shown_time(within)),
+            None => writeln!(text, "Way back: how long it may take is not declared (`rollback_within`)."),
+        };
+    }
     let mut demands = Vec::new();
     if environment.rehearsal_required {
         demands.push("a rehearsal of this content".to_owned());

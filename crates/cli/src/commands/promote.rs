@@ -71,7 +71,7 @@ pub async fn promote(app: &App, args: &PromoteArgs) -> Result<u8, Failure> {
     say(app, "");
     let (run, end) = go(app, &opened, &plan, &options, &args.consent).await?;
     let written = summary(app, &opened, &run, args.summary.as_deref()).await;
-    let code = finish(app, &run, end)?;
+    let code = finish(app, &opened.engine, &run, end).await?;
     written.map(|()| code)
 }
 

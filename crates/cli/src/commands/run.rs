@@ -13,6 +13,7 @@ use pgrunbook_steps::rehearse::Rehearsal;
 use pgrunbook_steps::{Opened, Source, rehearse as rehearsal};
 use serde::Deserialize;
 
+use super::after::After;
 use crate::app::{App, quoted, variables};
 use crate::args::{Consent, Output, Overrides, Vars};
 use crate::console::{Console, put};
@@ -33,7 +34,7 @@ pub async fn run(
     let plan = planned(app, &opened, file, saved, vars).await?;
     let options = options(app, &opened, &plan, consent, overrides)?;
     let (run, end) = go(app, &opened, &plan, &options, consent).await?;
-    finish(app, &run, end)
+    finish(app, &opened.engine, &run, end).await
 }
 
 /// The plan of a file, or the saved one as it is still right.
@@ -111,7 +112,7 @@ pub async fn resume(
         Some(file) => super::promote::summary(app, &opened, &run, Some(file)).await,
         None => Ok(()),
     };
-    let code = finish(app, &run, end)?;
+    let code = finish(app, engine, &run, end).await?;
     written.map(|()| code)
 }
 
@@ -162,7 +163,7 @@ pub async fn rollback(
     };
     say(app, &format!("Run {run}: {}", plan.title));
     let end = engine.rollback(&run, &path, reason, &options, &console).await;
-    finish(app, &run, end?)
+    finish(app, engine, &run, end?).await
 }
 
 /// Forward and back on a throwaway server.
@@ -187,7 +188,7 @@ pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>, 
     let console = Console::new(app, &plan, options.cancel.clone(), true, true);
     let end = engine.run(&run, &options, &console).await?;
     if end != RunEnd::Completed {
-        return finish(app, &run, end);
+        return finish(app, engine, &run, end).await;
     }
     let report = match gates {
         true => Some(try_gates(app, &rehearsal, &run, &plan).await?),
@@ -197,7 +198,7 @@ pub async fn rehearse(app: &App, file: &Path, vars: &Vars, from: Option<&Path>, 
     if end == RunEnd::RolledBack {
         say(app, &format!("Rehearsed forward and back. content {}", plan.content_digest));
     }
-    let code = finish(app, &run, end)?;
+    let code = finish(app, engine, &run, end).await?;
     Ok(match report {
         Some(report) if code == exit::DONE => say_gates(app, &report),
         _ => code,
@@ -386,10 +387,12 @@ pub fn say(app: &App, text: &str) {
     }
 }
 
-/// Says how far it went and what goes on; the exit code.
-pub fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
+/// Says how far it went, how long the way back took, and what goes on; the exit code.
+pub async fn finish(app: &App, engine: &Engine, run: &str, end: RunEnd) -> Result<u8, Failure> {
     let code = exit::of_end(&end);
     let again = app.again();
+    // What the run came to is known already: a journal that cannot be read any more must not hide it.
+    let after = engine.status(run).await.map(|status| After::of(engine, &status)).unwrap_or_default();
     let next = format!("pgrunbook resume {run}{again}");
     let back = format!("pgrunbook rollback {run}{again}");
     let way = |direction: Direction| if direction == Direction::Back { "Its undo" } else { "It" };
@@ -435,14 +438,22 @@ pub fn finish(app: &App, run: &str, end: RunEnd) -> Result<u8, Failure> {
         RunEnd::Stopped { why } => ("stopped", format!("Stopped: {why}."), format!("{next}\n{back}")),
     };
     if app.global.format == Output::Json {
-        put(&serde_json::json!({ "type": "end", "run": run, "end": word, "exit": code, "text": text, "next": then.lines().collect::<Vec<_>>() }).to_string());
+        let mut value = serde_json::json!({ "type": "end", "run": run, "end": word, "exit": code, "text": text, "next": then.lines().collect::<Vec<_>>() });
+        after.add_to(&mut value, run, &again);
+        put(&value.to_string());
         return Ok(code);
+    }
+    if let Some(way_back) = &after.way_back {
+        put(&way_back.to_string());
     }
     if !text.is_empty() {
         put(&format!("\n{text}"));
     }
     for command in then.lines() {
         put(&format!("  {command}"));
+    }
+    if let Some(update) = after.update(run, &again, engine.clock.now()) {
+        put(&update);
     }
     Ok(code)
 }

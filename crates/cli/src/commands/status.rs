@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use pgrunbook_document::StepId;
 use pgrunbook_engine::evidence::summary::reviews;
-use pgrunbook_engine::journal::{Direction, EndState, Outcome};
-use pgrunbook_engine::{Cancel, Event, PathStatus, Status, StepStatus};
+use pgrunbook_engine::journal::{Direction, EndState, Outcome, Sealed};
+use pgrunbook_engine::{Cancel, Event, PathStatus, Reminded, Status, StepStatus};
 use serde_json::json;
 
+use super::after::{self, After};
 use super::run::find;
 use crate::app::App;
 use crate::args::Output;
@@ -45,6 +47,7 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
         return Ok(exit::DONE);
     };
     let status = engine.status(run).await?;
+    let after = After::of(engine, &status);
     let console = Console::new(app, &status.state.plan, Cancel::default(), true, false);
     let paths = match engine.paths(run, &console).await {
         Ok(paths) => paths,
@@ -57,6 +60,7 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
     if app.global.format == Output::Json {
         let mut value = summary(&status);
         value["steps"] = steps(&status);
+        after.add_to(&mut value, run, &app.again());
         value["paths"] = paths
             .iter()
             .map(|path| json!({ "path": path.slug, "title": path.title, "open": path.open.is_ok(), "why": path.open.as_ref().err(), "steps": path.steps }))
@@ -65,7 +69,13 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
         return Ok(exit::DONE);
     }
     put(&text(&status));
+    if let Some(way_back) = &after.way_back {
+        put(&way_back.to_string());
+    }
     put(&shown_paths(&paths));
+    if let Some(update) = after.update(run, &app.again(), engine.clock.now()) {
+        put(&update);
+    }
     Ok(exit::DONE)
 }
 
@@ -202,38 +212,67 @@ pub async fn show(app: &App, run: Option<&str>) -> Result<u8, Failure> {
     Ok(exit::DONE)
 }
 
-/// Prints the events of a run as they come, until it ends or nobody is at work on it.
-pub async fn watch(app: &App, run: Option<&str>) -> Result<u8, Failure> {
+/// How often it is looked whether something came.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Prints the events of a run as they come, until it ends or nobody is at work on it; with `remind` on until it ends, and what a
+/// process at work would do about promised updates is done.
+pub async fn watch(app: &App, run: Option<&str>, remind: bool) -> Result<u8, Failure> {
     let opened = app.open().await?;
     let engine = &opened.engine;
     let run = find(engine, run, false).await?.run;
     let (mut seen, mut begun) = (0, BTreeMap::new());
+    let mut told = None;
     loop {
         for sealed in engine.journal.read(&run).await? {
-            if sealed.seq <= seen {
-                continue;
-            }
-            seen = sealed.seq;
-            if app.global.format == Output::Json {
-                put(&serde_json::to_string(&sealed).unwrap_or_default());
-                continue;
-            }
-            let mut took = None;
-            match &sealed.event {
-                Event::Intent { step, .. } => drop(begun.insert(step.clone(), sealed.at)),
-                Event::Outcome { step, .. } => {
-                    took = begun.get(step).and_then(|at| Duration::try_from(sealed.at.duration_since(*at)).ok());
-                }
-                _ => {}
-            }
-            if let Some(text) = line(&sealed.event, took, app.colour()) {
-                put(&text);
+            if sealed.seq > seen {
+                seen = sealed.seq;
+                print(app, &sealed, &mut begun);
             }
         }
         let status = engine.status(&run).await?;
-        if status.state.ended.is_some() || status.holder.is_none() {
+        if status.state.ended.is_some() || (status.holder.is_none() && !remind) {
             return Ok(exit::DONE);
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        if remind {
+            match engine.remind(&run).await? {
+                Reminded::Nothing if status.holder.is_none() => {
+                    app.aside("no update is promised of this run: nobody is to be reminded");
+                    return Ok(exit::DONE);
+                }
+                Reminded::Nothing | Reminded::AtWork => {}
+                // Once for each word that is promised.
+                Reminded::Looked(promised) if told != Some(promised.at) => {
+                    told = Some(promised.at);
+                    app.aside(&format!(
+                        "the next word in channel `{}` is due by {}, and overdue at {}",
+                        promised.channel,
+                        after::clock_time(promised.at),
+                        after::clock_time(promised.overdue_at)
+                    ));
+                }
+                Reminded::Looked(_) => {}
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// One event, as it came; `begun`: when each step began.
+fn print(app: &App, sealed: &Sealed, begun: &mut BTreeMap<StepId, Timestamp>) {
+    if app.global.format == Output::Json {
+        put(&serde_json::to_string(sealed).unwrap_or_default());
+        return;
+    }
+    let mut took = None;
+    match &sealed.event {
+        Event::Intent { step, .. } => drop(begun.insert(step.clone(), sealed.at)),
+        Event::Outcome { step, .. } => {
+            took = begun.get(step).and_then(|at| Duration::try_from(sealed.at.duration_since(*at)).ok());
+        }
+        _ => {}
+    }
+    if let Some(text) = line(&sealed.event, took, app.colour()) {
+        put(&text);
     }
 }
