@@ -16,7 +16,12 @@ fn table(kind: &pgrunbook_steps::Kind) -> String {
         "<!-- made of the registry: PGRUNBOOK_BLESS=1 cargo nextest run -p pgrunbook-steps contract -->\n\n{}\n\n",
         spec.summary
     );
-    let target = if spec.needs_target { "Needs a `target`." } else { "Takes no target of its own, or an HTTP one." };
+    // What may have one says in its table which.
+    let target = match spec.fields.iter().any(|field| field.name == "target") {
+        true => "",
+        false if spec.needs_target => "Needs a `target`. ",
+        false => "Takes no `target`. ",
+    };
     let undo = match (spec.changes, spec.undo_words) {
         (false, _) => "Changes nothing, and needs no `undo`.".to_owned(),
         (true, []) => {
@@ -27,7 +32,7 @@ fn table(kind: &pgrunbook_steps::Kind) -> String {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
         ),
     };
-    text.push_str(&format!("{target} {undo}\n"));
+    text.push_str(&format!("{target}{undo}\n"));
     if !spec.fields.is_empty() {
         text.push_str("\n| field | meaning |\n| --- | --- |\n");
         for field in spec.fields {

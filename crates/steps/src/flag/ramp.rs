@@ -70,6 +70,11 @@ pub const KIND: Kind = Kind {
                 about: "The id of the `observe` step that captured the baseline before.",
                 required: false,
             },
+            FieldSpec {
+                name: "target",
+                about: "The database that the flag is in, needed without `file`; also where metrics are asked that name no `target` of their own.",
+                required: false,
+            },
             PLACE_FIELDS[1],
             PLACE_FIELDS[2],
             PLACE_FIELDS[3],

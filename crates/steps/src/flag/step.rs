@@ -46,6 +46,11 @@ pub const KIND: Kind = Kind {
                 about: "The share of keys that get the feature, 0 to 100; the flag is enabled by it.",
                 required: false,
             },
+            FieldSpec {
+                name: "target",
+                about: "The database that the flag is in, needed without `file`.",
+                required: false,
+            },
             PLACE_FIELDS[1],
             PLACE_FIELDS[2],
             PLACE_FIELDS[3],

@@ -25,6 +25,11 @@ pub const KIND: Kind = Kind {
         language: Language::Toml,
         summary: "Asks an HTTP endpoint and holds its answer against what is expected.",
         fields: &[
+            FieldSpec {
+                name: "target",
+                about: "An HTTP base URL, below which `get` or `head` is; not needed where that is a whole URL.",
+                required: false,
+            },
             FieldSpec { name: "get", about: "Path below the target's base, or a whole URL.", required: false },
             FieldSpec { name: "head", about: "The same, asked with HEAD.", required: false },
             FieldSpec {

@@ -28,6 +28,11 @@ pub const KIND: Kind = Kind {
         summary: "Watches metrics over a window, and is a gate: pass, fail, or inconclusive, which is never a pass.",
         fields: &[
             FieldSpec {
+                name: "target",
+                about: "Where metrics are asked that name no `target` of their own: a database, or an HTTP base URL.",
+                required: false,
+            },
+            FieldSpec {
                 name: "metric",
                 about: "Tables `[metric.NAME]` behind the other keys: where the number comes from, and what it may be.",
                 required: false,

@@ -40,6 +40,11 @@ pub const KIND: Kind = Kind {
                 required: false,
             },
             FieldSpec {
+                name: "target",
+                about: "The database of the `registry`; without one there is none to name.",
+                required: false,
+            },
+            FieldSpec {
                 name: "registry",
                 about: "`schema.table` in the `target`, of which the row with `key` gets what is `set`.",
                 required: false,
