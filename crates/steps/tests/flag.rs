@@ -1,5 +1,6 @@
 //! Flags set and put back in each of their places, and ramps under trouble, in fast time.
 
+use jiff::SignedDuration;
 use pgrunbook_engine::evidence::chart::{Charts, FACT};
 use pgrunbook_engine::{Purpose, RunEnd, RunOptions, UNDO};
 use pgrunbook_steps::{Source, rehearse};
@@ -170,6 +171,55 @@ async fn error_burst_takes_the_flag_back_to_the_stage_before_or_to_zero() {
         assert_eq!(bench.rollback(&run, UNDO).await, RunEnd::RolledBack);
         assert_eq!(bench.value(PERCENT).await, "none");
     }
+}
+
+/// Latency before the change, and a ramp that is held against it.
+fn ramp_of_latency() -> String {
+    let metric = "[metric.p95]\nprometheus = \"p95\"\ntarget = \"prom\"\nmax_of_baseline = 1.1\nunit = \"ms\"\n";
+    let before = "observe = \"before\"\ntarget = \"prom\"\ninterval = \"10s\"\nfor = \"100s\"\ncapture = true\n";
+    let ramp = "ramp = \"ingest\"\ntarget = \"main\"\nstages = [10, 50, 100]\nhold = \"100s\"\ninterval = \"10s\"\nundo = \"auto\"\nbaseline = \"before\"\n";
+    runbook(&[&format!("{before}{metric}"), &format!("{ramp}{metric}")])
+}
+
+#[tokio::test]
+async fn latency_step_at_a_stage_takes_the_flag_back_to_the_stage_before() {
+    for (after, passes) in [(109.0, true), (112.0, false)] {
+        let clock = FastClock::new();
+        // The baseline takes 100 s and the first stage as long: the second makes it slower.
+        let bench = bench(&clock, move |seconds, _| Says::Number(if seconds < 210.0 { 100.0 } else { after })).await;
+        let (_, end) = bench.run_at(&clock, &ramp_of_latency()).await;
+        if passes {
+            assert_eq!(end, RunEnd::Completed);
+            assert_eq!(bench.value(PERCENT).await, "100.000 true");
+            continue;
+        }
+        let (step, code, message) = failure(&end);
+        assert_eq!((step.as_str(), code.as_str()), ("ingest", "ramp"));
+        let why = "stage 50 % of flag `ingest` did not hold: p95 is 112 ms, and at most 110 ms, baseline 100 ms";
+        assert!(message.contains(why), "{message}");
+        assert_eq!(bench.value(PERCENT).await, "10.000 true");
+        assert!(clock.seconds() < 230.0, "it does not wait for the end of the stage: {}", clock.seconds());
+    }
+}
+
+#[tokio::test]
+async fn clock_that_is_set_in_a_hold_neither_shortens_nor_fails_a_stage() {
+    let clock = FastClock::new();
+    let bench = bench(&clock, |_, _| Says::Number(0.0)).await;
+    clock.set_at(125, SignedDuration::from_hours(24));
+    clock.set_at(245, SignedDuration::from_hours(-25));
+    let (run, end) = bench.run_at(&clock, &ramp("deadline = \"10m\"")).await;
+    assert_eq!(end, RunEnd::Completed);
+    assert_eq!(bench.value(PERCENT).await, "100.000 true");
+    let evidence = bench.evidence(&run, "ingest").await;
+    assert_eq!(evidence.summary, "ingest is 100 % after stages 10, 50, 100 and 30 samples, and was not there");
+    assert!(
+        (clock.seconds() - 300.0).abs() < 0.1,
+        "held by what passed, not by what the clock shows: {}",
+        clock.seconds()
+    );
+    let said = bench.hand.said();
+    assert!(said.contains("the clock moved by 86410 s") && said.contains("the clock moved by -89990 s"), "{said}");
 }
 
 #[tokio::test]
