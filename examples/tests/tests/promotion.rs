@@ -42,7 +42,8 @@ fn parts_are_taken_back_and_brought_again() {
     project.run();
     assert_eq!(project.sql(LEFT), "4 policies, 4 views");
 
-    project.back("rollback-only-the-policies-of-engineering");
+    let back = project.back("rollback-only-the-policies-of-engineering");
+    assert!(back.contains("The way back took ") && back.contains(": held, within 5 min."), "{back}");
     assert_eq!(project.sql(LEFT), "0 policies, 4 views");
     let messages = std::fs::read_to_string(project.folder.join("messages.jsonl")).unwrap();
     let told: Vec<&str> = messages.lines().collect();
@@ -50,6 +51,7 @@ fn parts_are_taken_back_and_brought_again() {
     for words in [
         "[ROLLBACK INITIATED] Promote the database housekeeping",
         "Status: Rolling back due to the test goes back\\nImpact: ingest and the dashboards",
+        " UTC, 5 min after the run turned back\\nAction Required: none",
         "Will update in 15 minutes, by ",
     ] {
         assert!(told[0].contains(words), "{words}: {messages}");
@@ -157,7 +159,15 @@ fn backup_is_put_back_only_while_the_trail_is_empty() {
 
     let fresh = promotion("restored");
     fresh.run();
-    fresh.back("rollback-restore-the-backup");
+    let back = fresh.back("rollback-restore-the-backup");
+    let order = ["stop-ingest", "stop-ingest-service", "nothing-written-yet", "back-to-before", "log-is-as-before"];
+    let places: Vec<_> = order
+        .iter()
+        .map(|step| back.find(&format!("✓ undo {step}  ")).unwrap_or_else(|| panic!("{step}: {back}")))
+        .collect();
+    assert!(places.is_sorted(), "{back}");
+    assert!(back.contains(": held, within 5 min."), "{back}");
+    assert!(flag(&fresh).contains("\"state\": \"DISABLED\""), "{}", flag(&fresh));
     assert_eq!(fresh.sql("SELECT count(*) FROM pg_namespace WHERE nspname IN ('eng', 'vh')"), "0");
 }
 
