@@ -154,6 +154,28 @@ impl Stage {
         body
     }
 
+    /// Runs a step of a workflow as a runner does: with the names of its own `env` and what GitHub sets, and nothing else of what this
+    /// test knows. `inputs`: values of names that a person typed.
+    #[track_caller]
+    fn workflow_step(&self, (file, job, name): (&str, &str, &str), inputs: &[(&str, &str)]) {
+        let (_, workflow) = workflow("pipeline", file);
+        let step = step(&workflow, job, name);
+        let mut env = vec![("GITHUB_ACTOR".to_owned(), "olga".to_owned())];
+        env.push(("GITHUB_STEP_SUMMARY".to_owned(), "summary.md".to_owned()));
+        for name in step["env"].as_object().unwrap().keys() {
+            let input = inputs.iter().find(|(input, _)| input == name).map(|(_, value)| (*value).to_owned());
+            // The sandbox's URLs bring their password.
+            let value =
+                input.or_else(|| self.project.variable(name)).or_else(|| (name == "PGPASSWORD").then(String::new));
+            env.push((
+                name.clone(),
+                value.unwrap_or_else(|| panic!("{file}: {name} is nothing that the example knows")),
+            ));
+        }
+        let run = step["run"].as_str().unwrap();
+        said(&self.project.bare(Path::new("bash"), &["-e", "-c", run], &env), 0);
+    }
+
     fn bot_log(&self) -> String {
         std::fs::read_to_string(self.project.folder.join(".state/staging/bot.log")).unwrap()
     }
@@ -240,8 +262,7 @@ fn release_goes_through_staging_to_production_and_back() {
     stage.project.done(&["lint", "RUNBOOK.md", "EMERGENCY.md"]);
     let listed = stage.promote(3, &["--check", "--confirm", CONFIRM]);
     assert!(listed.contains("`pgrunbook run RUNBOOK.md --environment staging`"), "{listed}");
-    let run = script("pr-migrations.yml", "staging", "The same run as production's");
-    said(&stage.project.program(Path::new("bash"), &["-e", "-c", &run], &[("GITHUB_ACTOR", "olga")]), 0);
+    stage.workflow_step(("pr-migrations.yml", "staging", "The same run as production's"), &[]);
     assert_eq!(stage.health(0)["status"], "ok");
     assert_eq!(stage.health(1)["version"], "1.1.0");
     assert_eq!(stage.on_production(&format!("{VERSION}'production'")), "1.0.0", "staging is not production");
@@ -262,13 +283,11 @@ fn release_goes_through_staging_to_production_and_back() {
     stage.promote(3, &[]);
     stage.promote(2, &["--confirm", "confirm production deployment"]);
     assert_eq!(stage.on_production(&version), "1.0.0", "nothing of all that began");
-    let environment = [("CONFIRMATION", CONFIRM), ("GITHUB_ACTOR", "olga"), ("GITHUB_STEP_SUMMARY", "summary.md")];
-    let promote = script("promote-prod.yml", "promote", "The promotion");
-    said(&stage.project.program(Path::new("bash"), &["-e", "-c", &promote], &environment), 0);
+    stage.workflow_step(("promote-prod.yml", "promote", "The promotion"), &[("CONFIRMATION", CONFIRM)]);
     assert_eq!(stage.on_production(&version), "1.1.0");
     assert_eq!(stage.health(2)["guard"], "equal");
     let summary = std::fs::read_to_string(stage.project.folder.join("summary.md")).unwrap();
-    for part in ["1.0.0", "1.1.0", "20250901090000", "Application health: curl"] {
+    for part in ["1.0.0", "1.1.0", "20250901090000", "Application health: curl", "the next review is in the calendar"] {
         assert!(summary.contains(part), "{part}\n{summary}");
     }
     let log = "SELECT string_agg(concat_ws(' ', action, environment, version, migration), ', ' ORDER BY id) FROM deployment_log";
@@ -381,6 +400,27 @@ fn schema_is_fixed_by_a_migration_that_the_gate_has_seen() {
     assert_eq!(stage.project.sql(constraint), "1");
     stage.starts("staging");
     assert_eq!(stage.health(0)["guard"], "database-newer");
+
+    // The last resort: refused while nobody wrote anything, whole or not at all, and kept with the run.
+    let by_hand = ["rollback", "--path", "rollback-a-fix-by-hand", "--reason", "posts of a day are doubled"];
+    let statements = |text: &str| std::fs::write(stage.project.folder.join("scripts/by-hand.sql"), text).unwrap();
+    stage.project.done(&["run", "EMERGENCY.md", "--no-input"]);
+    assert_eq!(stage.project.call(&by_hand).status.code(), Some(1), "nothing but comments");
+    statements("UPDATE public.posts SET body = 'mended';\nSELECT no_such_column FROM public.posts;\n");
+    stage.project.sql("INSERT INTO posts (environment, body) VALUES ('staging', 'broken')");
+    assert_eq!(stage.project.call(&["resume"]).status.code(), Some(1));
+    assert_eq!(stage.project.sql("SELECT count(*) FROM posts WHERE body = 'mended'"), "0", "one transaction");
+    statements("UPDATE public.posts SET body = 'mended' WHERE body = 'broken';\n");
+    let said = stage.project.done(&["resume"]);
+    assert!(said.contains("✓ undo smoke-after-the-hand"), "{said}");
+    assert_eq!(stage.project.sql("SELECT count(*) FROM posts WHERE body = 'mended'"), "1");
+    let status = stage.project.done(&["status"]);
+    let run = status.split_whitespace().next().unwrap();
+    stage.project.done(&["report", run]);
+    let report = std::fs::read_to_string(stage.project.folder.join(format!("evidence/{run}/report.md"))).unwrap();
+    assert!(report.contains("posts of a day are doubled"), "{report}");
+    let shown = stage.project.done(&["show", run]);
+    assert!(shown.contains("SET body = 'mended' WHERE"), "what was done is kept: {shown}");
 }
 
 #[test]
@@ -461,9 +501,10 @@ fn everyday_commands_of_package_json_work() {
     assert!(said(&run("db:smoke", "1.0.0"), 1).contains("everybody on the Internet can read posts"));
 }
 
-/// A workflow, as GitHub's own reader would see it.
-fn workflow(name: &str) -> (String, Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipeline/.github/workflows").join(name);
+/// A workflow of an example, as GitHub's own reader would see it.
+fn workflow(example: &str, name: &str) -> (String, Value) {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(example).join(".github/workflows").join(name);
     // `BaseLoader`: `on` stays a word, and is not the truth.
     let program = "import json, sys, yaml; print(json.dumps(yaml.load(sys.stdin, yaml.BaseLoader)))";
     let text = std::fs::read_to_string(path).unwrap();
@@ -478,7 +519,8 @@ fn workflow(name: &str) -> (String, Value) {
     (text, serde_json::from_str(&read).unwrap())
 }
 
-const WORKFLOWS: [&str; 2] = ["pr-migrations.yml", "promote-prod.yml"];
+const WORKFLOWS: [(&str, &str); 3] =
+    [("pipeline", "pr-migrations.yml"), ("pipeline", "promote-prod.yml"), ("promotion", "boundary.yml")];
 
 fn jobs(workflow: &Value) -> impl Iterator<Item = (&String, &Value)> {
     workflow["jobs"].as_object().unwrap().iter()
@@ -488,20 +530,22 @@ fn steps(job: &Value) -> &[Value] {
     job["steps"].as_array().unwrap()
 }
 
-/// What a workflow's step runs, as GitHub gives it to a shell.
-fn script(name: &str, job: &str, step: &str) -> String {
-    let (_, workflow) = workflow(name);
-    let found = steps(&workflow["jobs"][job]).iter().find(|one| one["name"] == step);
-    found.unwrap_or_else(|| panic!("{name}: {job} has no step {step}"))["run"].as_str().unwrap().to_owned()
+fn step<'a>(workflow: &'a Value, job: &str, name: &str) -> &'a Value {
+    let found = steps(&workflow["jobs"][job]).iter().find(|one| one["name"] == name);
+    found.unwrap_or_else(|| panic!("{job} has no step {name}"))
+}
+
+/// What a step of the pipeline's workflow runs, as GitHub gives it to a shell.
+fn script(file: &str, job: &str, name: &str) -> String {
+    step(&workflow("pipeline", file).1, job, name)["run"].as_str().unwrap().to_owned()
 }
 
 #[test]
 fn workflows_pin_what_they_use_and_may_little() {
-    let readme =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipeline/README.md"));
-    let readme = readme.unwrap();
-    for name in WORKFLOWS {
-        let (text, workflow) = workflow(name);
+    for (example, name) in WORKFLOWS {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(example);
+        let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let (text, workflow) = workflow(example, name);
         assert_eq!(workflow["permissions"], serde_json::json!({}), "{name}: nothing, unless a job says so");
         for (job_name, job) in jobs(&workflow) {
             let permissions = job["permissions"].as_object().unwrap_or_else(|| panic!("{name}: {job_name} says none"));
@@ -513,6 +557,10 @@ fn workflows_pin_what_they_use_and_may_little() {
             for step in steps(job) {
                 // What somebody else writes (a branch's name, a text) reaches a shell as a variable only.
                 assert!(!step["run"].as_str().unwrap_or_default().contains("${{"), "{name}: {step}");
+                if let Some(run) = step["run"].as_str().filter(|run| run.contains("cargo install")) {
+                    let fixed = run.contains("--locked") && (run.contains("--version ") || run.contains("--path "));
+                    assert!(fixed, "{name}: installs what is newest: {run}");
+                }
                 let Some(used) = step["uses"].as_str() else { continue };
                 let (action, hash) = used.split_once('@').unwrap();
                 assert!(hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}: {used}");
@@ -536,7 +584,7 @@ fn workflows_pin_what_they_use_and_may_little() {
 
 #[test]
 fn production_is_promoted_by_the_exact_text_and_its_reviewers_alone() {
-    let (_, workflow) = workflow("promote-prod.yml");
+    let (_, workflow) = workflow("pipeline", "promote-prod.yml");
     assert_eq!(workflow["on"].as_object().unwrap().keys().collect::<Vec<_>>(), ["workflow_dispatch"]);
     let promote = &workflow["jobs"]["promote"];
     assert_eq!((&promote["environment"], &promote["needs"]), (&"production".into(), &"confirmation".into()));

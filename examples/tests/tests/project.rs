@@ -116,6 +116,27 @@ impl Project {
             .unwrap()
     }
 
+    /// What the example's project has in a variable.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+
+    /// Any program, in the example's folder, with these variables and nothing else but where programs are and where a user has files.
+    pub fn bare(&self, program: &Path, args: &[&str], env: &[(String, String)]) -> Output {
+        let usual =
+            ["HOME", "USER", "TMPDIR", "LANG"].into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
+        Command::new(program)
+            .args(args)
+            .current_dir(&self.folder)
+            .env_clear()
+            .envs(usual)
+            .env("PATH", self.variable("PATH").unwrap())
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
     /// Calls a program of the example's folder.
     #[track_caller]
     pub fn done_by(&self, program: &str, args: &[&str]) -> String {

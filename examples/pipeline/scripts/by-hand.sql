@@ -1,0 +1,2 @@
+-- Statements for the last way of EMERGENCY.md, `a fix by hand`: run in one transaction, so without BEGIN and COMMIT, and kept with the run.
+-- Afterwards they become a migration, and this file is empty again.
