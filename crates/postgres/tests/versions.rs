@@ -41,6 +41,7 @@ async fn holds_on(major: u32) {
     let options = SandboxOptions { major: Some(major), ..SandboxOptions::default() };
     let cluster = Sandbox::start(options).await.unwrap_or_else(|error| panic!("{error}: run scripts/need servers"));
     assert_eq!(cluster.major(), major);
+    copies_of_a_template_are_clusters_of_their_own(&cluster).await;
     let database = cluster.options();
     let asker = session(&database).await;
     assert_eq!(version(&asker).await, major);
@@ -53,6 +54,33 @@ async fn holds_on(major: u32) {
         PostgresJournal::open(&database).await.unwrap()
     };
     journal_suite::all(empty_journal).await;
+}
+
+/// With another identifier and another password than the template and than each other.
+async fn copies_of_a_template_are_clusters_of_their_own(cluster: &Sandbox) {
+    let name = format!("template{}", std::process::id());
+    let first = sandbox::shared_of(cluster.major(), &name).await.unwrap();
+    let options = SandboxOptions { major: Some(cluster.major()), ..SandboxOptions::default() };
+    let (one, two) = (Sandbox::start(options.clone()).await.unwrap(), Sandbox::start(options).await.unwrap());
+    let mut identifiers = std::collections::BTreeSet::new();
+    for cluster in [cluster, &first, &one, &two] {
+        let session = session(&cluster.options()).await;
+        let identifier = session.value("SELECT system_identifier FROM pg_control_system()").await.unwrap();
+        assert!(identifiers.insert(identifier), "{identifiers:?}");
+        assert_eq!(session.value("SELECT pg_catalog.pg_is_in_recovery()").await.unwrap(), "f");
+    }
+    // That of the template's password is in no copy.
+    let hash = async |cluster: &Sandbox| {
+        let sql = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = 'postgres'";
+        session(&cluster.options()).await.value(sql).await.unwrap()
+    };
+    let hashes = [hash(&first).await, hash(&one).await, hash(&two).await];
+    assert!(hashes.iter().all(|hash| hash.starts_with("SCRAM-SHA-256$1:")), "{hashes:?}");
+    let stranger = ConnectOptions { password: first.options().password, ..one.options() };
+    let Err(error) = Session::connect(&stranger, "test").await else { panic!("it connected") };
+    assert_eq!(error.sqlstate(), Some("28P01"));
+    sandbox::down(first.name()).unwrap();
+    std::fs::remove_file(first.folder().with_extension("lock")).unwrap();
 }
 
 async fn version(session: &Session) -> u32 {

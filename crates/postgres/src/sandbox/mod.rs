@@ -1,6 +1,6 @@
 //! Throwaway clusters from the installed PostgreSQL programs, for tests, rehearsals, verified backups and demonstrations.
 //!
-//! Each is a fresh `initdb`, so that no two have the same system identifier, in a folder of its own below
+//! Each is a fresh `initdb` or a copy of one, and no two have the same system identifier, in a folder of its own below
 //! `$TMPDIR/pgrunbook-sandbox-<uid>/`. It goes away with the process that started it; what a crash leaves, the next call
 //! sweeps up. The servers run as an unprivileged user where we are root, since PostgreSQL refuses root.
 //!
@@ -9,6 +9,8 @@
 
 mod binaries;
 mod pooler;
+mod scram;
+mod template;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -161,32 +163,12 @@ impl Sandbox {
         // The server's user enters, and reads nothing but what is given to it.
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o711))
             .map_err(SandboxError::io("open the sandbox's folder"))?;
-        for part in ["data", "run"] {
-            let path = self.folder.join(part);
-            fs::create_dir(&path).map_err(SandboxError::io(format!("make {}", path.display())))?;
-            let mode = if part == "data" { 0o700 } else { 0o755 };
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-                .map_err(SandboxError::io(format!("open {}", path.display())))?;
-            self.run_as.own(&path)?;
-        }
-        let password_file = self.folder.join("run/password");
-        write_private(&password_file, &self.card.password)?;
-        self.run_as.own(&password_file)?;
+        self.part("run", 0o755)?;
         let data = self.data();
-        self.program(
-            "initdb",
-            &[
-                "--no-sync",
-                "--no-instructions",
-                "--username=postgres",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C",
-                &format!("--pwfile={}", password_file.display()),
-                &format!("--pgdata={}", data.display()),
-            ],
-        )?;
-        let _ = fs::remove_file(&password_file);
+        let given = template::copy(&base()?, &self.binaries(), self.run_as, &data);
+        if given.is_none() {
+            self.init(&data)?;
+        }
         let mut conf = format!(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nwal_level = logical\n\
              max_connections = 200\nmax_prepared_transactions = 20\nmax_wal_senders = 10\nmax_replication_slots = 10\n\
@@ -203,7 +185,58 @@ impl Sandbox {
             conf.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
         }
         append(&data.join("postgresql.conf"), &conf)?;
-        self.start_on_free_port()
+        self.start_on_free_port()?;
+        given.map_or(Ok(()), |password| self.change_password(password))
+    }
+
+    /// Makes a part of the folder, for the server's user.
+    fn part(&self, name: &str, mode: u32) -> Result<(), SandboxError> {
+        let path = self.folder.join(name);
+        fs::create_dir(&path).map_err(SandboxError::io(format!("make {}", path.display())))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .map_err(SandboxError::io(format!("open {}", path.display())))?;
+        self.run_as.own(&path)
+    }
+
+    fn init(&self, data: &Path) -> Result<(), SandboxError> {
+        self.part("data", 0o700)?;
+        let password_file = self.folder.join("run/password");
+        // Other programs than ours connect to what people start, and some refuse so few iterations.
+        let password = if self.card.shared { self.verifier()? } else { self.card.password.clone() };
+        write_private(&password_file, &password)?;
+        self.run_as.own(&password_file)?;
+        self.program(
+            "initdb",
+            &[
+                "--no-sync",
+                "--no-instructions",
+                "--username=postgres",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                &format!("--pwfile={}", password_file.display()),
+                &format!("--pgdata={}", data.display()),
+            ],
+        )?;
+        let _ = fs::remove_file(&password_file);
+        if self.card.shared {
+            template::keep(&base()?, &self.binaries(), self.run_as, data, &self.card.password);
+        }
+        Ok(())
+    }
+
+    fn verifier(&self) -> Result<String, SandboxError> {
+        Ok(scram::verifier(&self.card.password, random_hex()?.as_bytes()))
+    }
+
+    /// From that of the template, which only this user can have read, to its own. Called where blocking is allowed, in a runtime.
+    fn change_password(&self, given: String) -> Result<(), SandboxError> {
+        let options = ConnectOptions { password: Some(given), ..self.options() };
+        let password = quote::literal(&self.verifier()?).expect("it is ASCII");
+        let sql = format!("ALTER ROLE {SUPERUSER} PASSWORD {password}");
+        tokio::runtime::Handle::current().block_on(async {
+            Session::connect(&options, "pgrunbook:sandbox").await?.execute(&sql).await.map_err(SandboxError::from)
+        })
     }
 
     /// Another process may take the port between our look and the server's: then the next one.
@@ -364,14 +397,8 @@ impl Sandbox {
             sandbox.save()?;
             fs::set_permissions(&sandbox.folder, fs::Permissions::from_mode(0o711))
                 .map_err(SandboxError::io("open the sandbox's folder"))?;
-            for part in ["data", "run"] {
-                let path = sandbox.folder.join(part);
-                fs::create_dir(&path).map_err(SandboxError::io(format!("make {}", path.display())))?;
-                let mode = if part == "data" { 0o700 } else { 0o755 };
-                fs::set_permissions(&path, fs::Permissions::from_mode(mode))
-                    .map_err(SandboxError::io(format!("open {}", path.display())))?;
-                sandbox.run_as.own(&path)?;
-            }
+            sandbox.part("data", 0o700)?;
+            sandbox.part("run", 0o755)?;
             let mut command = sandbox.run_as.command(&sandbox.binaries().client("pg_basebackup")?);
             command.envs(source.libpq_env()).arg(format!("--pgdata={}", sandbox.data().display()));
             command.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
@@ -470,7 +497,8 @@ impl Drop for Sandbox {
 }
 
 /// The cluster of that name that several processes share: started by the first that asks. It stays until [`down`], or
-/// until it was idle for half an hour.
+/// until it was idle for half an hour. The first one of a version leaves a copy of its empty data directory, which other
+/// sandboxes begin with.
 ///
 /// # Errors
 /// As [`Sandbox::start`]; [`SandboxError::OtherVersion`] if it runs already, and not the version that is asked for.
@@ -553,6 +581,7 @@ pub fn down_all() -> Result<Vec<String>, SandboxError> {
             removed.push(sandbox.card.name.clone());
         }
     }
+    template::remove(&base()?, Duration::ZERO);
     Ok(removed)
 }
 
@@ -568,6 +597,7 @@ fn sweep() -> Result<(), SandboxError> {
             sandbox.remove();
         }
     }
+    template::remove(&base()?, SHARED_IDLE);
     Ok(())
 }
 
