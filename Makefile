@@ -16,10 +16,12 @@ demo:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen age
 	@examples/butlers/demo
 
+# On Debian psql and pg_dump in /usr/bin are a Perl program that looks for the real ones, which takes longer than they do.
 test:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git
 	@which='all()'; scripts/need servers || which='not test(/(^|::)(versions|on_1[4678])/)'; \
 	export TMPDIR="$$(scripts/tmp)"; \
+	export PATH="$$(pg_config --bindir 2>/dev/null || echo /usr/bin):$$PATH"; \
 	threads=$$(($$(nproc) * 2)); \
 	echo "TMPDIR=$$TMPDIR cargo nextest run --workspace --test-threads $$threads -E '$$which'"; \
 	cargo nextest run --workspace --test-threads $$threads -E "$$which" && cargo run --quiet --package pgrunbook -- sandbox down --all
