@@ -69,13 +69,12 @@ struct Place<'a> {
     end_column: usize,
 }
 
-fn place<'a>(one: &Diagnostic, sources: &'a [Source]) -> Place<'a> {
-    let Some(source) = sources.get(one.span.file) else {
-        return Place { path: "", line: 1, column: 1, end_line: 1, end_column: 1 };
-    };
+/// The place of a finding; none if it is about no source.
+fn placed<'a>(one: &Diagnostic, sources: &'a [Source]) -> Option<Place<'a>> {
+    let source = sources.get(one.span.file)?;
     let (line, column) = position(&source.text, one.span.start);
     let (end_line, end_column) = position(&source.text, one.span.end);
-    Place { path: &source.path, line, column, end_line, end_column }
+    Some(Place { path: &source.path, line, column, end_line, end_column })
 }
 
 /// Line and column (in characters) of a byte, from 1.
@@ -107,15 +106,19 @@ fn human(one: &Diagnostic, sources: &[Source], colour: bool) -> String {
             handler.render_report(&mut out, report.as_ref())
         }
         None => {
-            let Place { path, line, .. } = place(one, sources);
-            let named = MietteDiagnostic { message: format!("{path}, line {line}: {}", one.message), ..shown };
-            handler.render_report(&mut out, &named)
+            let message = match placed(one, sources) {
+                Some(Place { path, line, .. }) => format!("{path}, line {line}: {}", one.message),
+                None => one.message.clone(),
+            };
+            handler.render_report(&mut out, &MietteDiagnostic { message, ..shown })
         }
     };
     if written.is_err() {
         // The handler gives up on places that it cannot show; the finding must not get lost.
-        let Place { path, line, column, .. } = place(one, sources);
-        let _ = writeln!(out, "{path}:{line}:{column}: {}", one.message);
+        if let Some(Place { path, line, column, .. }) = placed(one, sources) {
+            let _ = write!(out, "{path}:{line}:{column}: ");
+        }
+        let _ = writeln!(out, "{}", one.message);
     }
     out.push('\n');
     out
@@ -131,22 +134,22 @@ fn word(severity: Severity) -> &'static str {
 }
 
 fn object(one: &Diagnostic, sources: &[Source]) -> Value {
-    let place = place(one, sources);
+    let place = placed(one, sources);
+    let place = place.as_ref();
     json!({
         "code": one.code,
         "severity": word(one.severity),
         "message": one.message,
         "help": one.help,
-        "path": place.path,
-        "line": place.line,
-        "column": place.column,
-        "end_line": place.end_line,
-        "end_column": place.end_column,
+        "path": place.map(|place| place.path),
+        "line": place.map(|place| place.line),
+        "column": place.map(|place| place.column),
+        "end_line": place.map(|place| place.end_line),
+        "end_column": place.map(|place| place.end_column),
     })
 }
 
 fn github(one: &Diagnostic, sources: &[Source]) -> String {
-    let place = place(one, sources);
     let command = match one.severity {
         Severity::Note => "notice",
         Severity::Unknown => "warning",
@@ -155,15 +158,10 @@ fn github(one: &Diagnostic, sources: &[Source]) -> String {
     let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let help = one.help.as_ref().map_or_else(String::new, |help| format!("\n{help}"));
-    format!(
-        "::{command} file={},line={},col={},endLine={},title={}::{}\n",
-        property(place.path),
-        place.line,
-        place.column,
-        place.end_line,
-        property(one.code),
-        data(&format!("{}{help}", one.message)),
-    )
+    let place = placed(one, sources).map_or_else(String::new, |Place { path, line, column, end_line, .. }| {
+        format!("file={},line={line},col={column},endLine={end_line},", property(path))
+    });
+    format!("::{command} {place}title={}::{}\n", property(one.code), data(&format!("{}{help}", one.message)),)
 }
 
 fn sarif(found: &[Diagnostic], sources: &[Source]) -> String {
@@ -174,7 +172,6 @@ fn sarif(found: &[Diagnostic], sources: &[Source]) -> String {
     let results: Vec<Value> = found
         .iter()
         .map(|one| {
-            let place = place(one, sources);
             let text = match &one.help {
                 Some(help) => format!("{}. {help}", one.message),
                 None => one.message.clone(),
@@ -184,12 +181,14 @@ fn sarif(found: &[Diagnostic], sources: &[Source]) -> String {
                 Severity::Unknown => ("open", "none"),
                 severity => ("fail", word(severity)),
             };
-            json!({
+            let mut result = json!({
                 "ruleId": one.code,
                 "kind": kind,
                 "level": level,
                 "message": { "text": text },
-                "locations": [{
+            });
+            if let Some(place) = placed(one, sources) {
+                result["locations"] = json!([{
                     "physicalLocation": {
                         "artifactLocation": { "uri": place.path },
                         "region": {
@@ -199,8 +198,9 @@ fn sarif(found: &[Diagnostic], sources: &[Source]) -> String {
                             "endColumn": place.end_column,
                         },
                     },
-                }],
-            })
+                }]);
+            }
+            result
         })
         .collect();
     pretty(&json!({
@@ -270,6 +270,21 @@ mod tests {
         let sarif: Value = serde_json::from_str(&render(&[ticked()], &sources(), Format::Sarif)).unwrap();
         assert_eq!(sarif["runs"][0]["results"][0]["ruleId"], "ticked-item");
         assert_eq!(sarif["runs"][0]["tool"]["driver"]["rules"][0]["id"], "ticked-item");
+    }
+
+    #[test]
+    fn what_is_about_no_file_names_none() {
+        let one = [Diagnostic { span: Span { file: usize::MAX, start: 0, end: 0 }, ..ticked() }];
+        assert_eq!(
+            render(&one, &sources(), Format::Github),
+            "::error title=ticked-item::the file never carries state%0Awrite `[ ]`\n"
+        );
+        let json: Value = serde_json::from_str(&render(&one, &sources(), Format::Json)).unwrap();
+        assert_eq!((&json[0]["path"], &json[0]["line"]), (&Value::Null, &Value::Null));
+        let sarif: Value = serde_json::from_str(&render(&one, &sources(), Format::Sarif)).unwrap();
+        assert!(sarif["runs"][0]["results"][0].get("locations").is_none(), "{sarif}");
+        let human = render(&one, &sources(), Format::Human { colour: false });
+        assert!(human.contains("× the file never carries state") && !human.contains("line"), "{human}");
     }
 
     #[test]
