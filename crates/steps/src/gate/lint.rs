@@ -133,7 +133,9 @@ fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
         "CREATE" => {
             let kinds = ["TABLE", "VIEW", "TYPE", "DOMAIN", "FUNCTION", "PROCEDURE", "SEQUENCE", "SCHEMA"];
             let kind = words.iter().take(5).position(|word| kinds.contains(&word.upper.as_str()));
-            if let Some(at) = kind {
+            // What may have been there is not made here.
+            let new = !has(words, "IF NOT EXISTS") && !is(words, 1, "OR REPLACE");
+            if let Some(at) = kind.filter(|_| new) {
                 made.insert(name(words, at + 1));
             }
             let index = words.iter().take(3).position(|word| word.upper == "INDEX");
@@ -166,13 +168,20 @@ fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
             }
         }
         "DROP" => {
-            let kinds = ["TABLE", "VIEW", "TYPE", "DOMAIN", "FUNCTION", "PROCEDURE", "SEQUENCE", "SCHEMA"];
-            let Some(at) = words.iter().take(3).position(|word| kinds.contains(&word.upper.as_str())) else { return };
-            let gone = name(words, at + 1);
-            if !made.contains(&gone) {
+            if is(words, 1, "OWNED") {
+                let message = "all that a role owns goes, and all that was granted to it".to_owned();
+                add("not-additive", Severity::Error, whole, message, EXPAND);
+                return;
+            }
+            let Some(at) = words.iter().take(3).position(|word| DROPPED.contains(&word.upper.as_str())) else { return };
+            // Commas within parentheses are between a function's arguments.
+            let names = words[at + 1..].split(|word| word.upper == "," && word.depth == 0).map(|words| name(words, 0));
+            let gone: Vec<String> = names.filter(|name| !made.contains(name)).collect();
+            if !gone.is_empty() {
                 let message = format!(
-                    "{} {gone} goes while the application that uses it may still run",
-                    words[at].upper.to_lowercase()
+                    "{} {} goes while the application that uses it may still run",
+                    words[at].upper.to_lowercase(),
+                    gone.join(", ")
                 );
                 add("not-additive", Severity::Error, whole, message, EXPAND);
             }
@@ -226,8 +235,31 @@ fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
     }
 }
 
-const EXPAND: &str = "expand first: add the new beside the old, move the application, and drop the old in a later release; \
+/// What to do in place of taking away.
+pub(super) const EXPAND: &str = "expand first: add the new beside the old, move the application, and drop the old in a later release; \
     or say why here: `-- review: allow not-additive: REASON`";
+
+/// What an application may use by its name. Of indexes, triggers, policies and the like the trial says what their going means: they are
+/// often dropped to be made again in the next statement.
+const DROPPED: &[&str] = &[
+    "TABLE",
+    "VIEW",
+    "TYPE",
+    "DOMAIN",
+    "FUNCTION",
+    "PROCEDURE",
+    "ROUTINE",
+    "AGGREGATE",
+    "OPERATOR",
+    "SEQUENCE",
+    "SCHEMA",
+    "EXTENSION",
+    "COLLATION",
+    "CAST",
+    "SERVER",
+    "PUBLICATION",
+    "DATABASE",
+];
 
 /// The actions of an ALTER TABLE.
 fn actions(
@@ -312,6 +344,11 @@ fn actions(
     }
 }
 
+/// Why a file sets a rule aside, if it does and says why.
+pub(super) fn reason(text: &str, rule: &str) -> Option<String> {
+    allowed(text, &mut Vec::new()).remove(rule)
+}
+
 /// Rules that the file sets aside, with the reasons.
 fn allowed(text: &str, found: &mut Vec<Found>) -> BTreeMap<String, String> {
     let mut allowed = BTreeMap::new();
@@ -361,6 +398,13 @@ mod tests {
             "ALTER TABLE a SET SCHEMA s;",
             "ALTER TYPE e RENAME VALUE 'a' TO 'b';",
             "TRUNCATE a;",
+            "DROP EXTENSION hstore;",
+            "DROP AGGREGATE total(int);",
+            "DROP ROUTINE f;",
+            "DROP OPERATOR === (int, int);",
+            "DROP OWNED BY app;",
+            "CREATE TABLE new (id int); DROP TABLE new, old;",
+            "CREATE FUNCTION f(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1'; DROP FUNCTION f(int, int), g(int);",
         ] {
             check(text, &["not-additive"]);
         }
@@ -383,6 +427,19 @@ mod tests {
         ] {
             check(text, &[]);
         }
+    }
+
+    #[test]
+    fn what_may_have_been_there_is_not_new() {
+        check("CREATE TABLE IF NOT EXISTS notes (id int); ALTER TABLE notes DROP COLUMN body;", &["not-additive"]);
+        check("CREATE OR REPLACE VIEW v AS SELECT 1; DROP VIEW v;", &["not-additive"]);
+        check("CREATE SCHEMA IF NOT EXISTS app; DROP SCHEMA app CASCADE;", &["not-additive"]);
+        check(
+            "CREATE TABLE IF NOT EXISTS a (id int); ALTER TABLE a ADD b int NOT NULL;",
+            &["not-null-without-default"],
+        );
+        check("CREATE TABLE IF NOT EXISTS a (id int); CREATE INDEX ON a (id);", &["index-blocks-writers"]);
+        check("CREATE TABLE new (id int); DROP TABLE new;", &[]);
     }
 
     #[test]
