@@ -85,11 +85,15 @@ pub(crate) async fn before(session: &Session) -> Result<Before, DriftError> {
     Ok(Before(read?))
 }
 
+/// What is different after something from what was before it, both read: missing is what went, extra what came.
+pub(crate) fn changes(before: &Before, after: &Before) -> Vec<Difference> {
+    let pairs = compare::pairs(&after.0, &before.0, &Ignore::standard());
+    compare::told(&after.0, &before.0, &pairs)
+}
+
 /// What is different now.
 pub(crate) async fn since(before: &Before, session: &Session) -> Result<Vec<Difference>, DriftError> {
-    let now = self::before(session).await?;
-    let pairs = compare::pairs(&now.0, &before.0, &Ignore::standard());
-    Ok(compare::told(&now.0, &before.0, &pairs))
+    Ok(changes(before, &self::before(session).await?))
 }
 
 async fn compared(live: &Session, shadow: &Session, ignore: &Ignore) -> Result<Drift, DriftError> {

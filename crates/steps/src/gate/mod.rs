@@ -6,6 +6,7 @@
 //! and whether it has drifted. The one idea: everything that is found is a finding with a place, so that one list serves a terminal, a
 //! comment, SARIF, JUnit and workflow commands.
 
+mod additive;
 mod changed;
 pub mod error;
 mod lint;
@@ -14,6 +15,7 @@ mod tenant;
 mod trial;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,10 +24,10 @@ use pgrunbook_engine::StepError;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
 use crate::drift::{self, Drift, Ignore, Shadow, ShadowOf};
-use crate::migrate::chain::{Chain, Script};
+use crate::migrate::chain::{Chain, Migration, Script};
 use crate::migrate::standing::Finding;
 use crate::migrate::{Around, Runner};
-use crate::project::{Code, Project};
+use crate::project::{Code, FILE, Project, ProjectError};
 
 pub use changed::Changed;
 pub use error::GateError;
@@ -33,8 +35,8 @@ pub use lint::RULES as READING_RULES;
 pub use render::{Form, render};
 pub use trial::{Lock, Tried};
 
-/// Files above this are not searched for secrets.
-const LONGEST: u64 = 4 * 1024 * 1024;
+/// Files above this are not read: what they hold is unknown.
+const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// What is reviewed, and how.
 pub struct Wish<'a> {
@@ -65,9 +67,22 @@ pub struct Wish<'a> {
 pub struct Check {
     /// `lint`, `history`, `secrets`, `forward`, `verify`, `down`, `again`, `smoke`, `tenants`, `drift`, `boundary`.
     pub name: &'static str,
-    /// In a few words; why it was not made, if `made` is false.
+    /// In a few words; why it was not made, if it was not.
     pub said: String,
-    pub made: bool,
+    pub outcome: Outcome,
+}
+
+/// How a part of the review ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Made, and no error was found.
+    Held,
+    /// Made, and there is an error among what it found.
+    Failed,
+    /// Asked for, and nobody can tell.
+    Unknown,
+    /// Not asked for, or there was nothing to ask of.
+    Skipped,
 }
 
 /// All that was found.
@@ -82,6 +97,10 @@ pub struct Review {
     /// How the target differs from its shadow.
     pub drift: Option<Drift>,
     pub took: Duration,
+    /// The file that a form names which must name one, for findings that are about none.
+    pub anchor: String,
+    /// How many findings belong to the checks so far.
+    checked: usize,
 }
 
 impl Review {
@@ -94,12 +113,25 @@ impl Review {
         self.count(Severity::Error) == 0
     }
 
+    /// Whether nobody can tell of a part: no error, and no pass.
+    pub fn is_unknown(&self) -> bool {
+        self.passes() && self.count(Severity::Unknown) > 0
+    }
+
+    /// Ends a part of the review: what was found since the one before says how.
     fn check(&mut self, name: &'static str, said: impl Into<String>) {
-        self.checks.push(Check { name, said: said.into(), made: true });
+        let worst = self.found[self.checked.min(self.found.len())..].iter().map(|one| one.severity).max();
+        let outcome = match worst {
+            Some(Severity::Error) => Outcome::Failed,
+            Some(Severity::Unknown) => Outcome::Unknown,
+            _ => Outcome::Held,
+        };
+        self.checked = self.found.len();
+        self.checks.push(Check { name, said: said.into(), outcome });
     }
 
     fn skip(&mut self, name: &'static str, why: impl Into<String>) {
-        self.checks.push(Check { name, said: why.into(), made: false });
+        self.checks.push(Check { name, said: why.into(), outcome: Outcome::Skipped });
     }
 
     /// The number of a source, which is read if it was not yet.
@@ -112,7 +144,7 @@ impl Review {
 
     /// A finding about a script, at a line from 1; of the whole script without one.
     fn at(&mut self, files: &Files, script: &Script, line: Option<usize>, one: Diagnostic) {
-        let file = self.source(&files.shown(&script.path), || read(&script.path));
+        let file = self.source(&files.shown(&script.path), || read(&script.path).unwrap_or_default());
         let text = &self.sources[file].text;
         let line = line.unwrap_or(1).saturating_sub(1);
         let start = text.split_inclusive('\n').take(line).map(str::len).sum::<usize>().min(text.len());
@@ -120,12 +152,26 @@ impl Review {
         self.found.push(Diagnostic { span: Span { file, start, end }, ..one });
     }
 
-    /// A finding about no file.
+    /// A finding about a file that is not read.
     fn about(&mut self, path: &str, one: Diagnostic) {
         let file = self.source(path, String::new);
         self.found.push(Diagnostic { span: Span { file, start: 0, end: 0 }, ..one });
     }
+
+    /// A finding about no file: of the target, or of a folder.
+    fn nowhere(&mut self, one: Diagnostic) {
+        self.found.push(Diagnostic { span: Span { file: NOWHERE, start: 0, end: 0 }, ..one });
+    }
+
+    /// A finding about a file whose content nobody knows.
+    fn unread(&mut self, path: &str, what: &str, why: &str) {
+        let one = finding("not-read", Severity::Unknown, format!("unknown: {path} was not {what}, {why}"));
+        self.about(path, one.help("split it, or look at it yourself"));
+    }
 }
+
+/// The number of no source.
+const NOWHERE: usize = usize::MAX;
 
 /// A finding whose place is not known yet.
 fn finding(code: &'static str, severity: Severity, message: impl Into<String>) -> Diagnostic {
@@ -133,13 +179,14 @@ fn finding(code: &'static str, severity: Severity, message: impl Into<String>) -
     Diagnostic { severity, ..Diagnostic::error(code, span, message) }
 }
 
-fn read(path: &Path) -> String {
-    let small = std::fs::metadata(path).is_ok_and(|about| about.len() <= LONGEST);
-    // What cannot be read is told by whoever runs it.
-    if small {
-        std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-    } else {
-        String::new()
+/// The text of a file, or why there is none. What is no UTF-8 is read as far as it is.
+fn read(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("it cannot be read: {error}"))?;
+    match file.take(LONGEST + 1).read_to_end(&mut bytes) {
+        Err(error) => Err(format!("it cannot be read: {error}")),
+        Ok(length) if length as u64 > LONGEST => Err(format!("it is longer than {} MiB", LONGEST >> 20)),
+        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 
@@ -164,6 +211,12 @@ impl Files {
         changed.added.contains(&path) || changed.edited.contains(&path)
     }
 
+    /// Whether a file of a migration is new or has other content.
+    fn is_touched(&self, migration: &Migration) -> bool {
+        let files = [Some(&migration.up), migration.down.as_ref(), migration.verify.as_ref()];
+        files.into_iter().flatten().any(|script| self.is_changed(script))
+    }
+
     fn is_edited(&self, script: &Script) -> bool {
         self.changed.as_ref().is_some_and(|changed| changed.edited.contains(&self.shown(&script.path)))
     }
@@ -182,6 +235,7 @@ pub async fn review(wish: &Wish<'_>, around: &Around<'_>) -> Result<Review, Gate
     let changed = wish.since.as_ref().map(|since| Changed::since(&wish.project.root, since)).transpose()?;
     let top = changed.as_ref().map_or_else(|| wish.project.root.clone(), |changed| changed.top.clone());
     let files = Files { top, changed };
+    review.anchor = anchor(wish, &files);
     reading(wish, &files, &mut review);
     secret(&files, wish, &mut review);
     let live = match wish.target {
@@ -191,9 +245,19 @@ pub async fn review(wish: &Wish<'_>, around: &Around<'_>) -> Result<Review, Gate
     history(wish, &files, live.as_ref(), &mut review).await?;
     trial::run(wish, &files, live.as_ref(), around, &mut review).await?;
     drifted(wish, live.as_ref(), around, &mut review).await?;
-    boundary(wish, &mut review);
+    boundary(wish, &files, &mut review);
     review.took = begun.elapsed();
     Ok(review)
+}
+
+/// The project's file, else the first that is reviewed.
+fn anchor(wish: &Wish<'_>, files: &Files) -> String {
+    let project = wish.project.root.join(FILE);
+    if project.is_file() {
+        return files.shown(&project);
+    }
+    let first = wish.chains.iter().flat_map(|chain| &chain.migrations).next();
+    first.map_or_else(|| FILE.to_owned(), |migration| files.shown(&migration.up.path))
 }
 
 /// Lints the changed files, and looks for those that should be there.
@@ -202,13 +266,20 @@ fn reading(wish: &Wish<'_>, files: &Files, review: &mut Review) {
     for chain in &wish.chains {
         let ups = chain.migrations.iter().map(|one| &one.up).chain(chain.repeatable.iter().map(|one| &one.script));
         for script in ups.filter(|script| files.is_changed(script)) {
+            let path = files.shown(&script.path);
+            let text = match read(&script.path) {
+                Ok(text) => text,
+                Err(why) => {
+                    review.unread(&path, "linted", &why);
+                    continue;
+                }
+            };
             count += 1;
-            let text = read(&script.path);
             let range = script.part.clone().map_or(0..text.len(), |part| {
                 usize::try_from(part.start).unwrap_or(0)..usize::try_from(part.end).unwrap_or(0).min(text.len())
             });
             let found = lint::lint(text.get(range.clone()).unwrap_or_default());
-            let file = review.source(&files.shown(&script.path), || text.clone());
+            let file = review.source(&path, || text.clone());
             review.found.extend(found.into_iter().map(|one| Diagnostic {
                 severity: one.severity,
                 help: Some(one.help.to_owned()),
@@ -259,8 +330,24 @@ fn secret(files: &Files, wish: &Wish<'_>, review: &mut Review) {
             .map(|script| (files.shown(&script.path), vec![(1, usize::MAX)]))
             .collect(),
     };
+    let mut searched = 0;
     for (path, lines) in &whole {
-        let text = read(&files.top.join(path));
+        let full = files.top.join(path);
+        // A link's target and a submodule's commit hold none.
+        if !std::fs::symlink_metadata(&full).is_ok_and(|about| about.is_file()) {
+            continue;
+        }
+        let text = match read(&full) {
+            // What git calls binary, for the same reason.
+            Ok(text) if text.as_bytes().iter().take(8000).any(|byte| *byte == 0) => continue,
+            Ok(text) => text,
+            Err(_) if is_binary(&full) => continue,
+            Err(why) => {
+                review.unread(path, "searched for secrets", &why);
+                continue;
+            }
+        };
+        searched += 1;
         for secret in secrets::find(&text) {
             let line = text[..secret.range.start].matches('\n').count() + 1;
             if lines.iter().any(|(first, end)| (*first..*end).contains(&line)) {
@@ -273,7 +360,14 @@ fn secret(files: &Files, wish: &Wish<'_>, review: &mut Review) {
             }
         }
     }
-    review.check("secrets", format!("the new lines of {} file(s) searched", whole.len()));
+    review.check("secrets", format!("the new lines of {searched} file(s) searched"));
+}
+
+/// Whether a file is no text, by its first 8,000 bytes as git tells it.
+fn is_binary(path: &Path) -> bool {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(8000).read_to_end(&mut bytes));
+    read.is_ok() && bytes.contains(&0)
 }
 
 /// Whether the files contradict what is applied: at the target, or on the branch that this one goes to.
@@ -308,7 +402,7 @@ async fn history(wish: &Wish<'_>, files: &Files, live: Option<&Session>, review:
             let there = version.and_then(|version| chain.migrations.iter().find(|one| one.version.as_str() == version));
             match there {
                 Some(migration) => review.at(files, &migration.up, None, one),
-                None => review.about(&folder, one),
+                None => review.nowhere(one),
             }
         }
     }
@@ -338,9 +432,13 @@ async fn drifted(
     };
     let shadow = match Shadow::build(ShadowOf { chains: wish.chains.clone(), live, pending: false }, around).await {
         Ok(shadow) => shadow,
-        // The same files failed in the trial, where it is told with its place; or they are edited.
+        // Where the same files failed in the trial, it is told there with its place; or they are edited.
         Err(drift::DriftError::Step(error)) => {
-            review.skip("drift", format!("no shadow can be built: {}", error.message));
+            let message =
+                format!("unknown: the target cannot be compared, since no shadow can be built: {}", error.message);
+            let help = "mend the files that the target's history names, then ask again";
+            review.nowhere(finding("drift-unknown", Severity::Unknown, message).help(help));
+            review.check("drift", "no shadow can be built");
             return Ok(());
         }
         Err(error) => return Err(error.into()),
@@ -350,7 +448,7 @@ async fn drifted(
     for one in &found.differences {
         let message = format!("{} {} is {} at the target", one.kind, one.identity, one.change.as_str());
         let help = "see `pgrunbook drift` for the SQL that mends it";
-        review.about("target", finding("drift", Severity::Error, message).help(help));
+        review.nowhere(finding("drift", Severity::Error, message).help(help));
     }
     review.check("drift", format!("{} objects and qualities of the target compared", found.item_count));
     review.drift = Some(found);
@@ -358,15 +456,18 @@ async fn drifted(
 }
 
 /// Whether an application writes what belongs to another.
-fn boundary(wish: &Wish<'_>, review: &mut Review) {
+fn boundary(wish: &Wish<'_>, files: &Files, review: &mut Review) {
     let Some(code) = wish.code.as_ref().filter(|code| !code.trees.is_empty()) else {
         review.skip("boundary", "the project declares no trees of code");
         return;
     };
-    match crate::boundary::review(&wish.project.root, code) {
+    let root = &wish.project.root;
+    match crate::boundary::review(root, code) {
         Ok(made) => {
             let first = review.sources.len();
-            review.sources.extend(made.sources);
+            // Its paths are relative to the project, those of a gate to the repository.
+            let sources = made.sources.into_iter();
+            review.sources.extend(sources.map(|one| Source { path: files.shown(&root.join(&one.path)), ..one }));
             review.found.extend(
                 made.found
                     .into_iter()
@@ -374,7 +475,20 @@ fn boundary(wish: &Wish<'_>, review: &mut Review) {
             );
             review.check("boundary", format!("{} file(s) of {} tree(s)", made.file_count, made.tree_count));
         }
-        Err(error) => review.skip("boundary", error.to_string()),
+        Err(error) => {
+            let one = finding("boundary-unknown", Severity::Unknown, format!("unknown: no code was read: {error}"));
+            let help = "correct it; `pgrunbook review boundary` tries it alone";
+            match error {
+                crate::boundary::ReviewError::Project(ProjectError::Malformed { path, text, span, .. }) => {
+                    let file = review.source(&files.shown(&root.join(path)), || text);
+                    let span = span.unwrap_or_default();
+                    let span = Span { file, start: span.start, end: span.end };
+                    review.found.push(Diagnostic { span, ..one.help(help) });
+                }
+                _ => review.nowhere(one.help(help)),
+            }
+            review.check("boundary", "no code was read");
+        }
     }
 }
 

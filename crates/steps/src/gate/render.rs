@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use pgrunbook_document::{Diagnostic, Format, Severity, Source};
+use pgrunbook_document::{Diagnostic, Format, Severity, Source, Span};
 use serde_json::{Value, json};
 
-use super::{Review, Tried};
+use super::{Outcome, Review, Tried};
 
 /// The forms of a review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,17 +32,47 @@ pub fn render(review: &Review, form: Form) -> String {
         Form::Human { colour } => format!("{}{}", listed(Format::Human { colour }), summary(review)),
         Form::Json => object(review),
         Form::Github => listed(Format::Github),
-        Form::Sarif => listed(Format::Sarif),
+        Form::Sarif => sarif(review),
         Form::Junit => junit(review),
         Form::Markdown => markdown(review),
     }
 }
 
-/// Path and line of a finding.
-fn place<'a>(one: &Diagnostic, sources: &'a [Source]) -> (&'a str, usize) {
-    let Some(source) = sources.get(one.span.file) else { return ("", 1) };
+/// Path and line of a finding, if it is about a file.
+fn place<'a>(one: &Diagnostic, sources: &'a [Source]) -> Option<(&'a str, usize)> {
+    let source = sources.get(one.span.file)?;
     let before = source.text.get(..one.span.start.min(source.text.len())).unwrap_or_default();
-    (&source.path, before.matches('\n').count() + 1)
+    Some((&source.path, before.matches('\n').count() + 1))
+}
+
+/// GitHub refuses a file in which one result has no place ("expected at least one location"), so that those have the project's file.
+fn sarif(review: &Review) -> String {
+    let mut sources = review.sources.clone();
+    let mut found = review.found.clone();
+    for one in found.iter_mut().filter(|one| one.span.file >= review.sources.len()) {
+        one.span = Span { file: review.sources.len(), start: 0, end: 0 };
+    }
+    sources.push(Source { path: review.anchor.clone(), text: String::new() });
+    pgrunbook_document::render(&found, &sources, Format::Sarif)
+}
+
+/// Of the whole review.
+fn verdict(review: &Review) -> Outcome {
+    match (review.passes(), review.is_unknown()) {
+        (false, _) => Outcome::Failed,
+        (true, true) => Outcome::Unknown,
+        (true, false) => Outcome::Held,
+    }
+}
+
+/// For programs.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Held => "held",
+        Outcome::Failed => "failed",
+        Outcome::Unknown => "unknown",
+        Outcome::Skipped => "skipped",
+    }
 }
 
 fn counted(review: &Review) -> String {
@@ -88,10 +118,19 @@ fn summary(review: &Review) -> String {
         }
     }
     for check in &review.checks {
-        let sign = if check.made { '✓' } else { '·' };
+        let sign = match check.outcome {
+            Outcome::Held => '✓',
+            Outcome::Failed => '✗',
+            Outcome::Unknown => '?',
+            Outcome::Skipped => '·',
+        };
         let _ = writeln!(out, "  {sign} {}: {}", check.name, check.said);
     }
-    let verdict = if review.passes() { "Passes" } else { "Does not pass" };
+    let verdict = match verdict(review) {
+        Outcome::Failed => "Does not pass",
+        Outcome::Unknown => "Nobody can tell",
+        _ => "Passes",
+    };
     let _ = writeln!(out, "{verdict}: {}; {:.1} s", counted(review), review.took.as_secs_f64());
     out
 }
@@ -119,10 +158,13 @@ fn object(review: &Review) -> String {
     let checks: Vec<Value> = review
         .checks
         .iter()
-        .map(|check| json!({ "name": check.name, "made": check.made, "said": check.said }))
+        .map(|check| {
+            let made = matches!(check.outcome, Outcome::Held | Outcome::Failed);
+            json!({ "name": check.name, "made": made, "outcome": word(check.outcome), "said": check.said })
+        })
         .collect();
     let mut text = json!({
-        "type": "review", "version": 1, "passes": review.passes(), "findings": findings, "plan": tried, "checks": checks,
+        "type": "review", "version": 1, "passes": review.passes(), "outcome": word(verdict(review)), "findings": findings, "plan": tried, "checks": checks,
         "mend": review.drift.as_ref().map(|drift| drift.mend.script(false)).filter(|script| !script.is_empty()),
         "ms": u64::try_from(review.took.as_millis()).unwrap_or(u64::MAX),
     })
@@ -150,16 +192,27 @@ fn escaped(text: &str) -> String {
 
 fn junit(review: &Review) -> String {
     let mut cases = String::new();
-    let (mut tests, mut failures, mut skipped) = (0, 0, 0);
+    let (mut tests, mut failures, mut errors, mut skipped) = (0, 0, 0, 0);
     for check in &review.checks {
         tests += 1;
-        let _ = write!(cases, "    <testcase classname=\"review\" name=\"{}\"", escaped(check.name));
-        if check.made {
-            cases.push_str("/>\n");
-        } else {
-            skipped += 1;
-            let _ = writeln!(cases, "><skipped message=\"{}\"/></testcase>", escaped(&check.said));
-        }
+        let said = escaped(&check.said);
+        let inner = match check.outcome {
+            Outcome::Held => String::new(),
+            Outcome::Failed => {
+                failures += 1;
+                format!("<failure type=\"check\" message=\"{said}\"/>")
+            }
+            Outcome::Unknown => {
+                errors += 1;
+                format!("<error type=\"unknown\" message=\"{said}\"/>")
+            }
+            Outcome::Skipped => {
+                skipped += 1;
+                format!("<skipped message=\"{said}\"/>")
+            }
+        };
+        let name = escaped(check.name);
+        let _ = writeln!(cases, "    <testcase classname=\"review\" name=\"{name}\">{inner}</testcase>");
     }
     for tried in &review.tried {
         tests += 1;
@@ -170,22 +223,29 @@ fn junit(review: &Review) -> String {
             tried.took.as_secs_f64()
         );
     }
-    for one in review.found.iter().filter(|one| one.severity == Severity::Error) {
+    for one in &review.found {
+        // What nobody can tell is, in JUnit's words, not a failure but an error of the test.
+        let (element, count) = match one.severity {
+            Severity::Error => ("failure", &mut failures),
+            Severity::Unknown => ("error", &mut errors),
+            Severity::Note | Severity::Warning => continue,
+        };
         tests += 1;
-        failures += 1;
-        let (path, line) = place(one, &review.sources);
-        let help = one.help.as_deref().unwrap_or_default();
+        *count += 1;
+        let named = match place(one, &review.sources) {
+            Some((path, line)) => format!("name=\"{path}:{line}\" file=\"{path}\"", path = escaped(path)),
+            None => format!("name=\"{}\"", escaped(&one.message)),
+        };
         let _ = writeln!(
             cases,
-            "    <testcase classname=\"{code}\" name=\"{path}:{line}\" file=\"{path}\"><failure type=\"{code}\" message=\"{message}\">{help}</failure></testcase>",
+            "    <testcase classname=\"{code}\" {named}><{element} type=\"{code}\" message=\"{message}\">{help}</{element}></testcase>",
             code = one.code,
-            path = escaped(path),
             message = escaped(&one.message),
-            help = escaped(help),
+            help = escaped(one.help.as_deref().unwrap_or_default()),
         );
     }
     format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"pgrunbook review\" tests=\"{tests}\" failures=\"{failures}\" skipped=\"{skipped}\" time=\"{:.3}\">\n{cases}  </testsuite>\n</testsuites>\n",
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"pgrunbook review\" tests=\"{tests}\" failures=\"{failures}\" errors=\"{errors}\" skipped=\"{skipped}\" time=\"{:.3}\">\n{cases}  </testsuite>\n</testsuites>\n",
         review.took.as_secs_f64()
     )
 }
@@ -222,19 +282,24 @@ fn fenced(language: &str, text: &str) -> String {
 const SHOWN: usize = 50;
 
 fn markdown(review: &Review) -> String {
-    let sign = if review.passes() { "✅" } else { "❌" };
+    let sign = match verdict(review) {
+        Outcome::Failed => "❌",
+        Outcome::Unknown => "❓",
+        _ => "✅",
+    };
     let mut out = format!("<!-- pgrunbook review -->\n### {sign} Migrations: {}\n\n", counted(review));
     let told: Vec<&Diagnostic> = review.found.iter().filter(|one| one.severity != Severity::Note).collect();
     if !told.is_empty() {
         out.push_str("| | rule | where | what |\n| --- | --- | --- | --- |\n");
         for one in told.iter().take(SHOWN) {
-            let (path, line) = place(one, &review.sources);
+            let place =
+                place(one, &review.sources).map_or_else(String::new, |(path, line)| format!("{}:{line}", plain(path)));
             let sign = match one.severity {
                 Severity::Error => "❌",
                 Severity::Unknown => "❓",
                 _ => "⚠️",
             };
-            let _ = writeln!(out, "| {sign} | {} | {}:{line} | {} |", one.code, plain(path), plain(&one.message));
+            let _ = writeln!(out, "| {sign} | {} | {place} | {} |", one.code, plain(&one.message));
         }
         if told.len() > SHOWN {
             let _ = writeln!(out, "\nand {} more.", told.len() - SHOWN);
@@ -262,7 +327,13 @@ fn markdown(review: &Review) -> String {
     }
     out.push_str("<details><summary>Checks</summary>\n\n");
     for check in &review.checks {
-        let _ = writeln!(out, "- {} {}: {}", if check.made { "☑" } else { "☐" }, check.name, plain(&check.said));
+        let sign = match check.outcome {
+            Outcome::Held => "☑",
+            Outcome::Failed => "❌",
+            Outcome::Unknown => "❓",
+            Outcome::Skipped => "☐",
+        };
+        let _ = writeln!(out, "- {sign} {}: {}", check.name, plain(&check.said));
     }
     out.push_str("\n</details>\n");
     out

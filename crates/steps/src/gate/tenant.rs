@@ -13,7 +13,7 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgrunbook')";
 
 /// Tables that there are.
-pub(super) async fn tables(session: &Session) -> Result<Vec<String>, PgError> {
+pub(super) async fn tables(session: &Session) -> Result<BTreeSet<String>, PgError> {
     let rows = session.simple(TABLES).await?.into_iter().flat_map(|answer| answer.rows);
     Ok(rows.filter_map(|row| row.into_iter().next().flatten()).collect())
 }
@@ -25,19 +25,18 @@ const HELD: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), c.r
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = SCHEMA ORDER BY 1";
 
-/// Looks at the tables that the change made; `before` were there.
+/// Looks at the tables that the change made, which are `new`; without `--since` at all that there are.
 pub(super) async fn look(
     wish: &Wish<'_>,
     files: &Files,
     session: &Session,
-    before: &[String],
+    new: &BTreeSet<String>,
     review: &mut Review,
 ) -> Result<(), GateError> {
     if wish.tenant_schemas.is_empty() {
         review.skip("tenants", "no --tenant-schema is named");
         return Ok(());
     }
-    let before: BTreeSet<&String> = before.iter().filter(|_| wish.since.is_some()).collect();
     let mut seen = BTreeSet::new();
     for schema in &wish.tenant_schemas {
         // Without a role, row security is looked at all the same.
@@ -49,7 +48,7 @@ pub(super) async fn look(
             for row in session.simple(&sql).await?.into_iter().flat_map(|answer| answer.rows) {
                 let cell = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
                 let (table, name) = (cell(0), cell(1));
-                if before.contains(&table) {
+                if wish.since.is_some() && !new.contains(&table) {
                     continue;
                 }
                 if seen.insert(table.clone()) && cell(2) != "t" {
@@ -72,7 +71,7 @@ pub(super) async fn look(
 /// Puts a finding where the table is made, if a file says so.
 fn place(wish: &Wish<'_>, files: &Files, name: &str, one: pgrunbook_document::Diagnostic, review: &mut Review) {
     for script in wish.chains.iter().flat_map(|chain| &chain.migrations).map(|one| &one.up) {
-        let text = read(&script.path);
+        let Ok(text) = read(&script.path) else { continue };
         let made = lint::tables(&text)
             .into_iter()
             .find(|(made, _)| made.rsplit('.').next() == Some(name.to_lowercase().as_str()));
@@ -82,5 +81,6 @@ fn place(wish: &Wish<'_>, files: &Files, name: &str, one: pgrunbook_document::Di
             return;
         }
     }
-    review.about("target", one);
+    // A text within the file made it, or the project's own setup.
+    review.nowhere(one);
 }

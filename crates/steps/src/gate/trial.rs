@@ -1,5 +1,6 @@
 //! The changed migrations, tried: forward, verified, back, and forward again, on a throwaway server.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pgrunbook_document::Severity;
@@ -8,7 +9,7 @@ use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
 use pgrunbook_postgres::{ConnectOptions, Session, quote};
 
 use super::error::GateError;
-use super::{Files, Review, Wish, finding, line_of, tenant};
+use super::{Files, Review, Wish, additive, finding, line_of, tenant};
 use crate::drift::{self, Difference};
 use crate::migrate::chain::{Chain, Migration, Script};
 use crate::migrate::{Applied, Around, Goal, Options, Runner, dry_run, verify_script};
@@ -84,9 +85,9 @@ pub(super) async fn run(
     crate::rehearse::build(&options, wish.project).await?;
     let place = Place { options, session, around: around.clone() };
     let mut whole = true;
-    let mut tables = Vec::new();
+    let mut new = BTreeSet::new();
     for chain in &wish.chains {
-        whole &= place.chain(chain, files, live, &mut tables, review).await?;
+        whole &= place.chain(chain, files, live, &mut new, review).await?;
     }
     if !whole {
         for name in ["smoke", "tenants"] {
@@ -95,7 +96,7 @@ pub(super) async fn run(
         return Ok(());
     }
     smoke(wish, files, &place, review).await;
-    tenant::look(wish, files, &place.session, &tables, review).await
+    tenant::look(wish, files, &place.session, &new, review).await
 }
 
 impl Place<'_> {
@@ -108,38 +109,56 @@ impl Place<'_> {
         }
     }
 
-    /// Tries one chain; whether it came to its end. `before` gets the tables that were there before the first change.
+    /// Tries one chain; whether it came to its end. `new` gets the tables that it made from the first change on.
     async fn chain(
         &self,
         chain: &Chain,
         files: &Files,
         live: Option<&Session>,
-        before: &mut Vec<String>,
+        new: &mut BTreeSet<String>,
         review: &mut Review,
     ) -> Result<bool, GateError> {
-        let first = chain.migrations.iter().position(|one| files.is_changed(&one.up)).unwrap_or(chain.migrations.len());
-        if first > 0
-            && let Err(error) = self.up(&part(chain, first)).await
+        let way = Way::of(chain, files);
+        if way.first > 0
+            && let Err(error) = self.up(&part(chain, way.first)).await
         {
             self.failed(chain, files, "forward", error, review);
             return Ok(false);
         }
-        before.extend(tenant::tables(&self.session).await?);
-        let changed = chain.migrations.len() - first;
-        let mut states = vec![drift::before(&self.session).await?];
-        for (at, migration) in chain.migrations.iter().enumerate().skip(first) {
+        let before = tenant::tables(&self.session).await?;
+        let mut states = BTreeMap::from([(way.first, additive::state(&self.session).await?)]);
+        for (at, migration) in chain.migrations.iter().enumerate().skip(way.first) {
             let until = part(chain, at + 1);
-            if !self.one(&until, migration, files, live, review).await? {
+            if files.is_changed(&migration.up) {
+                if !self.one(&until, migration, files, live, review).await? {
+                    return Ok(false);
+                }
+            } else if let Err(error) = self.up(&until).await {
+                let check = if error.code == "verification" { "verify" } else { "forward" };
+                self.failed(&until, files, check, error, review);
                 return Ok(false);
             }
-            if changed <= ONE_BY_ONE {
-                states.push(drift::before(&self.session).await?);
+            if way.is_looked_at(at + 1) {
+                states.insert(at + 1, additive::state(&self.session).await?);
+                if let Some(before) = states.get(&at).filter(|_| files.is_changed(&migration.up)) {
+                    additive::tell(before, &states[&(at + 1)], &[&migration.up], files, review);
+                }
             }
         }
-        review.check("forward", format!("{changed} changed migration(s) of {} applied to {first} others", chain.name));
-        let verified = chain.migrations[first..].iter().filter(|one| one.verify.is_some()).count();
+        if !way.is_each()
+            && let (Some(before), Some(after)) = (states.get(&way.first), states.get(&way.end))
+        {
+            let ups = chain.migrations.iter().map(|one| &one.up).filter(|up| files.is_changed(up));
+            additive::tell(before, after, &ups.collect::<Vec<_>>(), files, review);
+        }
+        let behind = way.end - way.first - way.touched.len();
+        let behind = if behind > 0 { format!(", {behind} unchanged behind the first") } else { String::new() };
+        let (changed, first) = (way.touched.len(), way.first);
+        let said = format!("{changed} changed migration(s) of {} applied to {first} others{behind}", chain.name);
+        review.check("forward", said);
+        let verified = chain.migrations[way.first..].iter().filter(|one| one.verify.is_some()).count();
         review.check("verify", format!("{verified} verify file(s) held"));
-        if !self.back(chain, first, &states, files, review).await? {
+        if !self.back(chain, &way, &states, files, review).await? {
             return Ok(false);
         }
         if let Err(error) = self.up(chain).await {
@@ -147,6 +166,7 @@ impl Place<'_> {
             return Ok(false);
         }
         review.check("again", format!("{} applied to its end", chain.name));
+        new.extend(tenant::tables(&self.session).await?.difference(&before).cloned());
         Ok(true)
     }
 
@@ -217,42 +237,50 @@ impl Place<'_> {
     async fn back(
         &self,
         chain: &Chain,
-        first: usize,
-        states: &[drift::Before],
+        way: &Way,
+        states: &BTreeMap<usize, additive::State>,
         files: &Files,
         review: &mut Review,
     ) -> Result<bool, GateError> {
-        let changed = &chain.migrations[first..];
-        let backable = changed.iter().rev().take_while(|one| one.down.is_some()).count();
-        if backable == 0 {
-            review.skip("down", if changed.is_empty() { "nothing changed" } else { "the newest has no down file" });
+        let count = way.end - way.oldest;
+        if count == 0 {
+            review.skip("down", if way.first == way.end { "nothing changed" } else { "the newest has no down file" });
             return Ok(true);
         }
-        let each = states.len() > 1;
-        let stops: Vec<usize> = if each {
-            (chain.migrations.len() - backable..chain.migrations.len()).rev().collect()
-        } else {
-            vec![chain.migrations.len() - backable]
-        };
-        let mut left = 0;
+        let stops: Vec<usize> = if way.is_each() { (way.oldest..way.end).rev().collect() } else { vec![way.oldest] };
+        let (mut left, mut known) = (0, BTreeSet::new());
         for stop in stops {
             let to = stop.checked_sub(1).map(|at| chain.migrations[at].version.clone());
             if let Err(error) = self.runner(chain).go(&Goal::Down(to), &mut Applied::default()).await {
                 self.failed(chain, files, "down", error, review);
                 return Ok(false);
             }
-            let state = if each { &states[stop - first] } else { &states[0] };
-            // Without a state for it, only the whole way back can be compared.
-            if each || stop == first {
-                let found = drift::since(state, &self.session).await?;
-                left += found.len();
-                for one in found.iter().take(20) {
-                    let script = chain.migrations[stop].down.as_ref().unwrap_or(&chain.migrations[stop].up);
-                    review.at(files, script, None, leaves(one));
-                }
+            let Some(state) = states.get(&stop) else { continue };
+            let mut found = drift::since(&state.things, &self.session).await?;
+            // What a newer one left is still there, and is not the older one's.
+            found.retain(|one| known.insert((one.kind.clone(), one.identity.clone())));
+            if way.is_each() && !way.touched.contains(&stop) {
+                continue;
+            }
+            left += found.len();
+            let migration = &chain.migrations[stop];
+            let script = migration.down.as_ref().unwrap_or(&migration.up);
+            let whose = if way.is_each() {
+                "the down file".to_owned()
+            } else {
+                format!("the down files back to that of {}", migration.title())
+            };
+            for one in found.iter().take(20) {
+                review.at(files, script, None, leaves(one, &whose));
             }
         }
-        review.check("down", format!("{backable} taken back, {left} thing(s) not as before"));
+        let rest = match way.oldest.checked_sub(1).filter(|_| way.oldest > way.first) {
+            Some(at) => {
+                format!("; {} not, since {} has no down file", way.oldest - way.first, chain.migrations[at].title())
+            }
+            None => String::new(),
+        };
+        review.check("down", format!("{count} taken back, {left} thing(s) not as before{rest}"));
         Ok(true)
     }
 
@@ -274,19 +302,51 @@ impl Place<'_> {
             .max_by_key(|script| script.shown.len())
         {
             Some(script) => review.at(files, script, line_of(&error), one),
-            None => review.about(&files.shown(&chain.folder), one),
+            None => review.nowhere(one),
         }
         review.check(check, "failed");
     }
 }
 
-fn leaves(one: &Difference) -> pgrunbook_document::Diagnostic {
+/// The way through a chain: what is tried, and where its state is kept.
+struct Way {
+    /// Position of the first migration of which a file changed.
+    first: usize,
+    /// How many there are.
+    end: usize,
+    /// Positions of those of which a file changed.
+    touched: BTreeSet<usize>,
+    /// Position of the oldest that can be taken back; `end` if the newest cannot.
+    oldest: usize,
+}
+
+impl Way {
+    fn of(chain: &Chain, files: &Files) -> Self {
+        let end = chain.migrations.len();
+        let touched: BTreeSet<usize> = (0..end).filter(|at| files.is_touched(&chain.migrations[*at])).collect();
+        let first = touched.first().copied().unwrap_or(end);
+        let backable = chain.migrations[first..].iter().rev().take_while(|one| one.down.is_some()).count();
+        Self { first, end, touched, oldest: end - backable }
+    }
+
+    /// Whether each migration is looked at by itself.
+    fn is_each(&self) -> bool {
+        self.end - self.first <= ONE_BY_ONE
+    }
+
+    /// Whether the state before the migration at a position is kept.
+    fn is_looked_at(&self, at: usize) -> bool {
+        self.is_each() || at == self.oldest || at == self.end
+    }
+}
+
+fn leaves(one: &Difference, whose: &str) -> pgrunbook_document::Diagnostic {
     let change = match one.change {
         drift::Change::Extra => "stays",
         drift::Change::Missing => "is gone for good",
         drift::Change::Different => "is not as it was",
     };
-    finding("down-incomplete", Severity::Error, format!("after the down file {} {} {change}", one.kind, one.identity))
+    finding("down-incomplete", Severity::Error, format!("after {whose} {} {} {change}", one.kind, one.identity))
         .help("the down file takes back all that the migration did, and nothing else")
 }
 
