@@ -229,6 +229,14 @@ pub enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "key")]
         signature: Option<PathBuf>,
     },
+    /// Close a review item of a run: somebody else than who overrode a demand says what they found.
+    ///
+    /// Each override leaves an item that is open to be reviewed. Without --reason they are listed (exit 3 while one is open). Where the
+    /// project names signers, a closing is an SSH signature; without --key and --signature the text to sign is printed. It stands in the
+    /// run's journal from then on, also when the run has ended.
+    #[command(after_help = "Examples:\n  pgrunbook close-review 20261121-041502-3fa9\n  \
+                      pgrunbook close-review 20261121-041502-3fa9 --as bert --key ~/.ssh/id_ed25519 --reason 'the fix was right, payments went on'")]
+    CloseReview(CloseReviewArgs),
     /// Say something in a channel of pgrunbook.toml; about a run it is recorded in its journal.
     Notify(NotifyArgs),
     /// Write the evidence bundle of a run.
@@ -254,7 +262,7 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         signers: Option<PathBuf>,
     },
-    /// Review a change before it is merged: read its migrations, try them on a throwaway server, and say what they do.
+    /// Review a change before it is merged: read its migrations, try them on a throwaway server or one that is given, and say what they do.
     ///
     /// The changed migrations are linted, searched for secrets, applied with the locks they really take, verified, taken back and
     /// applied again. With --target a live database is compared too; it is only read. Exit 1 where an error is found, else 4 where
@@ -475,6 +483,25 @@ pub struct PromoteArgs {
     /// Also write the deployment summary to this file, behind what stands there ($GITHUB_STEP_SUMMARY).
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
+}
+
+/// Which review item, and what was found.
+#[derive(Debug, Clone, Args)]
+pub struct CloseReviewArgs {
+    /// The run; else the newest that has an open item.
+    pub run: Option<String>,
+    /// The item's number, as the list shows it; needed where several are open.
+    #[arg(long, value_name = "NUMBER")]
+    pub item: Option<u64>,
+    /// What was found, in a sentence.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// A private key without a passphrase.
+    #[arg(long, value_name = "FILE", requires = "reason")]
+    pub key: Option<PathBuf>,
+    /// A signature that `ssh-keygen -Y sign` made over the text that is printed without it.
+    #[arg(long, value_name = "FILE", conflicts_with = "key", requires = "reason")]
+    pub signature: Option<PathBuf>,
 }
 
 /// Demands of the environment to go on without.
@@ -1105,8 +1132,12 @@ pub struct GateArgs {
     /// A role that must be granted something on them (repeatable).
     #[arg(long, value_name = "NAME", requires = "tenant_schema")]
     pub tenant_role: Vec<String>,
+    /// A server on which temporary databases are made, where no server's programs are installed (a job's service container): a
+    /// target of pgrunbook.toml, a reference to a URL (env:NAME, file:PATH), or a URL. They are dropped at the end.
+    #[arg(long, value_name = "SERVER")]
+    pub shadow_on: Option<String>,
     /// PostgreSQL's major version; else the target's, or the first that is installed.
-    #[arg(long = "postgres", value_name = "MAJOR", conflicts_with = "target")]
+    #[arg(long = "postgres", value_name = "MAJOR", conflicts_with_all = ["target", "shadow_on"])]
     pub major: Option<u32>,
     /// Also write the review to this file, in the form that its end says: .json, .sarif, .xml (JUnit), .md (repeatable).
     #[arg(long, value_name = "FILE")]

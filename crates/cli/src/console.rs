@@ -171,6 +171,7 @@ pub fn line(event: &Event, took: Option<Duration>, colour: bool) -> Option<Strin
             let loud = paint(colour, "1;31", &format!("!! OVERRIDDEN: {}", demand.word()));
             format!("  {loud} by {by}: {reason}\n     found: {found}\n     recorded, and open to be reviewed")
         }
+        Event::ReviewClosed { closing } => format!("  review of event {} {closing}", closing.item),
         Event::Demands { demands } => {
             let met = demands.iter().map(|demand| {
                 let overridden = if demand.held.is_none() { " (overridden)" } else { "" };

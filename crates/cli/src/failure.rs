@@ -107,6 +107,13 @@ impl From<EngineError> for Failure {
                 failure.help =
                     Some("say who you are with --as NAME, as allowed_signers has it; nothing was recorded".to_owned());
             }
+            EngineError::Closing { .. } => {
+                failure.code = "close-review".to_owned();
+                failure.help = Some(
+                    "somebody else than who overrode says who they are (--as NAME, as allowed_signers has it) and what they found; nothing was recorded"
+                        .to_owned(),
+                );
+            }
             EngineError::Journal(error) => failure = Self::from(error),
             EngineError::JournalInTarget { .. } => {
                 failure.code = "journal-in-target".to_owned();

@@ -3,10 +3,12 @@
 
 mod audit;
 mod breach;
+mod close_review;
 mod crash;
 mod cutover;
 mod fence;
 mod gate;
+mod given;
 mod guard;
 mod notify;
 mod parity;

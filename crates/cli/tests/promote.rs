@@ -26,7 +26,7 @@ version_row = { version = \"1.1.0\" }
 ";
 
 /// A project with a staging and a production on one database each, and a chain of two migrations.
-async fn project(production: &str) -> Place {
+pub async fn project(production: &str) -> Place {
     let place = Place::new().await;
     let other = Place::new().await;
     let staging = other.env[0].1.clone();
@@ -61,7 +61,7 @@ fn configure(place: &Place, production: &str) {
     }
 }
 
-fn promote(place: &Place, more: &[&str]) -> Said {
+pub fn promote(place: &Place, more: &[&str]) -> Said {
     let args = ["promote", "RUNBOOK.md", "--to", "production", "--answers", "answers.toml"];
     place.call(&[&args, more].concat())
 }
@@ -92,7 +92,7 @@ fn page() -> Page {
 
 const ALWAYS: &str = "Mon-Sun 00:00-24:00 UTC";
 /// Long gone.
-const NEVER: &str = "2020-01-06 09:00-16:00 Europe/Berlin";
+pub const NEVER: &str = "2020-01-06 09:00-16:00 Europe/Berlin";
 
 #[tokio::test]
 async fn demands_are_listed_with_their_remedies_and_run_goes_no_way_around_them() {

@@ -143,6 +143,7 @@ async fn every_command_prints_json_when_it_does_what_was_asked() {
         ("sign-off", "--as olga --key olga", done),
         ("resume", "", done),
         ("watch", "", done),
+        ("close-review", "", done),
         ("notify", "- --channel ops --text x", done),
         ("report", "--out bundle", done),
         ("verify", "bundle", done),
@@ -208,7 +209,7 @@ async fn every_command_prints_json_when_it_does_what_was_asked() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let own =
             name.strip_prefix("pgrunbook").and_then(|name| name.strip_suffix(".1")).unwrap().trim_start_matches('-');
-        let own = if own == "sign-off" { own.to_owned() } else { own.replace('-', " ") };
+        let own = if ["sign-off", "close-review"].contains(&own) { own.to_owned() } else { own.replace('-', " ") };
         let page = place.read(&format!("man/{name}"));
         let shown = format!(".SH NAME\npgrunbook{}", if own.is_empty() { "" } else { "\\-" });
         assert!(page.contains(&shown) && page.contains(".SH SYNOPSIS"), "{name}: {page}");
@@ -256,6 +257,7 @@ fn every_command_prints_json_when_it_cannot() {
         "watch",
         "approve x",
         "sign-off",
+        "close-review",
         "notify - --channel x --text y",
         "report",
         "review",

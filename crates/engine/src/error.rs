@@ -40,6 +40,8 @@ pub enum EngineError {
     Approval { principal: String, why: String },
     #[error("the sign-off by {principal} does not count: {why}")]
     SignOff { principal: String, why: String },
+    #[error("the review by {principal} does not count: {why}")]
+    Closing { principal: String, why: String },
     #[error("people could not be told of its runs: {0}")]
     Notices(String),
     #[error("there is no run `{0}`")]

@@ -7,6 +7,7 @@
 mod advance;
 pub mod approval;
 pub mod clock;
+pub mod closing;
 pub mod demand;
 pub mod engine;
 pub mod environment;
@@ -39,6 +40,7 @@ mod workshop;
 mod writer;
 
 pub use clock::{Clock, SystemClock};
+pub use closing::Closing;
 pub use demand::{Demand, DemandName, Incidents, Overridable, Override, Remedy, Standing};
 pub use engine::{Engine, PathStatus, Purpose, Status};
 pub use environment::{Environment, People, Person};

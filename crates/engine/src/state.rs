@@ -9,6 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pgrunbook_document::{ItemId, StepId};
 
+use crate::closing::Closing;
 use crate::demand::{DemandName, DemandRecord};
 use crate::journal::{Decision, Direction, EndState, Event, Head, ItemOutcome, JournalError, Outcome, Sealed};
 use crate::notice::NoticeState;
@@ -66,6 +67,19 @@ pub struct Overriding {
     pub by: String,
     pub reason: String,
     pub at: Timestamp,
+    /// Number of the event, from 1: what names it as a review item.
+    pub seq: u64,
+    /// Hash of the event, in hex: what a closing is bound to.
+    pub head: String,
+    /// What somebody else found when they looked at it; `None`: open to be reviewed.
+    pub closed: Option<Closed>,
+}
+
+/// A review item that was closed, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    pub closing: Closing,
+    pub at: Timestamp,
 }
 
 /// `window: overridden by anna: ... (closed; the next opens ...)`.
@@ -107,7 +121,7 @@ pub struct RunState {
     pub confirmed: bool,
     /// The environment's demands as they stood when the run was let begin.
     pub demands: Vec<DemandRecord>,
-    /// Demands that somebody went on without: each is to be reviewed.
+    /// Demands that somebody went on without: each is to be reviewed, until somebody else closes it.
     pub overrides: Vec<Overriding>,
     /// What was accepted by a person.
     pub accepted: Vec<String>,
@@ -258,6 +272,9 @@ impl RunState {
         if let Event::Intent { step, attempt: 1, .. } = &sealed.event {
             self.began.entry(step.clone()).or_insert_with(|| sealed.hash.clone());
         }
+        if let (Event::Overridden { .. }, Some(last)) = (&sealed.event, self.overrides.last_mut()) {
+            last.head.clone_from(&sealed.hash);
+        }
         Ok(())
     }
 
@@ -267,6 +284,8 @@ impl RunState {
             (None, _) => {}
             // People are told of the end, too.
             (Some(_), Event::NoticeDue { .. } | Event::NoticeSent { .. }) => {}
+            // It is looked at when there is time for it.
+            (Some(_), Event::ReviewClosed { .. }) => {}
             // A completed run can still be taken back.
             (
                 Some(EndState::Completed),
@@ -319,6 +338,7 @@ impl RunState {
                 Ok(())
             }
             Event::Overridden { demand, found, by, reason } => self.go_without(*demand, found, by, reason, at),
+            Event::ReviewClosed { closing } => self.close(closing, at),
             Event::Demands { demands } => self.let_begin(demands),
             Event::Intent { step, direction, attempt } => self.intend(step, *direction, *attempt),
             Event::Noted { step, direction, attempt, note } => self.keep_note(step, *direction, *attempt, note),
@@ -403,8 +423,36 @@ impl RunState {
             return Err(format!("the demand `{}` was overridden without a reason", demand.word()));
         }
         let (found, by, reason) = (found.to_owned(), by.to_owned(), reason.to_owned());
-        self.overrides.push(Overriding { demand, found, by, reason, at });
+        let seq = self.head.seq + 1;
+        self.overrides.push(Overriding { demand, found, by, reason, at, seq, head: String::new(), closed: None });
         Ok(())
+    }
+
+    /// Closes a review item. That its signature counts is not known here.
+    pub(crate) fn close(&mut self, closing: &Closing, at: Timestamp) -> Result<(), String> {
+        let Closing { item, by, reason, head, .. } = closing;
+        let Some(overriding) = self.overrides.iter_mut().find(|one| one.seq == *item) else {
+            return Err(format!("event {item} overrode nothing"));
+        };
+        if let Some(closed) = &overriding.closed {
+            return Err(format!("item {item} was closed before, by {}", closed.closing.by));
+        }
+        if overriding.by == *by {
+            return Err(format!("{by} overrode it, and somebody else reviews it"));
+        }
+        if overriding.head != *head {
+            return Err(format!("{by} closed an item of another journal"));
+        }
+        if reason.trim().is_empty() {
+            return Err(format!("{by} closed item {item} without saying what was found"));
+        }
+        overriding.closed = Some(Closed { closing: closing.clone(), at });
+        Ok(())
+    }
+
+    /// Review items that nobody has closed.
+    pub fn open_reviews(&self) -> impl Iterator<Item = &Overriding> {
+        self.overrides.iter().filter(|one| one.closed.is_none())
     }
 
     fn let_begin(&mut self, demands: &[DemandRecord]) -> Result<(), String> {

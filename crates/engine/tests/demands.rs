@@ -16,14 +16,14 @@ use crate::world::{Fuse, Hand, Project, shown};
 
 /// A clock that shows what a test says.
 #[derive(Clone)]
-struct Shown(Arc<Mutex<Timestamp>>);
+pub struct Shown(Arc<Mutex<Timestamp>>);
 
 impl Shown {
     fn at(time: &str) -> Self {
         Self(Arc::new(Mutex::new(time.parse().unwrap())))
     }
 
-    fn set(&self, time: &str) {
+    pub fn set(&self, time: &str) {
         *self.0.lock().unwrap() = time.parse().unwrap();
     }
 }
@@ -68,7 +68,7 @@ impl Incidents for Page {
 }
 
 /// Monday to Thursday, 9 to 16 UTC; the clock shows a Monday at 10.
-fn at_work() -> (Project, Shown) {
+pub fn at_work() -> (Project, Shown) {
     let mut project = Project::new();
     let clock = Shown::at("2026-11-23T10:00:00Z");
     project.clock = Arc::new(clock.clone());
@@ -77,14 +77,14 @@ fn at_work() -> (Project, Shown) {
     (project, clock)
 }
 
-fn overriding(demand: Overridable, reason: &str) -> RunOptions {
+pub fn overriding(demand: Overridable, reason: &str) -> RunOptions {
     RunOptions { overrides: vec![Override { demand, reason: reason.to_owned() }], ..RunOptions::default() }
 }
 
-const WHY: &str = "the payment fix cannot wait, Olga decided";
+pub const WHY: &str = "the payment fix cannot wait, Olga decided";
 
 /// Lets the operator override.
-fn release_manager(project: &mut Project) {
+pub fn release_manager(project: &mut Project) {
     project.environment.override_roles = BTreeSet::from(["release-manager".to_owned()]);
     let role = BTreeSet::from(["release-manager".to_owned()]);
     project.people.roles.insert("anna".to_owned(), role);

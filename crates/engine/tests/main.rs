@@ -1,5 +1,6 @@
 //! The engine's tests from outside.
 
+mod closing;
 mod crash;
 mod demands;
 mod evidence;

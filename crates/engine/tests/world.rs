@@ -547,6 +547,7 @@ pub fn shown(events: &[Sealed]) -> Vec<String> {
         Event::SignedOff { sign_off } => format!("signed off by {} as {}", sign_off.principal, sign_off.role),
         Event::Confirmed { text, .. } => format!("confirmed {text}"),
         Event::Overridden { demand, by, .. } => format!("overridden by {by}: {}", demand.word()),
+        Event::ReviewClosed { closing } => format!("review of {} closed by {}", closing.item, closing.by),
         Event::Demands { demands } => format!("demands held: {}", demands.len()),
         Event::Intent { step, direction, attempt } => format!("{} {step} #{attempt} intent", way(direction)),
         Event::Outcome { step, direction, attempt, outcome } => {

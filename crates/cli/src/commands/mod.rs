@@ -4,6 +4,7 @@ mod adopt;
 mod after;
 mod audit;
 mod backup;
+mod close_review;
 mod demands;
 mod drift;
 mod fence;
@@ -65,6 +66,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8, Failure> {
         Command::SignOff { run, role, key, signature } => {
             sign_off::sign_off(app, run.as_deref(), role.as_deref(), key.as_deref(), signature.as_deref()).await
         }
+        Command::CloseReview(args) => close_review::close_review(app, &args).await,
         Command::Notify(args) => notify::notify(app, &args).await,
         Command::Report { run, out, key } => proof::report(app, run.as_deref(), out.as_deref(), key.as_deref()).await,
         Command::Verify { folder, signers } => proof::verify(app, &folder, signers.as_deref()),

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use pgrunbook_engine::evidence::summary::review;
 use pgrunbook_engine::evidence::verify::verify as verify_bundle;
 use pgrunbook_engine::evidence::{Bundle, EvidenceError};
+use pgrunbook_engine::state::Overriding;
 use pgrunbook_engine::step::Approval;
-use pgrunbook_engine::{People, Plan, approval, signers};
+use pgrunbook_engine::{Closing, People, Plan, approval, signers};
 use pgrunbook_steps::Opened;
 use serde_json::json;
 
@@ -180,9 +182,7 @@ pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Fa
             "operator": verdict.operator, "ended": verdict.ended, "events": verdict.events, "files": verdict.files,
             "signed_by": verdict.signed_by, "signer": verdict.signer, "approvals": verdict.approvals, "sign_offs": verdict.sign_offs,
             "other_version": verdict.other_version,
-            "reviews": verdict.reviews.iter().map(|one| json!({
-                "demand": one.demand, "by": one.by, "reason": one.reason, "found": one.found, "at": one.at,
-            })).collect::<Vec<_>>(),
+            "reviews": verdict.reviews.iter().map(review).collect::<Vec<_>>(),
         })
         .to_string());
         return Ok(exit::DONE);
@@ -197,9 +197,24 @@ pub fn verify(app: &App, folder: &Path, signers: Option<&Path>) -> Result<u8, Fa
     if !verdict.sign_offs.is_empty() {
         put(&format!("signed off: {}", verdict.sign_offs.join(", ")));
     }
-    if !verdict.reviews.is_empty() {
-        put(&format!("{} to be reviewed:", verdict.reviews.len()));
-        verdict.reviews.iter().for_each(|one| put(&format!("  {one}")));
+    // With signers, what nobody signed settles nothing.
+    let settled = |closing: &Closing| allowed.is_none() || closing.key.is_some();
+    let (closed, open): (Vec<_>, Vec<_>) = verdict
+        .reviews
+        .iter()
+        .map(|one| (one, one.closed.as_ref().map(|closed| &closed.closing)))
+        .partition(|(_, closing)| closing.is_some_and(settled));
+    let shown = |(one, closing): &(&Overriding, Option<&Closing>)| {
+        let closing = closing.map_or_else(String::new, |closing| format!("; {closing}"));
+        put(&format!("  {one}{closing}"));
+    };
+    if !open.is_empty() {
+        put(&format!("{} to be reviewed:", open.len()));
+        open.iter().for_each(shown);
+    }
+    if !closed.is_empty() {
+        put(&format!("{} reviewed:", closed.len()));
+        closed.iter().for_each(shown);
     }
     put(&match (verdict.signer, verdict.signed_by) {
         (Some(signer), Some(key)) => format!("signed by {signer} ({key})"),

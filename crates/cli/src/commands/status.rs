@@ -29,7 +29,7 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
                 Ok(status) if app.global.format == Output::Json => put(&summary(&status).to_string()),
                 Ok(status) => {
                     let rehearsal = if status.state.rehearsal { ", rehearsal" } else { "" };
-                    let review = if status.state.overrides.is_empty() { "" } else { "  ! to be reviewed" };
+                    let review = if status.state.open_reviews().next().is_some() { "  ! to be reviewed" } else { "" };
                     put(&format!(
                         "{run}  {}  ({}{rehearsal})  {}{review}",
                         word(&status),
@@ -133,7 +133,10 @@ fn text(status: &Status) -> String {
     let mut text = format!("{}: {}\n", status.run, state.plan.title);
     let _ = writeln!(text, "{} in environment {}, begun by {}", word(status), state.plan.environment, state.operator);
     for one in &state.overrides {
-        let _ = writeln!(text, "  ! to be reviewed: {one}");
+        let _ = match &one.closed {
+            Some(closed) => writeln!(text, "  ✓ reviewed: {one}; {}", closed.closing),
+            None => writeln!(text, "  ! to be reviewed: {one}"),
+        };
     }
     for step in state.plan.all_steps() {
         for direction in [Direction::Forward, Direction::Back] {

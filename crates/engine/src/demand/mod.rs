@@ -325,7 +325,8 @@ impl Engine {
     }
 }
 
-fn says_something(reason: &str) -> bool {
+/// Whether a reason is one.
+pub(crate) fn says_something(reason: &str) -> bool {
     let words: std::collections::BTreeSet<_> = reason.split_whitespace().collect();
     words.len() >= REASON_WORDS && reason.chars().filter(|c| c.is_alphabetic()).count() >= REASON_LETTERS
 }

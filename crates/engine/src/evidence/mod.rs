@@ -1,7 +1,7 @@
 //! The evidence bundle: what a run was to do, who allowed it, what happened, so that an auditor can verify it offline.
 //!
 //! A folder: `runbook.md` and the includes (frozen), `plan.json`, `journal.jsonl` (chained), `approvals/*.sshsig`,
-//! `sign-offs/*.sshsig`, `checks/*.json`, `report.md`, `report.html`, and `statement.dsse.json`: an in-toto Statement
+//! `sign-offs/*.sshsig`, `reviews/*.sshsig`, `checks/*.json`, `report.md`, `report.html`, and `statement.dsse.json`: an in-toto Statement
 //! (<https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md>) with the digest of every other file, in a DSSE
 //! envelope (<https://github.com/secure-systems-lab/dsse/blob/master/envelope.md>) whose signature is an SSHSIG.
 
@@ -149,6 +149,12 @@ fn files(run: &str, state: &RunState, events: &[Sealed], rehearsals: &[String]) 
         let name = plain(&format!("{}-{}", sign_off.step, sign_off.role));
         let name = free(&files, "sign-offs/", &name, ".sshsig");
         files.insert(name, sign_off.signature.clone());
+    }
+    for closing in state.overrides.iter().filter_map(|one| Some(&one.closed.as_ref()?.closing)) {
+        if let Some(signature) = &closing.signature {
+            let name = free(&files, "reviews/", &plain(&format!("{}-{}", closing.item, closing.by)), ".sshsig");
+            files.insert(name, signature.clone());
+        }
     }
     for (name, check) in checks(events) {
         let name = free(&files, "checks/", &name, ".json");

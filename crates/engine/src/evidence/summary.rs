@@ -12,7 +12,7 @@ use super::report::{code, heading, inline, table, when};
 use super::{demands, word};
 use crate::journal::{Direction, Event, ItemOutcome, Sealed};
 use crate::plan::{PlannedEntry, PlannedUndo};
-use crate::state::{RunState, Slot, StepStatus};
+use crate::state::{Overriding, RunState, Slot, StepStatus};
 use crate::way_back::WayBack;
 
 /// The fact in which a step records the migrations that it applied: `[{"version": "0011", "duration_ms": 12}]`.
@@ -233,8 +233,19 @@ impl Summary {
 
 /// The review items of a run, as they leave the process.
 pub fn reviews(state: &RunState) -> Vec<Value> {
-    let one = |one: &crate::state::Overriding| json!({ "demand": one.demand, "by": one.by, "reason": one.reason, "found": one.found, "at": one.at });
-    state.overrides.iter().map(one).collect()
+    state.overrides.iter().map(review).collect()
+}
+
+/// A review item as it leaves the process. Format version 1: fields may be added. `closed` is `null` while it is open.
+pub fn review(one: &Overriding) -> Value {
+    let closed = one.closed.as_ref().map(|closed| {
+        let closing = &closed.closing;
+        json!({ "by": closing.by, "reason": closing.reason, "at": closed.at, "key": closing.key })
+    });
+    json!({
+        "item": one.seq, "demand": one.demand, "by": one.by, "reason": one.reason, "found": one.found, "at": one.at,
+        "closed": closed,
+    })
 }
 
 fn next(state: &RunState) -> Option<String> {

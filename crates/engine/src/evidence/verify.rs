@@ -33,7 +33,7 @@ pub struct Verdict {
     pub signer: Option<String>,
     /// Who approved it. Without `allowed_signers`: whom the approvals name.
     pub approvals: Vec<String>,
-    /// Demands of the environment that somebody went on without: each is to be reviewed by people.
+    /// Demands of the environment that somebody went on without, each open to be reviewed or closed by somebody else.
     pub reviews: Vec<Overriding>,
     /// Who signed off what happened, in which role: `dba: olga`.
     pub sign_offs: Vec<String>,
@@ -74,6 +74,7 @@ pub fn verify(folder: &Path, allowed_signers: Option<&str>) -> Result<Verdict, W
     plan(&found, &state)?;
     let approvals = approvals(&state, &events, allowed_signers)?;
     let sign_offs = sign_offs(&run, &state, &events, allowed_signers)?;
+    closings(&run, &state, allowed_signers)?;
     steps(&state, &events)?;
     // Everything else is made of the journal: a report that says something else was changed, or is of another version.
     let other_version = Some(state.plan.engine.clone()).filter(|version| version != env!("CARGO_PKG_VERSION"));
@@ -319,6 +320,25 @@ fn sign_offs(
         }
     }
     Ok(given.into_iter().map(|(_, [role, principal, _])| format!("{role}: {principal}")).collect())
+}
+
+/// Signatures over what was overridden. That each closing is by another person, and of an item that was open, the fold has seen
+/// to; one that is not signed says so.
+fn closings(run: &str, state: &RunState, allowed_signers: Option<&str>) -> Result<(), Wrong> {
+    for item in &state.overrides {
+        let Some(closed) = &item.closed else { continue };
+        let closing = &closed.closing;
+        let bad = |why: String| wrong("journal.jsonl", format!("the review by {}: {why}", closing.by));
+        let digest = &state.plan.plan_digest;
+        let key = match allowed_signers {
+            Some(allowed) => closing.verify(run, digest, item, allowed, closed.at),
+            None => closing.check(run, digest, item),
+        };
+        if key.map_err(|error| bad(error.to_string()))? != closing.key {
+            return Err(bad("it is by another key than it names".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// Every step that is done recorded something, and a run that went to its end left none out. That every outcome has

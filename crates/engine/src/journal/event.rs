@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::JournalError;
+use crate::closing::Closing;
 use crate::demand::{DemandName, DemandRecord};
 use crate::notice::Notice;
 use crate::plan::{FORMAT, Plan};
@@ -33,6 +34,8 @@ pub enum Event {
     Confirmed { by: String, text: String },
     /// A person went on without a demand of the environment: what was found instead, and why they did. Open to be reviewed.
     Overridden { demand: DemandName, found: String, by: String, reason: String },
+    /// Somebody else looked at what was overridden. May follow `Ended`.
+    ReviewClosed { closing: Closing },
     /// Every demand of the environment, each held or overridden, when the run was let begin to change something. The last
     /// of several counts.
     Demands { demands: Vec<DemandRecord> },
