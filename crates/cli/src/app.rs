@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use pgrunbook_document::{Format, Runbook, Severity, VarValue, lint, parse, render};
 use pgrunbook_engine::Cancel;
+use pgrunbook_postgres::{ConnectOptions, ConnectSpec};
+use pgrunbook_steps::open::connect_options;
+use pgrunbook_steps::secret::Reference;
 use pgrunbook_steps::{Opened, Project, Surroundings, Workplace, open, registry};
 use serde_json::json;
 
@@ -121,6 +124,32 @@ impl App {
             }
         });
         cancel
+    }
+
+    /// SIGTERM does what Ctrl-C does.
+    pub fn stop_on_term(&self, cancel: &Cancel) -> Result<(), Failure> {
+        let mut ends = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let asked = cancel.clone();
+        tokio::spawn(async move {
+            while ends.recv().await.is_some() {
+                asked.ask();
+            }
+        });
+        Ok(())
+    }
+
+    /// A server: a target's name, a reference to a URL, or a URL.
+    pub fn server(&self, workplace: &Workplace, text: &str) -> Result<ConnectOptions, Failure> {
+        let reference = Reference::parse(text);
+        let is_name = !reference.is_secret() && !text.contains("://") && !text.contains('=');
+        // The project says which targets there are.
+        if is_name || workplace.places().contains_key(text) {
+            return Ok(workplace.postgres(text)?.clone());
+        }
+        let value = workplace.secret(&reference)?;
+        // A URL may hold a password.
+        let origin = if reference.is_secret() { reference.shown() } else { "the command line".to_owned() };
+        Ok(connect_options(&ConnectSpec::Given { text: value, origin }, &self.surroundings)?)
     }
 
     /// In a protected environment changes go through a runbook, with its gates, approvals and evidence.

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::place::{Place, Said};
 
 /// A repository with one migration on `main`, and a branch.
-async fn repository() -> Place {
+pub async fn repository() -> Place {
     let place = Place::new().await;
     place.write("pgrunbook.toml", "[targets.main]\nurl = \"env:DATABASE_URL\"\n");
     place.write(
@@ -34,13 +34,13 @@ fn git(place: &Place, arguments: &[&str]) {
     assert!(output.status.success(), "{output:?}");
 }
 
-fn commit(place: &Place) {
+pub fn commit(place: &Place) {
     git(place, &["add", "."]);
     git(place, &["commit", "--quiet", "--message=x"]);
 }
 
 /// A second migration.
-fn second(place: &Place, up: &str, down: &str) {
+pub fn second(place: &Place, up: &str, down: &str) {
     place.write("db/0002_more.sql", up);
     place.write("db/0002_more.down.sql", down);
     place.write("db/0002_more.verify.sql", "-- expect: 1 row\nSELECT * FROM notes;\n");
@@ -51,7 +51,7 @@ fn review(place: &Place, more: &[&str]) -> Said {
 }
 
 /// The rules of the findings with their paths and lines, in order of place.
-fn findings(said: &Said) -> Vec<String> {
+pub fn findings(said: &Said) -> Vec<String> {
     let json: serde_json::Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
     let mut found: Vec<String> = json["findings"]
         .as_array()
@@ -127,9 +127,9 @@ async fn rewrite_is_seen_and_down_file_must_take_all_back() {
         findings(&said),
         [
             "db/0002_more.down.sql:1 down-incomplete",
-            "db/0002_more.sql:1 table-rewrite",
             "db/0002_more.sql:2 again-failed",
             "db/0002_more.sql:3 not-additive",
+            "db/0002_more.sql:3 table-rewrite",
         ]
     );
 }
@@ -171,6 +171,131 @@ async fn target_shows_its_drift_and_the_history_that_was_edited() {
     );
     let said = place.call(&["review", "--chain", "db", "--target", "main", "--format", "json"]);
     assert!(findings(&said).contains(&"db/0001_notes.sql:1 history-edited".to_owned()), "{said:?}");
+}
+
+/// A target with the repository's first migration, and a table of so many rows that is analysed.
+async fn filled(rows: u32) -> Place {
+    let place = repository().await;
+    assert_eq!(place.call(&["migrate", "up", "db"]).code, Some(0));
+    place
+        .execute(&format!(
+            "INSERT INTO notes SELECT g, 'secret-' || g % 3 FROM generate_series(2, {rows}) AS g; CREATE INDEX ON notes (body); ANALYZE notes"
+        ))
+        .await;
+    place
+}
+
+#[tokio::test]
+async fn each_statement_is_told_with_what_the_target_has() {
+    let place = filled(20_000).await;
+    second(
+        &place,
+        "-- review: allow not-additive: nobody reads it\nCREATE TABLE fresh (id int);\n\nALTER TABLE notes ALTER COLUMN id TYPE bigint;\n\
+         ALTER TABLE notes\n  ADD CHECK (id > 0);\n",
+        "ALTER TABLE notes DROP CONSTRAINT notes_id_check;\nALTER TABLE notes ALTER COLUMN id TYPE int;\nDROP TABLE fresh;\n",
+    );
+    let args = ["--target", "main", "--ignore", "index:*", "--format", "json"];
+    let small = review(&place, &args);
+    let json: serde_json::Value = serde_json::from_str(&small.out).unwrap();
+    let found = |code: &str| {
+        json["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["code"] == code)
+            .cloned()
+            .unwrap_or_else(|| panic!("{small:?}"))
+    };
+    let rewrite = found("table-rewrite");
+    assert_eq!((rewrite["line"].as_i64(), rewrite["severity"].as_str()), (Some(4), Some("note")), "{rewrite}");
+    let message = rewrite["message"].as_str().unwrap();
+    assert!(
+        message.contains(": about 20,000 rows, ")
+            && message.contains(" with 2 indexes at the target, under AccessExclusiveLock"),
+        "{message}"
+    );
+    assert_eq!(
+        (found("table-scan")["line"].as_i64(), found("table-scan")["severity"].as_str()),
+        (Some(5), Some("note"))
+    );
+    let statements = json["plan"][0]["statements"].as_array().unwrap();
+    let told: Vec<_> =
+        statements.iter().map(|one| (one["line"].as_i64().unwrap(), one["statement"].as_str().unwrap())).collect();
+    assert_eq!(
+        told,
+        [(4, "ALTER TABLE notes ALTER COLUMN id TYPE bigint"), (5, "ALTER TABLE notes ADD CHECK (id > 0)")]
+    );
+    assert_eq!((&statements[0]["rewrites"][0], &statements[1]["scans"][0]), (&"notes".into(), &"notes".into()));
+    assert_eq!(statements[1]["rewrites"].as_array().unwrap().len(), 0);
+    let lock =
+        &json["plan"][0]["locks"].as_array().unwrap().iter().find(|one| one["relation"] == "notes").unwrap().clone();
+    assert_eq!((lock["rows"].as_i64(), lock["indexes"].as_i64()), (Some(20_000), Some(2)), "{lock}");
+    assert!(
+        lock["writes"].as_i64().is_some_and(|rows| rows >= 0) && lock["bytes"].as_i64().unwrap() > 500_000,
+        "{lock}"
+    );
+
+    let large = review(&place, &[&args[..], &["--large", "20000"]].concat());
+    assert_eq!(large.code, Some(1), "{large:?}");
+    let json: serde_json::Value = serde_json::from_str(&large.out).unwrap();
+    let severity = |code: &str| {
+        json["findings"].as_array().unwrap().iter().find(|one| one["code"] == code).unwrap()["severity"].clone()
+    };
+    assert_eq!((severity("table-rewrite"), severity("table-scan")), ("error".into(), "warning".into()));
+
+    // What the branch made, and the target does not have, is nobody's trouble.
+    second(&place, "CREATE TABLE fresh (id int);\n", "DROP TABLE fresh;\n");
+    place.write(
+        "db/0003_wide.sql",
+        "-- review: allow not-additive: new\nALTER TABLE fresh ALTER COLUMN id TYPE bigint;\n",
+    );
+    place.write("db/0003_wide.down.sql", "ALTER TABLE fresh ALTER COLUMN id TYPE int;\n");
+    let fresh = review(&place, &args);
+    assert!(
+        fresh.out.contains("fresh is written anew while nobody reads or writes it; the target does not have it yet"),
+        "{fresh:?}"
+    );
+}
+
+#[tokio::test]
+async fn smoke_files_are_planned_as_the_target_would_and_show_none_of_its_values() {
+    let place = filled(20_000).await;
+    second(&place, "ALTER TABLE notes ADD COLUMN at timestamptz;\n", "ALTER TABLE notes DROP COLUMN at;\n");
+    place.write(
+        "smoke.sql",
+        "-- expect: 1 row\nSELECT * FROM notes WHERE id = 1;\n\n-- expect: 1 row\nSELECT count(*)\nFROM notes WHERE body IS NULL OR id > 0;\n\n\
+         SELECT 1 FROM notes LIMIT 1;\n",
+    );
+    let args =
+        ["--target", "main", "--smoke", "smoke.sql", "--large", "10000", "--ignore", "index:*", "--format", "json"];
+    let said = review(&place, &args);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let found: Vec<_> = findings(&said).into_iter().filter(|one| one.contains("smoke")).collect();
+    assert_eq!(found, ["smoke.sql:5 smoke-scan"], "not by the key, and not where one row is enough");
+    assert!(said.out.contains("reads public.notes from end to end, about 20,000 rows"), "{said:?}");
+    let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let plans = json["plans"].as_array().unwrap();
+    assert_eq!(plans.iter().map(|plan| plan["line"].as_i64().unwrap()).collect::<Vec<_>>(), [2, 5, 8]);
+    let by_key = plans[0]["nodes"][0].as_str().unwrap();
+    assert_eq!(by_key, "Index Scan using notes_pkey on public.notes, about 1 rows");
+    // As the target itself plans it: its blocks, rows and columns are there.
+    let explain = "EXPLAIN (FORMAT JSON) SELECT count(*) FROM notes WHERE body IS NULL OR id > 0";
+    let own: serde_json::Value = serde_json::from_str(&place.value(explain).await).unwrap();
+    let (own, copied) = (own[0]["Plan"]["Total Cost"].as_f64().unwrap(), plans[1]["cost"].as_f64().unwrap());
+    assert!((own - copied).abs() < own / 20.0, "{own} and {copied}");
+    assert!(!said.out.contains("secret-"), "{}", said.out);
+    let check = |said: &Said| {
+        let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+        let checks = json["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "plans").unwrap()["said"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(check(&said), "3 statement(s) planned with the statistics of 1 relation(s) and 2 column(s)");
+    let without = review(&place, &[&args[..], &["--no-column-statistics"]].concat());
+    assert_eq!(
+        check(&without),
+        "3 statement(s) planned with the statistics of 1 relation(s), without those of columns"
+    );
+    assert!(findings(&without).contains(&"smoke.sql:5 smoke-scan".to_owned()), "{without:?}");
 }
 
 #[tokio::test]

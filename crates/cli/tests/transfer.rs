@@ -19,8 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The last line of what was said, which is JSON.
 #[track_caller]
 fn json(said: &Said) -> Value {
-    let lines = said.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}: {said:?}")));
-    lines.last().unwrap_or_else(|| panic!("{said:?}"))
+    let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}: {said:?}"));
+    let lines: Vec<Value> = said.out.lines().map(read).collect();
+    lines.into_iter().next_back().unwrap_or_else(|| panic!("{said:?}"))
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! Connections as users have them ([`options`]), sessions ([`session`]), who a database is ([`identity`]), the records that
 //! a run keeps in it ([`ledger`]), the engine's view of it ([`target`]), the engine's
-//! journal in another cluster ([`journal`]), and throwaway clusters ([`sandbox`]). For moving rows: tables as they are
-//! ([`relation`]), the binary format of COPY ([`copy`]), changes ([`pgoutput`]), and sums of hashes ([`rowhash`]).
+//! journal in another cluster ([`journal`]), throwaway clusters ([`sandbox`]), and temporary databases on a given server
+//! ([`scratch`]). For moving rows: tables as they are ([`relation`]), the binary format of COPY ([`copy`]), changes ([`pgoutput`]), and sums of hashes ([`rowhash`]).
 
 pub mod apply;
 pub mod copy;
@@ -22,6 +22,7 @@ pub mod replication;
 pub mod retry;
 pub mod rowhash;
 pub mod sandbox;
+pub mod scratch;
 pub mod session;
 pub mod slots;
 pub mod snapshot;

@@ -60,9 +60,9 @@ impl Tenants {
     /// Which side takes the writes of all.
     async fn all_take(&self, target: bool) {
         let fenced = Some("25006".to_owned());
-        for tenant in 0..TENANTS.len() {
+        for (tenant, name) in TENANTS.iter().enumerate() {
             let wanted = if target { [fenced.clone(), None] } else { [None, fenced.clone()] };
-            assert_eq!(self.takes(tenant).await, wanted, "{}", TENANTS[tenant]);
+            assert_eq!(self.takes(tenant).await, wanted, "{name}");
         }
     }
 
@@ -91,9 +91,9 @@ async fn tenants_cross_at_one_moment_and_go_back_together() {
 
     let (_, end) = this.bench.run(&format!("# Back\n\n{HEAD}{}", cutover("source"))).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
-    for tenant in 0..TENANTS.len() {
+    for (tenant, name) in TENANTS.iter().enumerate() {
         let [old, new] = this.count(tenant).await;
-        assert_eq!((old.split(':').next(), &old), (Some("501"), &new), "{}", TENANTS[tenant]);
+        assert_eq!((old.split(':').next(), &old), (Some("501"), &new), "{name}");
     }
     this.all_take(false).await;
 }

@@ -54,7 +54,7 @@ async fn of_chains(
     let around =
         Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &|_| {} };
     app.aside("starting a throwaway server, made of the chain's files");
-    let shadow = Shadow::build(ShadowOf { chains, live, pending: args.pending }, &around).await?;
+    let shadow = Shadow::build(ShadowOf { chains, live, pending: args.pending, on: None }, &around).await?;
     app.aside(&format!("{} applied there", count(shadow.migration_count, "migration")));
     compared(live, &shadow.options, ignore).await
 }

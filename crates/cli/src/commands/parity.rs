@@ -3,12 +3,9 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use pgrunbook_postgres::ConnectSpec;
-use pgrunbook_steps::open::connect_options;
 use pgrunbook_steps::parity::{
     Ask, Naming, Place, ROWS, Samples, Values, choices, compare, place, plan, repair, sample,
 };
-use pgrunbook_steps::secret::Reference;
 use pgrunbook_steps::transfer::sqlite::Choices;
 use pgrunbook_steps::workplace::Workplace;
 
@@ -93,18 +90,6 @@ fn side(app: &App, workplace: &Workplace, text: &str, schema: &str, choices: &Ch
     if path.is_file() {
         return Ok(Place::Sqlite { path, choices: choices.clone() });
     }
-    let reference = Reference::parse(text);
-    if !reference.is_secret() && !text.contains("://") && !text.contains('=') {
-        // The project says which targets there are.
-        return Ok(place(workplace, text, schema, choices)?);
-    }
-    let value = workplace.secret(&reference)?;
-    let spec = ConnectSpec::Given { text: value, origin: reference_shown(&reference) };
-    let options = connect_options(&spec, &app.surroundings)?;
+    let options = app.server(workplace, text)?;
     Ok(Place::Postgres { options: Box::new(options), schema: schema.to_owned() })
-}
-
-/// A URL may hold a password.
-fn reference_shown(reference: &Reference) -> String {
-    if reference.is_secret() { reference.shown() } else { "the command line".to_owned() }
 }

@@ -54,6 +54,7 @@ pub async fn review(app: &App, args: &GateArgs) -> Result<u8, Failure> {
         ignore.add(pattern)?;
     }
     let forms = args.out.iter().map(|path| Ok((path, form_of(path)?))).collect::<Result<Vec<_>, Failure>>()?;
+    let on = args.shadow_on.as_ref().map(|text| app.server(&workplace, text)).transpose()?;
     let wish = Wish {
         project: &project,
         chains: chains.collect::<Result<_, _>>()?,
@@ -66,11 +67,23 @@ pub async fn review(app: &App, args: &GateArgs) -> Result<u8, Failure> {
         tenant_roles: args.tenant_role.clone(),
         code: Some(Code::load(&project.root)?),
         major: args.major,
+        on: on.as_ref(),
     };
     let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &|_| {} };
-    app.aside("trying the migrations on a throwaway server");
+    // A job that is cancelled is told by SIGTERM: temporary databases are dropped then, too.
+    app.stop_on_term(&cancel)?;
+    let around = Around {
+        clock: &SystemClock,
+        cancel: &cancel,
+        operator: &operator,
+        run: None,
+        assert: None,
+        tell: &|line| app.aside(&line),
+    };
+    app.aside(match &on {
+        Some(_) => "trying the migrations in a temporary database",
+        None => "trying the migrations on a throwaway server",
+    });
     let made = gate::review(&wish, &around).await.map_err(|error| Failure::from(StepError::from(error)))?;
     let form = match app.global.format {
         Output::Human | Output::Plain => Form::Human { colour: app.colour() },

@@ -668,13 +668,16 @@ fn free_port() -> Result<u16, SandboxError> {
         .map_err(SandboxError::io("find a free port"))
 }
 
-fn random_hex() -> Result<String, SandboxError> {
+/// 32 hexadecimal digits that nobody foresees.
+pub(crate) fn random_hex_digits() -> std::io::Result<String> {
     use std::io::Read;
     let mut bytes = [0; 16];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut bytes))
-        .map_err(SandboxError::io("read /dev/urandom"))?;
+    fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn random_hex() -> Result<String, SandboxError> {
+    random_hex_digits().map_err(SandboxError::io("read /dev/urandom"))
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), SandboxError> {

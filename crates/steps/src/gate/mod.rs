@@ -1,14 +1,16 @@
 //! The gate of a pull request: what a branch does to the database, found out before it is merged.
 //!
 //! The changed migrations are read (rules, edited history, missing down and verify files, literal secrets) and then *tried*: on a
-//! throwaway server they go forward, are verified, go back, and forward again, with the locks they really take and the tables they
+//! throwaway server, or in a temporary database on a server that somebody gives, they go forward, are verified, go back, and forward again, with the locks they really take and the tables they
 //! really write anew. A live target, where one is named, adds how many rows that concerns, which of its history the files contradict,
 //! and whether it has drifted. The one idea: everything that is found is a finding with a place, so that one list serves a terminal, a
 //! comment, SARIF, JUnit and workflow commands.
 
 mod additive;
+mod beyond;
 mod changed;
 pub mod error;
+mod ground;
 mod lint;
 mod render;
 mod tenant;
@@ -21,6 +23,8 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_document::{Diagnostic, Severity, Source, Span, secrets};
 use pgrunbook_engine::StepError;
+use pgrunbook_postgres::sandbox::SandboxError;
+use pgrunbook_postgres::scratch::ScratchError;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
 use crate::drift::{self, Drift, Ignore, Shadow, ShadowOf};
@@ -28,9 +32,11 @@ use crate::migrate::chain::{Chain, Migration, Script};
 use crate::migrate::standing::Finding;
 use crate::migrate::{Around, Runner};
 use crate::project::{Code, FILE, Project, ProjectError};
+use ground::Ground;
 
 pub use changed::Changed;
 pub use error::GateError;
+pub use ground::Server;
 pub use lint::RULES as READING_RULES;
 pub use render::{Form, render};
 pub use trial::{Lock, Tried};
@@ -60,12 +66,14 @@ pub struct Wish<'a> {
     pub code: Option<Code>,
     /// Of the throwaway server; the target's if there is one.
     pub major: Option<u32>,
+    /// A server on which temporary databases are made, in place of a throwaway server.
+    pub on: Option<&'a ConnectOptions>,
 }
 
 /// What a part of the review came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// `lint`, `history`, `secrets`, `forward`, `verify`, `down`, `again`, `smoke`, `tenants`, `drift`, `boundary`.
+    /// `lint`, `history`, `secrets`, `server`, `forward`, `verify`, `down`, `again`, `smoke`, `tenants`, `drift`, `boundary`.
     pub name: &'static str,
     /// In a few words; why it was not made, if it was not.
     pub said: String,
@@ -96,6 +104,8 @@ pub struct Review {
     pub tried: Vec<Tried>,
     /// How the target differs from its shadow.
     pub drift: Option<Drift>,
+    /// Where the change was tried.
+    pub server: Option<Server>,
     pub took: Duration,
     /// The file that a form names which must name one, for findings that are about none.
     pub anchor: String,
@@ -222,7 +232,8 @@ impl Files {
     }
 }
 
-/// Reviews a change. Nothing but a throwaway server is written to.
+/// Reviews a change. Nothing but a throwaway server is written to, or temporary databases on the server of the wish, which are dropped
+/// whatever happens; `around.tell` hears what cannot be. Asked to stop, it stops at once.
 ///
 /// # Errors
 /// [`GateError`], if the review cannot be made; what is wrong with the change is never an error, but a finding.
@@ -243,8 +254,18 @@ pub async fn review(wish: &Wish<'_>, around: &Around<'_>) -> Result<Review, Gate
         None => None,
     };
     history(wish, &files, live.as_ref(), &mut review).await?;
-    trial::run(wish, &files, live.as_ref(), around, &mut review).await?;
-    drifted(wish, live.as_ref(), around, &mut review).await?;
+    // Cancellation: what is dropped halfway ran where nothing is kept, and what was made there is taken away below.
+    let mut ground = tokio::select! {
+        ground = Ground::open(wish, &files, live.as_ref(), around, &mut review) => ground?,
+        () = around.cancel.stopping() => return Err(GateError::Stopped),
+    };
+    let quiet = Around { tell: &|_| {}, ..around.clone() };
+    let tried = tokio::select! {
+        tried = try_out(wish, &files, live.as_ref(), &mut ground, &quiet, &mut review) => tried,
+        () = around.cancel.stopping() => Err(GateError::Stopped),
+    };
+    ground.clear(&mut review, around.tell).await;
+    tried?;
     boundary(wish, &files, &mut review);
     review.took = begun.elapsed();
     Ok(review)
@@ -258,6 +279,21 @@ fn anchor(wish: &Wish<'_>, files: &Files) -> String {
     }
     let first = wish.chains.iter().flat_map(|chain| &chain.migrations).next();
     first.map_or_else(|| FILE.to_owned(), |migration| files.shown(&migration.up.path))
+}
+
+/// Everything that is made on a server.
+async fn try_out(
+    wish: &Wish<'_>,
+    files: &Files,
+    live: Option<&Session>,
+    ground: &mut Ground,
+    around: &Around<'_>,
+    review: &mut Review,
+) -> Result<(), GateError> {
+    let plot = ground.plot(wish, live, review).await?;
+    trial::run(wish, files, live, &plot, around, review).await?;
+    drop(plot);
+    drifted(wish, live, ground, around, review).await
 }
 
 /// Lints the changed files, and looks for those that should be there.
@@ -419,10 +455,18 @@ async fn history(wish: &Wish<'_>, files: &Files, live: Option<&Session>, review:
     Ok(())
 }
 
+/// Nobody can tell whether the target has drifted.
+fn no_shadow(review: &mut Review, why: &str, help: &'static str) {
+    let message = format!("unknown: the target cannot be compared, since no shadow can be built: {why}");
+    review.nowhere(finding("drift-unknown", Severity::Unknown, message).help(help));
+    review.check("drift", "no shadow can be built");
+}
+
 /// Whether the target is what its history makes.
 async fn drifted(
     wish: &Wish<'_>,
     live: Option<&Session>,
+    ground: &mut Ground,
     around: &Around<'_>,
     review: &mut Review,
 ) -> Result<(), GateError> {
@@ -430,15 +474,30 @@ async fn drifted(
         review.skip("drift", "no --target is named");
         return Ok(());
     };
-    let shadow = match Shadow::build(ShadowOf { chains: wish.chains.clone(), live, pending: false }, around).await {
+    if review.found.iter().any(|one| one.code == "other-version") {
+        review.skip(
+            "drift",
+            "the server that was given is of another version than the target: it prints definitions differently",
+        );
+        return Ok(());
+    }
+    let on = ground.another().await?;
+    let given = on.is_some();
+    let of = ShadowOf { chains: wish.chains.clone(), live, pending: false, on };
+    let shadow = match Shadow::build(of, around).await {
         Ok(shadow) => shadow,
+        // There whoever connects may not be all that the target's role is.
+        Err(drift::DriftError::Postgres(error @ PgError::Server(_))) if given => {
+            no_shadow(
+                review,
+                &format!("the server that was given refuses: {error}"),
+                "give a role that may do what the target's may",
+            );
+            return Ok(());
+        }
         // Where the same files failed in the trial, it is told there with its place; or they are edited.
         Err(drift::DriftError::Step(error)) => {
-            let message =
-                format!("unknown: the target cannot be compared, since no shadow can be built: {}", error.message);
-            let help = "mend the files that the target's history names, then ask again";
-            review.nowhere(finding("drift-unknown", Severity::Unknown, message).help(help));
-            review.check("drift", "no shadow can be built");
+            no_shadow(review, &error.message, "mend the files that the target's history names, then ask again");
             return Ok(());
         }
         Err(error) => return Err(error.into()),
@@ -510,7 +569,24 @@ impl From<GateError> for StepError {
                 Self::unusable("review-chain", error.to_string()).help("pgrunbook review --chain db/migrations")
             }
             GateError::Chain(error) => Self::unusable(error.code(), error.to_string()).help(error.help()),
+            GateError::Sandbox(SandboxError::NoBinaries { .. }) => Self::unusable("review", error.to_string())
+                .help("install PostgreSQL's server programs, or name a server with --shadow-on"),
             GateError::Sandbox(_) => Self::unusable("review", error.to_string()),
+            GateError::Scratch(ScratchError::Postgres(error)) => PgError::into_step_error(error),
+            GateError::Scratch(ScratchError::MayNot { ref user, .. }) => {
+                let help = format!("as a superuser there: ALTER ROLE {user} CREATEDB; or leave --shadow-on out: then a throwaway server is started");
+                Self::unusable("review-shadow", format!("{error}; nothing was made")).help(help)
+            }
+            GateError::Scratch(_) => Self::unusable("review-shadow", format!("{error}; nothing was made"))
+                .help("name a primary with --shadow-on, or leave it out: then a throwaway server is started"),
+            GateError::IsTarget { .. } => Self::unusable("review-target", error.to_string())
+                .help("name another database with --shadow-on, best on another server: temporary ones are made beside it"),
+            GateError::Unread { .. } => Self::unusable("review-unread", error.to_string())
+                .help("leave --shadow-on out: a throwaway server has no other databases"),
+            GateError::Beyond { .. } => Self::unusable("review-beyond", error.to_string()).help(
+                "leave --shadow-on out: a throwaway server is the change's own; or give a server that does not have the role",
+            ),
+            GateError::Stopped => Self::interrupted(error.to_string()),
         }
     }
 }

@@ -165,6 +165,9 @@ fn object(review: &Review) -> String {
         .collect();
     let mut text = json!({
         "type": "review", "version": 1, "passes": review.passes(), "outcome": word(verdict(review)), "findings": findings, "plan": tried, "checks": checks,
+        "server": review.server.as_ref().map(|server| json!({
+            "version": server.version, "given": server.given.as_ref().map(ToString::to_string),
+        })),
         "mend": review.drift.as_ref().map(|drift| drift.mend.script(false)).filter(|script| !script.is_empty()),
         "ms": u64::try_from(review.took.as_millis()).unwrap_or(u64::MAX),
     })
@@ -309,8 +312,9 @@ fn markdown(review: &Review) -> String {
     if !review.tried.is_empty() {
         let _ = writeln!(
             out,
-            "<details><summary>Plan: {} migration(s), tried on a throwaway server</summary>\n",
-            review.tried.len()
+            "<details><summary>Plan: {} migration(s), tried on {}</summary>\n",
+            review.tried.len(),
+            review.server.as_ref().map_or_else(|| "a throwaway server".to_owned(), |server| plain(&server.to_string()))
         );
         for tried in &review.tried {
             let _ = writeln!(out, "- **{}** ({} ms)", plain(&tried.title), tried.took.as_millis());

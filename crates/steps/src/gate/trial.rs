@@ -1,14 +1,14 @@
-//! The changed migrations, tried: forward, verified, back, and forward again, on a throwaway server.
+//! The changed migrations, tried: forward, verified, back, and forward again, in a database of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use pgrunbook_document::Severity;
 use pgrunbook_engine::StepError;
-use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
 use pgrunbook_postgres::{ConnectOptions, Session, quote};
 
 use super::error::GateError;
+use super::ground::Plot;
 use super::{Files, Review, Wish, additive, finding, line_of, tenant};
 use crate::drift::{self, Difference};
 use crate::migrate::chain::{Chain, Migration, Script};
@@ -60,30 +60,13 @@ pub(super) async fn run(
     wish: &Wish<'_>,
     files: &Files,
     live: Option<&Session>,
+    plot: &Plot,
     around: &Around<'_>,
     review: &mut Review,
 ) -> Result<(), GateError> {
-    let major = match live {
-        Some(live) => {
-            live.value("SELECT pg_catalog.current_setting('server_version_num')::int / 10000").await?.parse().ok()
-        }
-        None => wish.major,
-    };
-    let sandbox = Sandbox::start(SandboxOptions { major, ..SandboxOptions::default() }).await?;
-    let options = sandbox.database("review").await?;
-    let session = Session::connect(&options, "pgrunbook:review").await?;
-    if let Some(live) = live {
-        drift::shadow::roles(live, &session).await?;
-    }
-    for role in wish.roles.iter().chain(&wish.tenant_roles) {
-        let (name, text) = (quote::ident(role).unwrap_or_default(), quote::literal(role).unwrap_or_default());
-        let there = format!("SELECT count(*) FROM pg_catalog.pg_roles WHERE rolname = {text}");
-        if session.value(&there).await? == "0" {
-            session.execute(&format!("CREATE ROLE {name}")).await?;
-        }
-    }
-    crate::rehearse::build(&options, wish.project).await?;
-    let place = Place { options, session, around: around.clone() };
+    let session = Session::connect(&plot.options, "pgrunbook:review").await?;
+    crate::rehearse::build(&plot.options, wish.project).await?;
+    let place = Place { options: plot.options.clone(), session, around: around.clone() };
     let mut whole = true;
     let mut new = BTreeSet::new();
     for chain in &wish.chains {

@@ -100,7 +100,8 @@ pub const DATABASE_COMMENT: &str = "
 SELECT 'comment', NULL::oid, NULL::oid, NULL::int, NULL::oid, NULL::oid, NULL::int, '', 'database', '', '', s.description, '',
     format('COMMENT ON DATABASE @DATABASE@ IS %L', s.description), '', 'COMMENT ON DATABASE @DATABASE@ IS NULL', 's'
 FROM pg_catalog.pg_shdescription AS s JOIN pg_catalog.pg_database AS d ON d.oid = s.objoid AND s.classoid = 1262
-WHERE d.datname = current_database() AND d.datname NOT IN ('postgres', 'template1')";
+WHERE d.datname = current_database() AND d.datname NOT IN ('postgres', 'template1')
+    AND NOT pg_catalog.starts_with(s.description, 'pgrunbook review, temporary: ')";
 
 /// Privileges that are not what a new object of the owner has: address, what to grant on, columns, owner, grantee, privileges now, and on a
 /// new object. A star stands for the grant option.
