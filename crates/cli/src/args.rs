@@ -1132,6 +1132,12 @@ pub struct GateArgs {
     /// A role that must be granted something on them (repeatable).
     #[arg(long, value_name = "NAME", requires = "tenant_schema")]
     pub tenant_role: Vec<String>,
+    /// Rows at the target from which on writing a table anew, or reading it under a lock, is no small matter.
+    #[arg(long, value_name = "ROWS", default_value_t = pgrunbook_steps::gate::LARGE, requires = "target", value_parser = clap::value_parser!(i64).range(1..))]
+    pub large: i64,
+    /// Copy no values of the target's statistics to the throwaway server, only numbers of rows and pages.
+    #[arg(long, requires = "target")]
+    pub no_column_statistics: bool,
     /// A server on which temporary databases are made, where no server's programs are installed (a job's service container): a
     /// target of pgrunbook.toml, a reference to a URL (env:NAME, file:PATH), or a URL. They are dropped at the end.
     #[arg(long, value_name = "SERVER")]

@@ -2,16 +2,29 @@
 
 use std::process::Command;
 
+use pgrunbook_postgres::sandbox::shared_of;
+
 use crate::place::{Place, Said};
+
+pub const NOTES: &str = "CREATE TABLE notes (id int PRIMARY KEY, body text);\nINSERT INTO notes VALUES (1, 'a');\n";
 
 /// A repository with one migration on `main`, and a branch.
 pub async fn repository() -> Place {
-    let place = Place::new().await;
+    repository_of(NOTES, &[]).await
+}
+
+/// The same with another first migration, and more files.
+pub async fn repository_of(up: &str, more: &[(&str, &str)]) -> Place {
+    repository_at(Place::new().await, up, more)
+}
+
+/// The same beside another database.
+pub fn repository_at(place: Place, up: &str, more: &[(&str, &str)]) -> Place {
     place.write("pgrunbook.toml", "[targets.main]\nurl = \"env:DATABASE_URL\"\n");
-    place.write(
-        "db/0001_notes.sql",
-        "CREATE TABLE notes (id int PRIMARY KEY, body text);\nINSERT INTO notes VALUES (1, 'a');\n",
-    );
+    place.write("db/0001_notes.sql", up);
+    for (path, text) in more {
+        place.write(path, text);
+    }
     place.write("db/0001_notes.down.sql", "DROP TABLE notes;\n");
     place.write("db/0001_notes.verify.sql", "-- expect: 1 row\nSELECT * FROM notes;\n");
     git(&place, &["init", "--quiet", "--initial-branch=main"]);
@@ -20,7 +33,7 @@ pub async fn repository() -> Place {
     place
 }
 
-fn git(place: &Place, arguments: &[&str]) {
+pub fn git(place: &Place, arguments: &[&str]) {
     let mut command = Command::new("git");
     command.current_dir(place.folder.path()).args([
         "-c",
@@ -46,18 +59,21 @@ pub fn second(place: &Place, up: &str, down: &str) {
     place.write("db/0002_more.verify.sql", "-- expect: 1 row\nSELECT * FROM notes;\n");
 }
 
-fn review(place: &Place, more: &[&str]) -> Said {
+pub fn review(place: &Place, more: &[&str]) -> Said {
     place.call(&[&["review", "--chain", "db", "--since", "main"][..], more].concat())
 }
 
-/// The rules of the findings with their paths and lines, in order of place.
+/// The rules of the findings with their paths and lines, in order of place; `-` for those about no file.
 pub fn findings(said: &Said) -> Vec<String> {
     let json: serde_json::Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
     let mut found: Vec<String> = json["findings"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| format!("{}:{} {}", one["path"].as_str().unwrap(), one["line"], one["code"].as_str().unwrap()))
+        .map(|one| {
+            let place = one["path"].as_str().map_or("-".to_owned(), |path| format!("{path}:{}", one["line"]));
+            format!("{place} {}", one["code"].as_str().unwrap())
+        })
         .collect();
     found.sort();
     found
@@ -159,8 +175,11 @@ async fn target_shows_its_drift_and_the_history_that_was_edited() {
     assert_eq!(place.call(&["migrate", "up", "db"]).code, Some(0));
     place.execute("CREATE TABLE by_hand (id int); ANALYZE notes").await;
     second(&place, "ALTER TABLE notes ADD COLUMN at timestamptz;\n", "ALTER TABLE notes DROP COLUMN at;\n");
-    let said = review(&place, &["--target", "main", "--format", "json"]);
-    assert_eq!((said.code, findings(&said)), (Some(1), vec!["target:1 drift".to_owned()]), "{said:?}");
+    let said = review(&place, &["--target", "main", "--format", "json", "--out", "a.sarif"]);
+    assert_eq!((said.code, findings(&said)), (Some(1), vec!["- drift".to_owned()]), "{said:?}");
+    let sarif: serde_json::Value = serde_json::from_str(&place.read("a.sarif")).unwrap();
+    let uri = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
+    assert_eq!(uri, "pgrunbook.toml");
     let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(json["plan"][0]["locks"][0]["rows"], 1);
     assert!(json["mend"].as_str().unwrap().contains("-- DROP TABLE public.by_hand;"), "{}", json["mend"]);
@@ -174,8 +193,8 @@ async fn target_shows_its_drift_and_the_history_that_was_edited() {
 }
 
 /// A target with the repository's first migration, and a table of so many rows that is analysed.
-async fn filled(rows: u32) -> Place {
-    let place = repository().await;
+async fn filled(place: Place, rows: u32) -> Place {
+    let place = repository_at(place, NOTES, &[]);
     assert_eq!(place.call(&["migrate", "up", "db"]).code, Some(0));
     place
         .execute(&format!(
@@ -187,7 +206,7 @@ async fn filled(rows: u32) -> Place {
 
 #[tokio::test]
 async fn each_statement_is_told_with_what_the_target_has() {
-    let place = filled(20_000).await;
+    let place = filled(Place::new().await, 20_000).await;
     second(
         &place,
         "-- review: allow not-additive: nobody reads it\nCREATE TABLE fresh (id int);\n\nALTER TABLE notes ALTER COLUMN id TYPE bigint;\n\
@@ -259,7 +278,18 @@ async fn each_statement_is_told_with_what_the_target_has() {
 
 #[tokio::test]
 async fn smoke_files_are_planned_as_the_target_would_and_show_none_of_its_values() {
-    let place = filled(20_000).await;
+    smoke_is_planned(Place::new().await).await;
+}
+
+/// Where the server has functions for statistics.
+#[tokio::test]
+async fn smoke_files_are_planned_as_the_target_would_on_postgresql_18() {
+    let server = shared_of(18, "cli-tests").await.unwrap();
+    smoke_is_planned(Place::on(server.fresh_database("cli").await.unwrap())).await;
+}
+
+async fn smoke_is_planned(place: Place) {
+    let place = filled(place, 20_000).await;
     second(&place, "ALTER TABLE notes ADD COLUMN at timestamptz;\n", "ALTER TABLE notes DROP COLUMN at;\n");
     place.write(
         "smoke.sql",
@@ -315,7 +345,8 @@ async fn every_form_tells_the_same() {
     assert_eq!(sarif["runs"][0]["results"][0]["ruleId"], "not-additive");
     let junit = place.read("a.xml");
     assert!(
-        junit.contains("failures=\"1\"")
+        junit.contains("failures=\"2\" errors=\"0\"")
+            && junit.contains("name=\"lint\"><failure")
             && junit.contains("<testcase classname=\"not-additive\" name=\"db/0002_more.sql:1\""),
         "{junit}"
     );

@@ -7,7 +7,7 @@ use pgrunbook_postgres::Session;
 use pgrunbook_steps::migrate::adopt::{Tool, adopt, find};
 use pgrunbook_steps::migrate::chain::Chain;
 use pgrunbook_steps::migrate::layout::Version;
-use pgrunbook_steps::migrate::{Applied, Around, DryRun, Goal, Options, Runner, dry_run};
+use pgrunbook_steps::migrate::{Act, Applied, Around, DryRun, Goal, Options, Runner, dry_run, dry_run_of_each};
 
 use crate::bench::{Bench, failure};
 
@@ -260,6 +260,38 @@ async fn dry_run_reports_locks_and_leaves_nothing() {
     assert!(not_tried[0].starts_with("2_b.sql: runs without a transaction"), "{not_tried:?}");
     assert_eq!(locks, [("old".to_owned(), "AccessExclusiveLock".to_owned())]);
     assert_eq!(bench.value("SELECT to_regclass('fresh') IS NULL").await, "t");
+}
+
+#[tokio::test]
+async fn dry_run_of_each_says_what_each_statement_did_to_what_was_there() {
+    let bench = Bench::new().await;
+    bench.execute("CREATE TABLE old (n int); INSERT INTO old VALUES (1); CREATE TABLE gone (n int)").await;
+    bench.write(
+        "db/1_a.sql",
+        "-- Wider.\nALTER TABLE old ALTER n TYPE bigint;\nCREATE TABLE fresh (n int);\nALTER TABLE old RENAME TO older;\n\
+         ALTER TABLE older\n  ADD CHECK (n > 0);\nDROP TABLE gone;\nSELECT count(*) FROM fresh;\n",
+    );
+    let chain = Chain::read("db", &bench.path("db")).unwrap();
+    let cancel = Cancel::default();
+    let around = Around { clock: &SystemClock, cancel: &cancel, operator: "a", run: None, assert: None, tell: &|_| {} };
+    let runner = Runner { chain: &chain, target: &bench.database, options: Options::default(), around };
+    let seen = dry_run_of_each(&runner).await.unwrap();
+    let shown = |act: &Act| {
+        let locks: Vec<_> = act.locks.iter().map(|(relation, mode)| format!("{relation} {mode}")).collect();
+        let (rewrites, scans) = (act.rewrites.join(" "), act.scans.join(" "));
+        format!("{}: {} [{}] rewrites [{rewrites}] scans [{scans}]", act.line, act.statement, locks.join(", "))
+    };
+    assert_eq!(
+        seen.acts.iter().map(shown).collect::<Vec<_>>(),
+        [
+            "2: ALTER TABLE old ALTER n TYPE bigint [old AccessExclusiveLock, old ShareLock] rewrites [old] scans []",
+            "5: ALTER TABLE older ADD CHECK (n > 0) [] rewrites [] scans [old]",
+            "7: DROP TABLE gone [gone AccessExclusiveLock] rewrites [] scans []",
+        ],
+        "a table is called as others call it, and what the file makes is nobody's"
+    );
+    assert_eq!(seen.qualified["old"], "public.old");
+    assert_eq!(bench.value("SELECT to_regclass('older') IS NULL AND to_regclass('gone') IS NOT NULL").await, "t");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use pgrunbook_document::{Format, Severity, render};
 use pgrunbook_engine::{StepError, SystemClock};
 use pgrunbook_steps::drift::Ignore;
-use pgrunbook_steps::gate::{self, Form, Wish};
+use pgrunbook_steps::gate::{self, Columns, Form, Wish};
 use pgrunbook_steps::migrate::Around;
 use pgrunbook_steps::migrate::chain::Chain;
 use pgrunbook_steps::project::Code;
@@ -68,6 +68,8 @@ pub async fn review(app: &App, args: &GateArgs) -> Result<u8, Failure> {
         code: Some(Code::load(&project.root)?),
         major: args.major,
         on: on.as_ref(),
+        large: args.large,
+        columns: if args.no_column_statistics { Columns::LeftOut } else { Columns::Copied },
     };
     let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
     // A job that is cancelled is told by SIGTERM: temporary databases are dropped then, too.

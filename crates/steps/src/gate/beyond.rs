@@ -55,18 +55,17 @@ impl Beyond {
 /// What a text reaches, in its order.
 pub(super) fn beyond(text: &str) -> Vec<Beyond> {
     let mut found = Vec::new();
-    look(text, 1, Within::File, &mut found);
+    look(text, 1, &Within::File, &mut found);
     found
 }
 
 /// Where a text stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Within {
+enum Within<'a> {
     File,
     /// Of a routine or a DO.
     Body,
-    /// A literal in a body: counts only where a statement begins with it.
-    Literal,
+    /// A literal in this body: counts only where a statement begins with it.
+    Literal(&'a str),
 }
 
 /// A word, a name in quotes as it is meant, or one character.
@@ -77,7 +76,7 @@ struct Word<'a> {
     kind: TokenKind,
 }
 
-fn look(text: &str, first_line: usize, within: Within, found: &mut Vec<Beyond>) {
+fn look(text: &str, first_line: usize, within: &Within<'_>, found: &mut Vec<Beyond>) {
     let (mut line, mut counted) = (first_line, 0);
     let mut words = Vec::new();
     for token in lex(text).filter(|token| !token.is_blank()) {
@@ -87,8 +86,8 @@ fn look(text: &str, first_line: usize, within: Within, found: &mut Vec<Beyond>) 
         words.push(Word { upper: raw.to_ascii_uppercase(), raw, line, kind: token.kind });
     }
     for at in 0..words.len() {
-        let begins = at == 0 || within != Within::Literal;
-        if begins && let Some(what) = reach(&words[at..], text) {
+        let begins = at == 0 || !matches!(within, Within::Literal(_));
+        if begins && let Some(what) = reach(&words[at..], within) {
             found.push(Beyond { line: words[at].line, what });
         }
         let word = &words[at];
@@ -96,18 +95,23 @@ fn look(text: &str, first_line: usize, within: Within, found: &mut Vec<Beyond>) 
             TokenKind::DollarString => {
                 let tag = word.raw[1..].find('$').map_or(0, |end| end + 2);
                 let body = word.raw.get(tag..word.raw.len().saturating_sub(tag)).unwrap_or_default();
-                let inner = if within == Within::File { Within::Body } else { Within::Literal };
-                look(body, word.line, inner, found);
+                match within {
+                    Within::File => look(body, word.line, &Within::Body, found),
+                    Within::Body => look(body, word.line, &Within::Literal(text), found),
+                    // Two deep, however deep it goes on.
+                    Within::Literal(_) => {}
+                }
             }
             // An old body: CREATE FUNCTION ... AS '...'; or what EXECUTE is given.
-            TokenKind::String if within == Within::Body => {
+            TokenKind::String if matches!(within, Within::Body) => {
                 let body = word.raw.trim_start_matches(['E', 'e']).trim_matches('\'').replace("''", "'");
-                look(&body, word.line, Within::Literal, found);
+                look(&body, word.line, &Within::Literal(text), found);
             }
             TokenKind::String
-                if is(&words[..at], at.wrapping_sub(1), "AS") || is(&words[..at], at.wrapping_sub(1), "DO") =>
+                if matches!(within, Within::File)
+                    && at.checked_sub(1).is_some_and(|before| is(&words, before, "AS") || is(&words, before, "DO")) =>
             {
-                look(&word.raw.trim_matches('\'').replace("''", "'"), word.line, Within::Body, found);
+                look(&word.raw.trim_matches('\'').replace("''", "'"), word.line, &Within::Body, found);
             }
             _ => {}
         }
@@ -119,7 +123,7 @@ fn is(words: &[Word<'_>], at: usize, what: &str) -> bool {
 }
 
 /// What the statement reaches whose first word is the first of these.
-fn reach(words: &[Word<'_>], text: &str) -> Option<Reach> {
+fn reach(words: &[Word<'_>], within: &Within<'_>) -> Option<Reach> {
     let second = words.get(1).map_or("", |word| word.upper.as_str());
     let is_role = matches!(second, "ROLE" | "USER" | "GROUP") && !is(words, 2, "MAPPING");
     match (words[0].upper.as_str(), second) {
@@ -130,21 +134,26 @@ fn reach(words: &[Word<'_>], text: &str) -> Option<Reach> {
         ("ALTER", "SYSTEM") => Some(Reach::Server("changes the server's settings")),
         ("CREATE" | "ALTER" | "DROP", "TABLESPACE") => Some(Reach::Server("changes tablespaces")),
         ("CREATE" | "DROP", "DATABASE") => Some(Reach::Server("makes or drops a database")),
-        // Its own it can only name by asking for it.
-        ("ALTER", "DATABASE") if !text.to_ascii_lowercase().contains("current_database") => {
-            Some(Reach::Server("changes a database that it names"))
-        }
+        ("ALTER", "DATABASE") => match within {
+            // Its own it can only name by asking for it.
+            Within::Literal(body) if names(&words[2..]) == [None] && body.contains("current_database") => None,
+            _ => Some(Reach::Server("changes a database that it names")),
+        },
         ("GRANT", _) => membership(words, "TO"),
         ("REVOKE", _) => membership(words, "FROM"),
         _ => None,
     }
 }
 
+/// Words of a GRANT that are looked at.
+const LONGEST: usize = 1_000;
+
 /// GRANT and REVOKE without ON: of roles.
 fn membership(words: &[Word<'_>], between: &str) -> Option<Reach> {
     if is(words, 1, "OPTION") {
         return None;
     }
+    let words = &words[..words.len().min(LONGEST)];
     let end = words.iter().position(|word| word.raw == ";").unwrap_or(words.len());
     let split = words[..end].iter().position(|word| word.upper == between)?;
     if words[..split].iter().any(|word| word.upper == "ON") {
@@ -230,6 +239,10 @@ mod tests {
             &["1 changes role `app`"],
         );
         check("DO 'BEGIN ALTER ROLE app LOGIN; END'", &["1 changes role `app`"]);
+        check(
+            "DO $$BEGIN EXECUTE 'ALTER DATABASE postgres SET a.b = ' || current_database(); END$$",
+            &["1 changes a database that it names"],
+        );
         check("DO $$BEGIN EXECUTE format('ALTER DATABASE %I SET a.b = 1', current_database()); END$$", &[]);
     }
 

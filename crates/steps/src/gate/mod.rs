@@ -12,7 +12,10 @@ mod changed;
 pub mod error;
 mod ground;
 mod lint;
+mod plans;
 mod render;
+mod size;
+mod statistics;
 mod tenant;
 mod trial;
 
@@ -38,8 +41,14 @@ pub use changed::Changed;
 pub use error::GateError;
 pub use ground::Server;
 pub use lint::RULES as READING_RULES;
+pub use plans::Planned;
 pub use render::{Form, render};
-pub use trial::{Lock, Tried};
+pub use size::Size;
+pub use statistics::Columns;
+pub use trial::Tried;
+
+/// Rows at the target from which on writing or reading all of a table under a lock is no small matter, unless somebody says otherwise.
+pub const LARGE: i64 = 100_000;
 
 /// Files above this are not read: what they hold is unknown.
 const LONGEST: u64 = 16 * 1024 * 1024;
@@ -68,12 +77,16 @@ pub struct Wish<'a> {
     pub major: Option<u32>,
     /// A server on which temporary databases are made, in place of a throwaway server.
     pub on: Option<&'a ConnectOptions>,
+    /// Rows at the target from which on writing or reading all of a table under a lock is no small matter.
+    pub large: i64,
+    /// Whether the values that the target's statistics hold may go to the throwaway server.
+    pub columns: Columns,
 }
 
 /// What a part of the review came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// `lint`, `history`, `secrets`, `server`, `forward`, `verify`, `down`, `again`, `smoke`, `tenants`, `drift`, `boundary`.
+    /// `lint`, `history`, `secrets`, `server`, `forward`, `verify`, `down`, `again`, `smoke`, `tenants`, `plans`, `drift`, `boundary`.
     pub name: &'static str,
     /// In a few words; why it was not made, if it was not.
     pub said: String,
@@ -102,6 +115,8 @@ pub struct Review {
     pub checks: Vec<Check>,
     /// The changed migrations, in the order in which they were applied.
     pub tried: Vec<Tried>,
+    /// How the target would plan the smoke statements, in their order.
+    pub plans: Vec<Planned>,
     /// How the target differs from its shadow.
     pub drift: Option<Drift>,
     /// Where the change was tried.
@@ -187,6 +202,19 @@ const NOWHERE: usize = usize::MAX;
 fn finding(code: &'static str, severity: Severity, message: impl Into<String>) -> Diagnostic {
     let span = Span { file: 0, start: 0, end: 0 };
     Diagnostic { severity, ..Diagnostic::error(code, span, message) }
+}
+
+/// A file that is of no chain.
+fn script(path: &Path, files: &Files) -> Script {
+    Script {
+        path: path.to_owned(),
+        shown: files.shown(path),
+        part: None,
+        lines_before: 0,
+        sha256: String::new(),
+        bytes: 0,
+        without_transaction: false,
+    }
 }
 
 /// The text of a file, or why there is none. What is no UTF-8 is read as far as it is.

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use pgrunbook_document::{Diagnostic, Format, Severity, Source, Span};
 use serde_json::{Value, json};
 
-use super::{Outcome, Review, Tried};
+use super::trial::{is_heavy, rank};
+use super::{Outcome, Planned, Review, Size, Tried};
 
 /// The forms of a review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,24 +89,29 @@ fn counted(review: &Review) -> String {
     )
 }
 
-fn size(bytes: i64) -> String {
-    match bytes {
-        0..=9_999 => format!("{bytes} B"),
-        10_000..=9_999_999 => format!("{} kB", bytes / 1000),
-        _ => format!("{} MB", bytes / 1_000_000),
-    }
-}
-
-/// What a migration does to what was there, a line each.
+/// What a migration does to what was there, a line each: a statement, and what it did below it.
 fn effects(tried: &Tried) -> Vec<String> {
     let mut lines: Vec<String> = tried.unseen.iter().map(|why| format!("not seen: {why}")).collect();
-    for lock in &tried.locks {
-        let rows = lock.row_count.map_or_else(String::new, |rows| format!(", about {rows} rows"));
-        let bytes = lock.bytes.map_or_else(String::new, |bytes| format!(", {}", size(bytes)));
-        lines.push(format!("locks {}: {}{rows}{bytes}", lock.relation, lock.mode));
+    for act in &tried.acts {
+        lines.push(format!("line {}: {}", act.line, act.statement));
+        let size = |relation: &String| tried.sizes.get(relation);
+        // Beside a stronger one a lock says nothing.
+        let is_beside = |(relation, mode): &&(String, String)| {
+            act.locks.iter().any(|(other, stronger)| other == relation && rank(stronger) > rank(mode))
+        };
+        for (relation, mode) in act.locks.iter().filter(|lock| !is_beside(lock)) {
+            let there = size(relation).map_or_else(String::new, |size| format!(", {}", size.shown()));
+            let used =
+                size(relation).filter(|_| is_heavy(mode)).map_or_else(String::new, |size| format!("; {}", size.used()));
+            lines.push(format!("  locks {relation}: {mode}{there}{used}"));
+        }
+        for (relations, what, after) in [(&act.rewrites, "writes", "anew"), (&act.scans, "reads", "from end to end")] {
+            for relation in relations {
+                let there = size(relation).map_or_else(String::new, |size| format!(": {}", size.shown()));
+                lines.push(format!("  {what} {relation} {after}{there}"));
+            }
+        }
     }
-    lines.extend(tried.rewrites.iter().map(|table| format!("writes {table} anew")));
-    lines.extend(tried.scans.iter().map(|table| format!("reads {table} from end to end")));
     lines
 }
 
@@ -115,6 +121,12 @@ fn summary(review: &Review) -> String {
         let _ = writeln!(out, "  {} ({} ms)", tried.title, tried.took.as_millis());
         for line in effects(tried) {
             let _ = writeln!(out, "      {line}");
+        }
+    }
+    for one in &review.plans {
+        let _ = writeln!(out, "  plan of {}:{}, cost {:.0}", one.path, one.line, one.cost);
+        for node in &one.nodes {
+            let _ = writeln!(out, "      {node}");
         }
     }
     for check in &review.checks {
@@ -147,10 +159,28 @@ fn object(review: &Review) -> String {
             let locks: Vec<Value> = one
                 .locks
                 .iter()
-                .map(|lock| json!({ "relation": lock.relation, "mode": lock.mode, "rows": lock.row_count, "bytes": lock.bytes }))
+                .map(|(relation, mode)| {
+                    let size = one.sizes.get(relation).map_or_else(|| json!({ "rows": null, "bytes": null }), Size::json);
+                    let mut lock = json!({ "relation": relation, "mode": mode });
+                    if let (Some(lock), Value::Object(size)) = (lock.as_object_mut(), size) {
+                        lock.extend(size);
+                    }
+                    lock
+                })
+                .collect();
+            let acts: Vec<Value> = one
+                .acts
+                .iter()
+                .map(|act| {
+                    let locks = act.locks.iter().map(|(relation, mode)| json!({ "relation": relation, "mode": mode }));
+                    json!({
+                        "line": act.line, "statement": act.statement, "locks": locks.collect::<Vec<_>>(),
+                        "rewrites": act.rewrites, "scans": act.scans,
+                    })
+                })
                 .collect();
             json!({
-                "path": one.path, "title": one.title, "locks": locks, "rewrites": one.rewrites, "scans": one.scans,
+                "path": one.path, "title": one.title, "statements": acts, "locks": locks, "rewrites": one.rewrites, "scans": one.scans,
                 "unseen": one.unseen, "ms": u64::try_from(one.took.as_millis()).unwrap_or(u64::MAX),
             })
         })
@@ -168,12 +198,18 @@ fn object(review: &Review) -> String {
         "server": review.server.as_ref().map(|server| json!({
             "version": server.version, "given": server.given.as_ref().map(ToString::to_string),
         })),
+        "plans": review.plans.iter().map(plan).collect::<Vec<_>>(),
         "mend": review.drift.as_ref().map(|drift| drift.mend.script(false)).filter(|script| !script.is_empty()),
         "ms": u64::try_from(review.took.as_millis()).unwrap_or(u64::MAX),
     })
     .to_string();
     text.push('\n');
     text
+}
+
+fn plan(one: &Planned) -> Value {
+    let scans = one.scans.iter().map(|(relation, rows)| json!({ "relation": relation, "rows": rows }));
+    json!({ "path": one.path, "line": one.line, "cost": one.cost, "nodes": one.nodes, "scans": scans.collect::<Vec<_>>() })
 }
 
 /// For XML; what XML cannot hold is left out.
@@ -323,6 +359,15 @@ fn markdown(review: &Review) -> String {
             }
         }
         out.push_str("\n</details>\n\n");
+    }
+    if !review.plans.is_empty() {
+        out.push_str("<details><summary>How the target would plan the smoke files</summary>\n\n");
+        for one in &review.plans {
+            let _ = writeln!(out, "{}:{}, cost {:.0}\n", plain(&one.path), one.line, one.cost);
+            out.push_str(&fenced("", &one.nodes.join("\n")));
+            out.push('\n');
+        }
+        out.push_str("</details>\n\n");
     }
     if let Some(drift) = review.drift.as_ref().filter(|drift| !drift.mend.is_empty()) {
         out.push_str("<details><summary>What would mend the target's drift</summary>\n\n");

@@ -5,32 +5,30 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_document::Severity;
 use pgrunbook_engine::StepError;
-use pgrunbook_postgres::{ConnectOptions, Session, quote};
+use pgrunbook_postgres::{ConnectOptions, Session};
 
 use super::error::GateError;
 use super::ground::Plot;
-use super::{Files, Review, Wish, additive, finding, line_of, tenant};
+use super::size::{Size, sizes};
+use super::{Files, Review, Wish, additive, finding, line_of, plans, script, tenant};
 use crate::drift::{self, Difference};
 use crate::migrate::chain::{Chain, Migration, Script};
-use crate::migrate::{Applied, Around, Goal, Options, Runner, dry_run, verify_script};
+use crate::migrate::{Act, Applied, Around, DryRun, Goal, Options, Runner, dry_run_of_each, verify_script};
 
 /// Above so many changed migrations what each down file leaves is not looked at one by one, but together.
 const ONE_BY_ONE: usize = 20;
 
-/// Rows of a table from which writing it anew, or reading it under a lock, is no small matter.
-const MANY_ROWS: i64 = 100_000;
-
-/// A lock that a migration takes on something that was there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lock {
-    pub relation: String,
-    /// As `pg_locks` names it.
-    pub mode: String,
-    /// The table's rows at the target, as its statistics have it.
-    pub row_count: Option<i64>,
-    /// Its size there, indexes included.
-    pub bytes: Option<i64>,
-}
+/// What keeps others out, weakest first: <https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES>.
+const MODES: [&str; 8] = [
+    "AccessShareLock",
+    "RowShareLock",
+    "RowExclusiveLock",
+    "ShareUpdateExclusiveLock",
+    "ShareLock",
+    "ShareRowExclusiveLock",
+    "ExclusiveLock",
+    "AccessExclusiveLock",
+];
 
 /// What a changed migration did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +36,12 @@ pub struct Tried {
     /// The file.
     pub path: String,
     pub title: String,
-    pub locks: Vec<Lock>,
+    /// What each statement did to what was there.
+    pub acts: Vec<Act>,
+    /// Relations that were locked, with the mode as `pg_locks` names it.
+    pub locks: Vec<(String, String)>,
+    /// What the target has of them, by the same names; of those that it does not have yet there is nothing.
+    pub sizes: BTreeMap<String, Size>,
     /// Tables that were written anew.
     pub rewrites: Vec<String>,
     /// Tables that were read from end to end.
@@ -53,6 +56,18 @@ struct Place<'a> {
     options: ConnectOptions,
     session: Session,
     around: Around<'a>,
+    /// [`Wish::large`].
+    large: i64,
+}
+
+/// Whether a lock keeps writers out, or readers too.
+pub(super) fn is_heavy(mode: &str) -> bool {
+    rank(mode) >= rank("ShareLock")
+}
+
+/// How much a lock keeps out; only for comparison.
+pub(super) fn rank(mode: &str) -> Option<usize> {
+    MODES.iter().position(|one| *one == mode)
 }
 
 /// Tries the chains, and asks of what they made.
@@ -66,20 +81,22 @@ pub(super) async fn run(
 ) -> Result<(), GateError> {
     let session = Session::connect(&plot.options, "pgrunbook:review").await?;
     crate::rehearse::build(&plot.options, wish.project).await?;
-    let place = Place { options: plot.options.clone(), session, around: around.clone() };
+    let place = Place { options: plot.options.clone(), session, around: around.clone(), large: wish.large };
     let mut whole = true;
     let mut new = BTreeSet::new();
     for chain in &wish.chains {
         whole &= place.chain(chain, files, live, &mut new, review).await?;
     }
     if !whole {
-        for name in ["smoke", "tenants"] {
+        for name in ["smoke", "tenants", "plans"] {
             review.skip(name, "not every migration could be applied");
         }
         return Ok(());
     }
     smoke(wish, files, &place, review).await;
-    tenant::look(wish, files, &place.session, &new, review).await
+    tenant::look(wish, files, &place.session, &new, review).await?;
+    // Last: from there on the files of tables are full of holes.
+    plans::look(wish, files, live, plot, &place.session, review).await
 }
 
 impl Place<'_> {
@@ -168,7 +185,7 @@ impl Place<'_> {
     ) -> Result<bool, GateError> {
         let begun = Instant::now();
         let runner = self.runner(until);
-        let seen = dry_run(&runner).await;
+        let seen = dry_run_of_each(&runner).await;
         let applied = match &seen {
             Ok(_) => runner.go(&Goal::Up(None), &mut Applied::default()).await,
             Err(_) => Ok(()),
@@ -181,33 +198,37 @@ impl Place<'_> {
                 return Ok(false);
             }
         };
-        let mut locks = Vec::new();
-        for (relation, mode) in seen.locks {
-            let (row_count, bytes) = size(live, &relation).await?;
-            locks.push(Lock { relation, mode, row_count, bytes });
-        }
-        for (tables, code, what) in [
-            (&seen.rewrites, "table-rewrite", "is written anew while nobody reads or writes it"),
-            (&seen.scans, "table-scan", "is read from end to end under the migration's locks"),
-        ] {
-            for table in tables {
-                let rows = locks.iter().find(|lock| lock.relation == *table).and_then(|lock| lock.row_count);
-                let (severity, counted) = match rows {
-                    Some(rows) if rows < MANY_ROWS => {
-                        (Severity::Note, format!(", with about {rows} rows at the target"))
-                    }
-                    Some(rows) => (Severity::Error, format!(", with about {rows} rows at the target")),
-                    None => (Severity::Warning, String::new()),
-                };
-                let severity = if code == "table-scan" { severity.min(Severity::Warning) } else { severity };
-                let one = finding(code, severity, format!("{table} {what}{counted}"));
-                review.at(files, &migration.up, None, one.help("split it: add beside, fill in batches, switch"));
+        let there = match live {
+            Some(live) => sizes(live, seen.qualified.values()).await?,
+            None => BTreeMap::new(),
+        };
+        let sizes: BTreeMap<String, Size> =
+            seen.qualified.iter().filter_map(|(name, whole)| Some((name.clone(), there.get(whole)?.clone()))).collect();
+        for act in &seen.acts {
+            for (tables, code, what) in [
+                (&act.rewrites, "table-rewrite", "is written anew while nobody reads or writes it"),
+                (&act.scans, "table-scan", "is read from end to end under the migration's locks"),
+            ] {
+                for table in tables {
+                    let (severity, counted) = match (live, sizes.get(table)) {
+                        (Some(_), Some(size)) => (size.weight(self.large), format!(": {} at the target", size.shown())),
+                        (Some(_), None) => (Severity::Note, "; the target does not have it yet".to_owned()),
+                        (None, _) => (Severity::Warning, String::new()),
+                    };
+                    let severity = if code == "table-scan" { severity.min(Severity::Warning) } else { severity };
+                    let under = strongest(&seen, table).map_or_else(String::new, |mode| format!(", under {mode}"));
+                    let one = finding(code, severity, format!("{table} {what}{counted}{under}"));
+                    let help = "split it: add beside, fill in batches, switch";
+                    review.at(files, &migration.up, Some(act.line), one.help(help));
+                }
             }
         }
         review.tried.push(Tried {
             path: files.shown(&migration.up.path),
             title: migration.title(),
-            locks,
+            acts: seen.acts,
+            locks: seen.locks,
+            sizes,
             rewrites: seen.rewrites,
             scans: seen.scans,
             unseen: seen.not_tried.into_iter().next(),
@@ -343,18 +364,10 @@ fn scripts(chain: &Chain) -> impl Iterator<Item = &Script> {
     versioned.flatten().chain(chain.repeatable.iter().map(|file| &file.script))
 }
 
-/// A relation's rows and bytes at the target, as its statistics have them.
-async fn size(live: Option<&Session>, relation: &str) -> Result<(Option<i64>, Option<i64>), GateError> {
-    let Some(live) = live else { return Ok((None, None)) };
-    let sql = format!(
-        "SELECT c.reltuples::bigint, pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass({})",
-        quote::literal(relation).unwrap_or_default()
-    );
-    let answers = live.simple(&sql).await?;
-    let row = answers.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
-    let number = |at: usize| row.get(at).cloned().flatten().and_then(|text: String| text.parse::<i64>().ok());
-    // -1: never analysed.
-    Ok((number(0).filter(|rows| *rows >= 0), number(1)))
+/// The strongest lock that is held on a relation at the end.
+fn strongest<'s>(seen: &'s DryRun, relation: &str) -> Option<&'s str> {
+    let modes = seen.locks.iter().filter(|(name, _)| name == relation).map(|(_, mode)| mode.as_str());
+    modes.max_by_key(|mode| rank(mode))
 }
 
 async fn smoke(wish: &Wish<'_>, files: &Files, place: &Place<'_>, review: &mut Review) {
@@ -364,15 +377,7 @@ async fn smoke(wish: &Wish<'_>, files: &Files, place: &Place<'_>, review: &mut R
     }
     let mut held = 0;
     for path in &wish.smoke {
-        let script = Script {
-            path: path.clone(),
-            shown: files.shown(path),
-            part: None,
-            lines_before: 0,
-            sha256: String::new(),
-            bytes: 0,
-            without_transaction: false,
-        };
+        let script = script(path, files);
         match verify_script(&place.session, &script, place.around.cancel).await {
             Ok(()) => held += 1,
             Err(error) => {

@@ -20,11 +20,11 @@ mod verify;
 mod version_row;
 
 pub use deployment_log::{Action, LogTable, LogWrite};
-pub use dry::{DryRun, dry_run};
+pub use dry::{Act, DryRun, dry_run, dry_run_of_each};
 pub use runner::{Applied, Around, Correction, Goal, Inside, Options, Runner};
 pub use step::KIND;
 pub use text::shown;
-pub(crate) use verify::run as verify_script;
+pub(crate) use verify::{Asked, asked, run as verify_script};
 pub use version_row::{VersionRow, VersionWrite};
 
 /// The name of a chain that is applied in one of several schemas: each has a history of its own.

@@ -56,6 +56,27 @@ pub async fn run(session: &Session, script: &Script, cancel: &Cancel) -> Result<
     Ok(())
 }
 
+/// A statement of a verify file.
+pub(crate) struct Asked {
+    /// From 1, in the file.
+    pub line: usize,
+    pub role: Option<String>,
+    pub text: String,
+}
+
+/// Every statement of a verify file by itself; none of a file that is none.
+pub(crate) fn asked(text: &str) -> Vec<Asked> {
+    let of = |group: &Group| -> Vec<Asked> {
+        let one = |statement: &pgrunbook_document::sql::Statement| Asked {
+            line: group.line + statement.line - 1,
+            role: group.role.clone(),
+            text: statement.text(&group.text).to_owned(),
+        };
+        split(&group.text).statements.iter().map(one).collect()
+    };
+    groups(text.trim_start_matches('\u{feff}')).unwrap_or_default().iter().flat_map(of).collect()
+}
+
 fn groups(text: &str) -> Result<Vec<Group>, (usize, String)> {
     let mut groups: Vec<Group> = Vec::new();
     // Directives before the first statement of a group.
@@ -76,6 +97,8 @@ fn groups(text: &str) -> Result<Vec<Group>, (usize, String)> {
                 let expectation = parse_expectation(value.trim()).map_err(|why| (line_number, why.to_owned()))?;
                 group.expectations.push(expectation);
             }
+            // Its lines are the file's.
+            group.text.push('\n');
             continue;
         }
         let trimmed = line.trim();
@@ -108,6 +131,16 @@ mod tests {
             })
             .collect();
         assert_eq!(shown, [(2, Some("app"), 1, 2), (8, None, 1, 1)]);
+    }
+
+    #[test]
+    fn statements_are_told_at_their_lines() {
+        let text =
+            "-- Words.\n\n-- expect: 1 row\n-- as: app\nSELECT 1;\nSELECT\n  2;\n-- expect: 0 rows\n\nSELECT 3;\n";
+        let told: Vec<_> = asked(text).into_iter().map(|one| (one.line, one.role, one.text)).collect();
+        let app = Some("app".to_owned());
+        let wanted = [(5, app.clone(), "SELECT 1"), (6, app, "SELECT\n  2"), (10, None, "SELECT 3")];
+        assert_eq!(told, wanted.map(|(line, role, text)| (line, role, text.to_owned())));
     }
 
     #[test]
