@@ -208,7 +208,13 @@ fn is_over(run: &str, state: &RunState, wish: &Wish) -> Result<Option<RunEnd>, E
 
 impl Call<'_> {
     async fn go(&mut self, wish: Wish, accepted: Vec<String>) -> Result<RunEnd, EngineError> {
-        let end = self.advance(wish, accepted).await?;
+        let end = self.advance(wish, accepted).await;
+        // Nobody is in charge from here on.
+        let left = self.engine.kinds.let_go(&self.writer.run).await;
+        let end = end?;
+        if !left.done.is_empty() && self.writer.state.ended.is_none() {
+            self.writer.write(Event::Stopped { why: left.done.join("; ") }).await?;
+        }
         self.telling.owe_end(&mut self.writer, &end)?;
         self.writer.flush().await?;
         self.telling.settle(&mut self.writer, &self.options.cancel).await?;
@@ -231,7 +237,8 @@ impl Call<'_> {
         }
         self.writer.flush().await?;
         self.lease.claim_targets(&self.engine.redactor).await?;
-        // What a process before this one owed.
+        // What a process before this one held, and what it owed.
+        self.engine.kinds.let_go(&self.writer.run).await;
         self.telling.send(&self.writer.state, true);
 
         if let Some(end) = self.settle_doubt(matches!(wish, Wish::Back { .. })).await? {
@@ -255,7 +262,15 @@ impl Call<'_> {
             if self.options.cancel.is_stopping() {
                 return self.stop("the operator asked to stop".to_owned()).await;
             }
-            let Some(slot) = self.writer.state.next().cloned() else { return self.finish().await };
+            let Some(slot) = self.writer.state.next().cloned() else {
+                if self.writer.state.direction() == Direction::Forward {
+                    let left = self.engine.kinds.let_go(&self.writer.run).await;
+                    if !left.undone.is_empty() {
+                        return self.stop(left.undone.join("; ")).await;
+                    }
+                }
+                return self.finish().await;
+            };
             let flow = match self.enter_phase().await? {
                 Flow::End(end) => Flow::End(end),
                 Flow::On => match &slot {

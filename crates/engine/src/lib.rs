@@ -46,7 +46,7 @@ pub use engine::{Engine, PathStatus, Purpose, Status};
 pub use environment::{Environment, People, Person};
 pub use error::EngineError;
 pub use journal::{Event, Journal, JournalError};
-pub use kinds::Kinds;
+pub use kinds::{Kinds, LetGo};
 pub use notice::{Messenger, Occasion, Scene};
 pub use operator::{Doubt, DoubtAnswer, ItemAnswer, ItemQuestion, Operator};
 pub use plan::{Moved, Plan, UndoCoverage};

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use pgrunbook_document::{Block, Diagnostic, KindSpec, Span, Vocabulary};
-use pgrunbook_engine::{Change, Effect, Evidence, Kinds, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Effect, Evidence, Kinds, LetGo, PlanCx, RunCx, Step, StepError};
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
@@ -80,6 +80,7 @@ pub struct Registry {
     pub workplace: Workplace,
 }
 
+#[async_trait]
 impl Kinds for Registry {
     fn vocabulary(&self) -> Vocabulary<'_> {
         vocabulary()
@@ -92,6 +93,10 @@ impl Kinds for Registry {
     fn undo_by(&self, by: &Block, step: &Block) -> Option<Result<Box<dyn Step>, StepError>> {
         let undo_by = find(&by.kind).ok()?.undo_by?;
         Some(undo_by(by, step, &self.workplace))
+    }
+
+    async fn let_go(&self, run: &str) -> LetGo {
+        crate::fence::let_go(&self.workplace, run).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use pgrunbook_engine::StepError;
 use pgrunbook_postgres::Session;
-use pgrunbook_postgres::pgbouncer::{self, Door};
+use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_steps::fence::{self, Held, Lift, Standing};
 use serde_json::json;
 
@@ -38,7 +38,7 @@ async fn status(app: &App, target: &str, check: bool) -> Result<u8, Failure> {
     }
     if app.global.format == Output::Json {
         let fences: Vec<_> = shown.iter().map(|(held, why)| value(held, why)).collect();
-        put(&json!({ "type": "fences", "fences": fences }).to_string());
+        put(&json!({ "type": "fences", "fences": fences, "paused": fence::paused(workplace.root()) }).to_string());
     } else {
         for (held, why) in &shown {
             let weak = if held.weak { ", by privileges" } else { "" };
@@ -57,6 +57,9 @@ async fn status(app: &App, target: &str, check: bool) -> Result<u8, Failure> {
         }
         if shown.is_empty() {
             put("No schema is fenced.");
+        }
+        for one in fence::paused(workplace.root()) {
+            put(&super::status::told_paused(&one));
         }
     }
     let whole = shown.iter().all(|(_, why)| why.is_empty());
@@ -111,7 +114,7 @@ async fn drop_fence(
     let lift = Lift { schema: &held.schema, id: Some(id), by: &operator, ..Lift::default() };
     let lifted = fence::unfence(&session, &lift, &cancel).await.map_err(StepError::from);
     // Clients are let go on, whatever became of the fence.
-    let resumed = pgbouncer::resume_all(&doors, RESUME_BUDGET).await;
+    let resumed = fence::resume_all(workplace.root(), &doors, RESUME_BUDGET).await;
     let lifted = lifted?;
     resumed.map_err(|error| Failure::from(StepError::in_doubt("pooler-stuck", error.to_string())))?;
     if app.global.format == Output::Json {

@@ -9,6 +9,7 @@ use pgrunbook_document::StepId;
 use pgrunbook_engine::evidence::summary::reviews;
 use pgrunbook_engine::journal::{Direction, EndState, Outcome, Sealed};
 use pgrunbook_engine::{Cancel, Event, PathStatus, Reminded, Status, StepStatus};
+use pgrunbook_steps::fence::{Paused, paused};
 use serde_json::json;
 
 use super::after::{self, After};
@@ -44,6 +45,12 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
                 Err(error) => put(&format!("{run}  {error}")),
             }
         }
+        for one in paused(&opened.project.root) {
+            match app.global.format {
+                Output::Json => put(&json!({ "type": "paused", "pooler": one }).to_string()),
+                _ => put(&told_paused(&one)),
+            }
+        }
         return Ok(exit::DONE);
     };
     let status = engine.status(run).await?;
@@ -61,6 +68,8 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
         let mut value = summary(&status);
         value["steps"] = steps(&status);
         after.add_to(&mut value, run, &app.again());
+        let of_run = paused(&opened.project.root).into_iter().filter(|one| one.run == run);
+        value["paused"] = json!(of_run.collect::<Vec<_>>());
         value["paths"] = paths
             .iter()
             .map(|path| json!({ "path": path.slug, "title": path.title, "open": path.open.is_ok(), "why": path.open.as_ref().err(), "steps": path.steps }))
@@ -72,11 +81,23 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
     if let Some(way_back) = &after.way_back {
         put(&way_back.to_string());
     }
+    for one in paused(&opened.project.root).iter().filter(|one| one.run == run) {
+        put(&told_paused(one));
+    }
     put(&shown_paths(&paths));
     if let Some(update) = after.update(run, &app.again(), engine.clock.now()) {
         put(&update);
     }
     Ok(exit::DONE)
+}
+
+/// A pooler whose clients may hang, and what lets them go on.
+pub fn told_paused(one: &Paused) -> String {
+    format!(
+        "! pooler `{}` may stand paused by step `{}` of run {}: clients of `{}` wait. `pgrunbook resume {}` or `rollback` lets them go \
+         on; by hand: {}",
+        one.pooler, one.step, one.run, one.database, one.run, one.command
+    )
 }
 
 /// Where a run stands, in a word.

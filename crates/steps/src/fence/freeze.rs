@@ -3,16 +3,68 @@
 //! A freeze is begun with its undo (lift the fence, resume the poolers). Who comes first decides, under one lock: a switch
 //! that disarms it, or the budget's end, which runs the undo once. If the process dies, the fence stands, and
 //! `resume` or `pgrunbook fence drop` take over.
+//!
+//! A freeze belongs to a run. A process that leaves the run gives up what no switch has ended ([`super::let_go`]), and what was
+//! undone behind a step's outcome stands in the run's folder, so that no later process switches traffic to a closed side.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgrunbook_engine::Clock;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+/// Whose freeze it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whose {
+    pub run: String,
+    /// The step that froze.
+    pub step: String,
+    /// What is frozen, by the names that a switch may say.
+    pub schemas: Vec<String>,
+    /// The run's folder; `None`: what became of it is not kept.
+    pub folder: Option<PathBuf>,
+}
+
+impl Whose {
+    fn file(&self) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(format!("{}.undone", self.step)))
+    }
+
+    /// Whether a switch that names this schema means it; one that names none means any.
+    fn is_meant(&self, schema: Option<&str>) -> bool {
+        schema.is_none_or(|schema| self.schemas.iter().any(|own| own == schema))
+    }
+}
+
+/// A freeze that was undone behind its step's outcome, as the run's folder keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Undone {
+    pub step: String,
+    pub schemas: Vec<String>,
+    pub why: String,
+}
+
+impl fmt::Display for Undone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what step `{}` froze was undone, since {}: writers are where they were", self.step, self.why)
+    }
+}
+
+/// Those of a run, by step.
+pub(super) fn undone(folder: &Path) -> Vec<Undone> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let read = |path: PathBuf| serde_json::from_slice(&std::fs::read(path).ok()?).ok();
+    let mut found: Vec<Undone> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "undone")).filter_map(read).collect();
+    found.sort_by(|one, other| one.step.cmp(&other.step));
+    found
+}
 
 /// What thaws: lifts the fence and resumes the poolers. Its error says what a person must do.
 pub type Undo = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
@@ -56,12 +108,14 @@ enum State {
 }
 
 struct Shared {
-    name: String,
+    whose: Whose,
     clock: Arc<dyn Clock>,
     begun: Instant,
     budget: Duration,
     state: Mutex<State>,
     ended: watch::Sender<bool>,
+    /// Somebody was told how it ended.
+    told: AtomicBool,
 }
 
 /// A switch that is under way. Dropped without [`Claim::switched`], the freeze is undone: nothing was switched.
@@ -110,23 +164,82 @@ pub struct Freeze(Arc<Shared>);
 
 impl fmt::Debug for Freeze {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Freeze({}, {:?})", self.0.name, self.0.budget)
+        write!(f, "Freeze({}, {:?})", self.0.whose.schemas.join("+"), self.0.budget)
     }
 }
 
-/// The freezes of this process, by schema.
-static CURRENT: Mutex<BTreeMap<String, Freeze>> = Mutex::new(BTreeMap::new());
+/// The freezes of this process that are under way, and how those of runs at work ended, in the order in which they began.
+static CURRENT: Mutex<Vec<Freeze>> = Mutex::new(Vec::new());
 
 /// The freeze of a schema that is under way in this process, or ended last.
 pub fn current(schema: &str) -> Option<Freeze> {
-    lock(&CURRENT).get(schema).cloned()
+    lock(&CURRENT).iter().rev().find(|freeze| freeze.0.whose.is_meant(Some(schema))).cloned()
 }
 
-/// Forgets how an earlier freeze of a schema ended, if it has: one that is under way stays.
-pub(super) fn forget(schema: &str) {
-    let mut current = lock(&CURRENT);
-    if current.get(schema).is_some_and(|freeze| *freeze.0.ended.borrow()) {
-        current.remove(schema);
+/// A run's freezes in this process, in the order in which they began.
+pub(crate) fn of_run(run: &str) -> Vec<Freeze> {
+    lock(&CURRENT).iter().filter(|freeze| freeze.0.whose.run == run).cloned().collect()
+}
+
+/// Gives up what a run froze of these schemas, if it did and no switch has ended it.
+pub(crate) async fn give_up_of(run: &str, schemas: &[String]) {
+    for freeze in of_run(run).into_iter().filter(|one| schemas.iter().any(|name| one.0.whose.is_meant(Some(name)))) {
+        let _ = freeze.give_up().await;
+        freeze.is_news();
+    }
+}
+
+/// Forgets how an earlier freeze of the same ended, if it has: one that is under way stays.
+pub(super) fn forget(whose: &Whose) {
+    let is_same = |one: &Whose| one.run == whose.run && one.schemas.iter().any(|name| whose.schemas.contains(name));
+    lock(&CURRENT).retain(|freeze| !(is_same(&freeze.0.whose) && *freeze.0.ended.borrow()));
+    if let Some(file) = whose.file() {
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+/// Why a switch may not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSwitch {
+    /// In this process.
+    #[error("{0}")]
+    Thawed(Thaw),
+    /// By a process before this one, as the run's folder says.
+    #[error("{0}")]
+    Undone(String),
+    #[error("{} freezes of this run are under way ({}), and the switch does not say which it ends", .0.len(), .0.join(", "))]
+    Several(Vec<String>),
+}
+
+/// Claims the freeze that a switch ends: that of the schema which it names; else the one that its run has under way.
+/// `None`: nothing of the run is frozen, or another switch came before.
+///
+/// # Errors
+/// [`NoSwitch`]: then nothing may be switched.
+pub async fn claim(run: &str, schema: Option<&str>, folder: &Path) -> Result<Option<Claim>, NoSwitch> {
+    let (all, kept) = (of_run(run), undone(folder));
+    let named = |name: &str| {
+        all.iter().any(|one| one.0.whose.is_meant(Some(name)))
+            || kept.iter().any(|one| one.schemas.iter().any(|own| own == name))
+    };
+    // A name that nothing frozen has must not leave a freeze running behind a switch.
+    let schema = schema.filter(|name| named(name));
+    let meant: Vec<&Freeze> = all.iter().filter(|one| one.0.whose.is_meant(schema)).collect();
+    if let Some((freeze, thaw)) = meant.iter().find_map(|freeze| Some((freeze, freeze.ended()?))) {
+        freeze.is_news();
+        return Err(NoSwitch::Thawed(thaw));
+    }
+    let open: Vec<&Freeze> = meant.into_iter().filter(|freeze| !*freeze.0.ended.borrow()).collect();
+    match open.as_slice() {
+        [] => {
+            let is_meant = |one: &&Undone| schema.is_none_or(|schema| one.schemas.iter().any(|own| own == schema));
+            match kept.iter().find(is_meant) {
+                Some(undone) => Err(NoSwitch::Undone(undone.to_string())),
+                None => Ok(None),
+            }
+        }
+        [freeze] => freeze.claim().await.map_err(NoSwitch::Thawed),
+        several => Err(NoSwitch::Several(several.iter().map(|one| one.0.whose.schemas.join("+")).collect())),
     }
 }
 
@@ -136,19 +249,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Freeze {
-    /// Begins a freeze of `schema`. When `budget` is over and nobody has disarmed it, `undo` runs, once, on a task of its own.
+    /// Begins a freeze. When `budget` is over and nobody has disarmed it, `undo` runs, once, on a task of its own.
     ///
     /// Call it before the first writer waits: before PAUSE and the fence.
-    pub fn begin(schema: &str, budget: Duration, clock: Arc<dyn Clock>, undo: Undo) -> Self {
+    pub fn begin(whose: Whose, budget: Duration, clock: Arc<dyn Clock>, undo: Undo) -> Self {
+        forget(&whose);
+        let run = whose.run.clone();
         let freeze = Self(Arc::new(Shared {
-            name: schema.to_owned(),
+            whose,
             begun: clock.instant(),
             clock,
             budget,
             state: Mutex::new(State::Frozen(undo)),
             ended: watch::Sender::new(false),
+            told: AtomicBool::new(false),
         }));
-        lock(&CURRENT).insert(schema.to_owned(), freeze.clone());
+        {
+            let mut current = lock(&CURRENT);
+            // Another run's that ended are asked for by nobody.
+            current.retain(|one| one.0.whose.run == run || !*one.0.ended.borrow());
+            current.push(freeze.clone());
+        }
         let guard = freeze.clone();
         tokio::spawn(async move {
             let expired = tokio::select! {
@@ -270,12 +391,34 @@ impl Freeze {
             }
         };
         let Some(undo) = taken else { return };
+        // Before it is begun: it may be cut short.
+        self.keep_undone(expired);
         let undone = match tokio::spawn(undo()).await {
             Ok(undone) => undone,
             Err(error) => Err(format!("the undo was cut short: {error}")),
         };
         *lock(&self.0.state) = State::Thawed(Thaw { after: self.elapsed(), expired, undone });
         self.0.ended.send_replace(true);
+    }
+
+    /// Leaves word for later processes. What cannot be kept is still known in this one.
+    fn keep_undone(&self, expired: bool) {
+        let whose = &self.0.whose;
+        let why = if expired { "its budget was over" } else { "the process left the run before traffic was switched" };
+        let undone = Undone { step: whose.step.clone(), schemas: whose.schemas.clone(), why: why.to_owned() };
+        if let (Some(path), Ok(text)) = (whose.file(), serde_json::to_vec(&undone)) {
+            let _ = super::doors::write_whole(&path, &text);
+        }
+    }
+
+    /// Whether nobody has been told how it ended; asked once.
+    pub(super) fn is_news(&self) -> bool {
+        !self.0.told.swap(true, Ordering::SeqCst)
+    }
+
+    /// The step that froze.
+    pub(super) fn step(&self) -> &str {
+        &self.0.whose.step
     }
 
     /// Waits until it was disarmed or undone.

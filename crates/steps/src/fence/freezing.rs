@@ -1,19 +1,21 @@
 //! A fence with what stands around it: poolers that are paused before, a budget that undoes all.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgrunbook_engine::{RunCx, StepError, SystemClock};
-use pgrunbook_postgres::pgbouncer::{self, Door, PoolerError};
+use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
-use super::freeze::{self, Freeze};
+use super::doors::{self, pooler_error};
+use super::freeze::{self, Freeze, Whose};
 use super::guard::{Fence, Fenced, fence};
 use super::lift::{Lift, unfence};
 use super::standing;
 
 /// How long a resume is tried: clients wait.
-pub(super) const RESUME_BUDGET: Duration = Duration::from_secs(30);
+pub(crate) const RESUME_BUDGET: Duration = Duration::from_secs(30);
 
 /// A fence with what stands around it: poolers before, a budget behind.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Freezing {
     pub wish: Fence,
     pub doors: Vec<Door>,
     pub budget: Option<Duration>,
+    /// The project's folder.
+    pub root: PathBuf,
 }
 
 /// What came of it.
@@ -42,17 +46,24 @@ impl Freezing {
         let session = Session::connect(&self.options, &name).await.map_err(PgError::into_step_error)?;
         // Made before the first client waits.
         standing::install(&session).await?;
-        freeze::forget(&self.wish.schema);
+        let whose = Whose {
+            run: cx.run.to_owned(),
+            step: cx.step.to_string(),
+            schemas: vec![self.wish.schema.clone()],
+            folder: Some(cx.artifacts.to_owned()),
+        };
+        freeze::forget(&whose);
         let guard = self.budget.map(|budget| {
             let (this, operator) = (self.clone(), cx.operator.to_owned());
             let undo: freeze::Undo = Box::new(move || Box::pin(async move { this.thaw(&operator).await }));
-            Freeze::begin(&self.wish.schema, budget, Arc::new(SystemClock), undo)
+            Freeze::begin(whose, budget, Arc::new(SystemClock), undo)
         });
         let outcome = async {
             if !self.doors.is_empty() {
                 cx.say(format!("pausing {} pooler(s)", self.doors.len()));
                 let limit = self.budget.unwrap_or(self.wish.patience.budget);
-                pgbouncer::pause_all(&self.doors, limit).await.map_err(pooler_error)?;
+                let who = [cx.run, cx.step.as_str()];
+                doors::pause_all(&self.root, who, &self.doors, limit).await.map_err(pooler_error)?;
             }
             fence(&session, &self.wish, cx.cancel).await.map_err(StepError::from)
         };
@@ -90,24 +101,10 @@ impl Freezing {
             unfence(&session, &lift, &pgrunbook_engine::Cancel::default()).await.map(drop)
         };
         let lifted = lifted.await.map_err(|error| error.to_string());
-        let resumed = pgbouncer::resume_all(&self.doors, RESUME_BUDGET).await.map_err(|error| error.to_string());
+        let resumed =
+            doors::resume_all(&self.root, &self.doors, RESUME_BUDGET).await.map_err(|error| error.to_string());
         way_back(lifted, resumed)
     }
-}
-
-/// What a pooler's refusal is to a step.
-pub(super) fn pooler_error(error: PoolerError) -> StepError {
-    let text = error.to_string();
-    match &error {
-        PoolerError::Console { .. } => StepError::unusable("pooler", format!("{text}. No client waits."))
-            .help("the target must lead through PgBouncer, as a user of its `admin_users`"),
-        PoolerError::NoDatabase { .. } => StepError::unusable("pooler", format!("{text}. No client waits."))
-            .help("SHOW DATABASES on its console says which it knows"),
-        PoolerError::NotPaused { .. } => StepError::failed("pooler-timeout", text)
-            .help("end the long transactions, or give the step a longer `budget`, then resume"),
-        PoolerError::Stuck(_) => StepError::in_doubt("pooler-stuck", text).help("type it now; then resume"),
-    }
-    .source(error)
 }
 
 /// How a way back ended: what is certainly safe, then what a person must do.

@@ -9,6 +9,7 @@
 //! What a fence does not stop, because no trigger can: `nextval` and `setval`, large objects, foreign tables, DDL, and sessions in
 //! the replica role. [`prove`] names what of these it finds. See <https://www.postgresql.org/docs/15/sql-createtrigger.html>.
 
+mod doors;
 mod error;
 mod freezing;
 mod guard;
@@ -22,8 +23,11 @@ mod table;
 
 pub mod freeze;
 
+pub use doors::{Paused, paused, resume_all};
+pub(crate) use doors::{let_go, pause_all};
 pub use error::FenceError;
-pub use freeze::{Claim, Freeze, Thaw};
+pub use freeze::{Claim, Freeze, NoSwitch, Thaw, Whose};
+pub(crate) use freezing::RESUME_BUDGET;
 pub use freezing::{Freezing, Frozen};
 pub use guard::{By, Fence, Fenced, Patience, fence};
 pub use holder::Holder;

@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, parse_duration};
 use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::{self, Entry};
-use pgrunbook_postgres::pgbouncer::{self, Door};
+use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
 
-use super::freezing::{Freezing, RESUME_BUDGET, pooler_error};
+use super::doors::{pooler_error, resume_all};
+use super::freezing::{Freezing, RESUME_BUDGET};
 use super::guard::{By, Fence, Fenced, Patience};
 use super::lift::{Lift, Lifted, unfence};
 use super::standing::{Held, Standing};
@@ -199,6 +200,7 @@ fn build_fence(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, St
         wish,
         doors: doors(&fields.poolers, workplace)?,
         budget: fields.budget.map(|span| span.0),
+        root: workplace.root().to_owned(),
     };
     Ok(Box::new(FenceStep { target, freezing, workplace: workplace.clone() }))
 }
@@ -309,16 +311,14 @@ impl Step for FenceStep {
             }
             _ => {
                 // The process that held the budget is gone: whoever it paused goes on.
-                pgbouncer::resume_all(&self.freezing.doors, RESUME_BUDGET).await.map_err(pooler_error)?;
+                resume_all(self.workplace.root(), &self.freezing.doors, RESUME_BUDGET).await.map_err(pooler_error)?;
                 Ok(Happened::No)
             }
         }
     }
 
     async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        if let Some(freeze) = freeze::current(&self.freezing.wish.schema) {
-            let _ = freeze.give_up().await;
-        }
+        freeze::give_up_of(cx.run, std::slice::from_ref(&self.freezing.wish.schema)).await;
         let lift = LiftStep {
             target: self.target.clone(),
             schema: self.freezing.wish.schema.clone(),
@@ -379,7 +379,7 @@ impl LiftStep {
             record: None,
         };
         let lifted = unfence(&session, &lift, cx.cancel).await?;
-        pgbouncer::resume_all(&self.doors, RESUME_BUDGET).await.map_err(pooler_error)?;
+        resume_all(self.workplace.root(), &self.doors, RESUME_BUDGET).await.map_err(pooler_error)?;
         Ok(lifted_evidence(&self.schema, &lifted))
     }
 }

@@ -5,18 +5,17 @@ mod config;
 mod registry;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::step::Failure;
 use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
-use pgrunbook_postgres::pgbouncer::{self, Door};
+use pgrunbook_postgres::pgbouncer::Door;
 use serde::Deserialize;
 
 use super::error::SwitchError;
 use super::file::{Format, plain};
-use crate::fence::freeze;
+use crate::fence::{NoSwitch, RESUME_BUDGET, freeze, resume_all};
 use crate::registry::{Kind, Skipped, bound_fields, fields, required_target};
 use crate::secret::Reference;
 use crate::workplace::Workplace;
@@ -67,7 +66,11 @@ pub const KIND: Kind = Kind {
                 about: "PgBouncer's configuration file, or the one it includes, as this machine sees it.",
                 required: false,
             },
-            FieldSpec { name: "schema", about: "The fenced schema whose freeze this switch ends.", required: false },
+            FieldSpec {
+                name: "schema",
+                about: "The schema whose freeze this switch ends, where several are under way in one run.",
+                required: false,
+            },
             FieldSpec {
                 name: "resume",
                 about: "Targets that lead through a PgBouncer that was paused: resumed when the switch is made.",
@@ -87,9 +90,6 @@ pub const KIND: Kind = Kind {
     build,
     undo_by: None,
 };
-
-/// How long a resume is tried: clients wait.
-const RESUME_BUDGET: Duration = Duration::from_secs(30);
 
 /// Leads the application elsewhere.
 ///
@@ -141,6 +141,7 @@ struct Switch {
     way: Box<dyn Way>,
     schema: Option<String>,
     resume: Vec<Door>,
+    workplace: Workplace,
 }
 
 /// A value as the runbook has it: a text may be a reference.
@@ -283,12 +284,13 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     if outside && workplace.is_rehearsal() && !fields.rehearse {
         return Ok(Box::new(Skipped(way.effect())));
     }
-    Ok(Box::new(Switch { way, schema: fields.schema, resume }))
+    Ok(Box::new(Switch { way, schema: fields.schema, resume, workplace: workplace.clone() }))
 }
 
 impl Switch {
     async fn resumed(&self) -> Result<(), StepError> {
-        pgbouncer::resume_all(&self.resume, RESUME_BUDGET).await.map_err(|error| SwitchError::from(error).into())
+        let resumed = resume_all(self.workplace.root(), &self.resume, RESUME_BUDGET).await;
+        resumed.map_err(|error| SwitchError::from(error).into())
     }
 }
 
@@ -307,14 +309,15 @@ impl Step for Switch {
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let freeze = self.schema.as_deref().and_then(freeze::current);
-        let claim = match freeze {
-            None => None,
-            Some(freeze) => freeze.claim().await.map_err(|thaw| {
-                StepError::failed("freeze-budget", format!("{thaw}. Nothing was switched."))
-                    .help("make the step faster or the budget longer, then set the fence again")
-            })?,
-        };
+        let claimed = freeze::claim(cx.run, self.schema.as_deref(), cx.artifacts).await;
+        let claim = claimed.map_err(|why| match why {
+            NoSwitch::Thawed(thaw) => StepError::failed("freeze-budget", format!("{thaw}. Nothing was switched."))
+                .help("make the step faster or the budget longer; roll this run back and begin a new one"),
+            NoSwitch::Undone(why) => StepError::failed("freeze-undone", format!("{why}. Nothing was switched."))
+                .help("roll this run back and begin a new one"),
+            NoSwitch::Several(_) => StepError::unusable("freeze-several", format!("{why}. Nothing was switched."))
+                .help("give the switch the `schema` whose freeze it ends"),
+        })?;
         let outcome = self.way.apply(cx).await;
         let evidence = match (outcome, claim) {
             (Ok(evidence), None) => evidence,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use pgrunbook_engine::{Cancel, Clock};
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::fence::freeze::{Undo, current};
-use pgrunbook_steps::fence::{self, Freeze, Lift, Standing};
+use pgrunbook_steps::fence::{self, Freeze, Lift, Standing, Whose};
 use tokio::sync::watch;
 
 use super::{Legacy, assert_refused};
@@ -57,12 +57,16 @@ fn counting(count: &Arc<AtomicUsize>, answer: Result<(), String>) -> Undo {
     })
 }
 
+fn whose(schema: &str) -> Whose {
+    Whose { run: "run".to_owned(), step: "stop".to_owned(), schemas: vec![schema.to_owned()], folder: None }
+}
+
 const BUDGET: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn disarmed_in_time_nothing_is_undone() {
     let (clock, count) = (HandClock::new(), Arc::new(AtomicUsize::new(0)));
-    let freeze = Freeze::begin("disarmed", BUDGET, clock.clone(), counting(&count, Ok(())));
+    let freeze = Freeze::begin(whose("disarmed"), BUDGET, clock.clone(), counting(&count, Ok(())));
     tokio::task::yield_now().await;
     clock.advance(Duration::from_millis(4_999));
     assert_eq!(freeze.left(), Duration::from_millis(1));
@@ -81,7 +85,8 @@ async fn disarmed_in_time_nothing_is_undone() {
 #[tokio::test]
 async fn expired_it_is_undone_once_and_a_later_switch_learns_of_it() {
     let (clock, count) = (HandClock::new(), Arc::new(AtomicUsize::new(0)));
-    let freeze = Freeze::begin("expired", BUDGET, clock.clone(), counting(&count, Err("db1 is gone".to_owned())));
+    let freeze =
+        Freeze::begin(whose("expired"), BUDGET, clock.clone(), counting(&count, Err("db1 is gone".to_owned())));
     tokio::task::yield_now().await;
     clock.advance(BUDGET);
     for _ in 0..10 {
@@ -100,7 +105,7 @@ async fn of_a_switch_and_the_budgets_end_exactly_one_wins() {
     let mut won = [0, 0];
     for round in 0..200 {
         let (clock, count) = (HandClock::new(), Arc::new(AtomicUsize::new(0)));
-        let freeze = Freeze::begin(&format!("race-{round}"), BUDGET, clock.clone(), counting(&count, Ok(())));
+        let freeze = Freeze::begin(whose(&format!("race-{round}")), BUDGET, clock.clone(), counting(&count, Ok(())));
         let switch = {
             let freeze = freeze.clone();
             tokio::spawn(async move { freeze.disarm().await })
@@ -130,7 +135,7 @@ async fn on_a_server_the_fence_is_lifted_when_the_budget_is_over() {
         })
     };
     let clock = HandClock::new();
-    let freeze = Freeze::begin(&legacy.options.database, BUDGET, clock.clone(), undo);
+    let freeze = Freeze::begin(whose(&legacy.options.database), BUDGET, clock.clone(), undo);
     legacy.set("budget").await.unwrap();
     assert_refused(&legacy.session, "DELETE FROM s.acct WHERE id = 1").await;
     clock.advance(BUDGET);

@@ -8,6 +8,7 @@ use pgrunbook_engine::{Change, Effect, Evidence, Happened, RunCx, StepError};
 use pgrunbook_postgres::pgbouncer::{self, Console, Door};
 
 use super::{RESUME_BUDGET, WantedMap, Way, line, resolved, texts};
+use crate::fence::resume_all;
 use crate::switch::error::SwitchError;
 use crate::switch::file::{self, Format};
 use crate::switch::pooler::Ini;
@@ -115,7 +116,7 @@ impl Config {
 
     async fn resumed(&self) -> Result<(), StepError> {
         let Some(door) = &self.door else { return Ok(()) };
-        let resumed = pgbouncer::resume_all(std::slice::from_ref(door), RESUME_BUDGET).await;
+        let resumed = resume_all(self.workplace.root(), std::slice::from_ref(door), RESUME_BUDGET).await;
         resumed.map_err(|error| SwitchError::from(error).into())
     }
 

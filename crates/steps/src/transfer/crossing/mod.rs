@@ -11,21 +11,22 @@
 mod postgres;
 mod sqlite;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
 use pgrunbook_engine::step::Failure;
 use pgrunbook_engine::{Cancel, Evidence, StepError, SystemClock};
-use pgrunbook_postgres::pgbouncer::{Door, pause_all, resume_all};
+use pgrunbook_postgres::pgbouncer::Door;
 
 use super::spec::Side;
 use super::sqlite::is_file;
 use super::standing::stopped_error;
 use super::state::Phase;
 use super::step::{recorded, records};
-use crate::fence::Patience;
 use crate::fence::freeze::{Freeze, Undo};
+use crate::fence::{Patience, RESUME_BUDGET, Whose, pause_all, resume_all};
 use crate::workplace::Workplace;
 
 pub use postgres::PostgresLeg;
@@ -70,6 +71,9 @@ pub struct Who<'a> {
     pub operator: &'a str,
     /// Names this crossing: the fence's marker carries it. Never used twice.
     pub id: &'a str,
+    pub step: &'a str,
+    /// The run's folder.
+    pub folder: &'a Path,
 }
 
 /// How one crossing goes: what was asked, and by whom.
@@ -79,6 +83,9 @@ pub struct How {
     pub run: String,
     pub operator: String,
     pub id: String,
+    pub step: String,
+    /// The project's folder.
+    pub root: PathBuf,
 }
 
 impl How {
@@ -177,11 +184,17 @@ pub async fn cutover(
     if legs.is_empty() {
         return Ok(Evidence::of(format!("the {side} takes the writes already")).fact("frozen_us", 0));
     }
-    let how =
-        How { asked: asked.clone(), run: who.run.to_owned(), operator: who.operator.to_owned(), id: who.id.to_owned() };
+    let how = How {
+        asked: asked.clone(),
+        run: who.run.to_owned(),
+        operator: who.operator.to_owned(),
+        id: who.id.to_owned(),
+        step: who.step.to_owned(),
+        root: workplace.root().to_owned(),
+    };
     let crossed = cross(&mut legs, to, &how, cancel, say).await?;
     if let Some(within) = asked.switch_within {
-        arm(workplace, target, asked, to, &how, within.saturating_sub(crossed.frozen));
+        arm(workplace, target, to, &how, who.folder, within.saturating_sub(crossed.frozen));
     }
     let mut evidence = Evidence::of(format!(
         "the {side} takes the writes of {}; writers waited {:.0} ms; {} rows compared, none differs",
@@ -246,27 +259,45 @@ async fn legs(
 }
 
 /// If traffic is not switched in this time, everything is undone.
-fn arm(workplace: &Workplace, target: &str, asked: &Asked, to: Side, how: &How, left: Duration) {
-    let (workplace, target, how) = (workplace.clone(), target.to_owned(), how.clone());
-    // The poolers are paused already.
-    let doors = asked.doors.clone();
-    let back = Asked { doors: Vec::new(), switch_within: None, ..asked.clone() };
+fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, left: Duration) {
+    let (workplace, target, how, folder) = (workplace.clone(), target.to_owned(), how.clone(), folder.to_owned());
+    let whose = Whose {
+        run: how.run.clone(),
+        step: how.step.clone(),
+        schemas: how.asked.schemas.clone(),
+        folder: Some(folder.clone()),
+    };
+    // The poolers are paused already, and this is the last that is armed.
+    let back = Asked {
+        doors: Vec::new(),
+        switch_within: None,
+        budget: resume_budget(&how.asked),
+        catch_up: resume_budget(&how.asked),
+        ..how.asked.clone()
+    };
     let undo: Undo = Box::new(move || {
         Box::pin(async move {
             let id = format!("{}.expired", how.id);
-            let who = Who { run: &how.run, operator: &how.operator, id: &id };
+            let who = Who { run: &how.run, operator: &how.operator, id: &id, step: &how.step, folder: &folder };
             let undone =
                 Box::pin(cutover(&workplace, &target, &back, to.other(), &who, &Cancel::default(), &|_| {})).await;
-            let resumed = resume_all(&doors, asked_budget(&back)).await;
-            undone.map_err(|error| error.message)?;
-            resumed.map_err(|error| error.to_string())
+            // Whatever became of it: nobody waits at a pooler for a process that may be gone.
+            let resumed = resume_all(workplace.root(), &how.asked.doors, resume_budget(&back)).await;
+            let undone = undone.map(drop).map_err(|error| error.message);
+            match (undone, resumed) {
+                (Ok(()), Ok(())) => Ok(()),
+                (Err(why), Ok(())) => Err(why),
+                (Ok(()), Err(stuck)) => Err(format!("the {} takes the writes again; {stuck}", to.other().word())),
+                (Err(why), Err(stuck)) => Err(format!("{why}; {stuck}")),
+            }
         })
     });
-    Freeze::begin(&asked.schemas[0], left, Arc::new(SystemClock), undo);
+    Freeze::begin(whose, left, Arc::new(SystemClock), undo);
 }
 
-fn asked_budget(asked: &Asked) -> Duration {
-    asked.budget.max(Duration::from_secs(30))
+/// How long it is tried to let clients go on.
+fn resume_budget(asked: &Asked) -> Duration {
+    asked.budget.max(RESUME_BUDGET)
 }
 
 /// Crosses with all these transfers at one moment.
@@ -284,7 +315,7 @@ async fn cross(
 
     let begun = Instant::now();
     let frozen = tokio::time::timeout(how.asked.budget, async {
-        pause_all(&how.asked.doors, how.asked.budget).await.map_err(|error| {
+        pause_all(&how.root, [&how.run, &how.step], &how.asked.doors, how.asked.budget).await.map_err(|error| {
             StepError::failed("pooler", error.to_string()).help("look at the pooler: `SHOW POOLS` in its console")
         })?;
         try_join_all(legs.iter_mut().map(|leg| leg.fence(how, cancel))).await?;
@@ -326,7 +357,12 @@ async fn cross(
             let done: Vec<&str> = crossed.legs.iter().map(|(schema, _)| schema.as_str()).collect();
             let evidence = Evidence::of(format!("{} of {} take writes on the {}", done.len(), legs.len(), to.word()))
                 .fact("schemas", done.clone());
-            Err(StepError { message: format!("schema {schema}: {}", error.message), ..error }.partly(evidence))
+            let mut message = format!("schema {schema}: {}", error.message);
+            // Who is let in where is not known here, and the fences know: clients ask them.
+            if let Err(stuck) = resume_all(&how.root, &how.asked.doors, resume_budget(&how.asked)).await {
+                message.push_str(&format!(" And {stuck}"));
+            }
+            Err(StepError { message, ..error }.partly(evidence))
         }
     }
 }
@@ -339,7 +375,7 @@ async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
             left.push(format!("schema {} is still fenced: {undo}", legs[at].schema()));
         }
     }
-    if let Err(stuck) = resume_all(&how.asked.doors, asked_budget(&how.asked)).await {
+    if let Err(stuck) = resume_all(&how.root, &how.asked.doors, resume_budget(&how.asked)).await {
         left.push(stuck.to_string());
     }
     let message = error.message.trim_end_matches('.').to_owned();

@@ -9,8 +9,9 @@ use pgrunbook_postgres::pgbouncer::Door;
 use serde::Deserialize;
 
 use super::{duration, recorded, records};
+use crate::fence::{RESUME_BUDGET, freeze, resume_all};
 use crate::registry::{Kind, bound_fields, fields, required_target};
-use crate::transfer::crossing::{Asked, Parity, cutover, recover};
+use crate::transfer::crossing::{Asked, Parity, Who, cutover, recover};
 use crate::transfer::spec::Side;
 use crate::transfer::state::Phase;
 use crate::workplace::Workplace;
@@ -158,12 +159,21 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
 }
 
 impl Cutover {
-    async fn go(&self, cx: &RunCx<'_>, to: Side) -> Result<Evidence, StepError> {
+    async fn go(&self, cx: &RunCx<'_>, asked: &Asked, to: Side) -> Result<Evidence, StepError> {
         let say = |line: String| cx.say(line);
         // The marker of every attempt is another one.
         let id = format!("{}.{}.{}.{}", cx.run, cx.step, if to == self.to { "go" } else { "undo" }, cx.attempt);
-        let who = crate::transfer::crossing::Who { run: cx.run, operator: cx.operator, id: &id };
-        cutover(&self.workplace, &self.target, &self.asked, to, &who, cx.cancel, &say).await
+        let step = cx.step.as_str();
+        let who = Who { run: cx.run, operator: cx.operator, id: &id, step, folder: cx.artifacts };
+        cutover(&self.workplace, &self.target, asked, to, &who, cx.cancel, &say).await
+    }
+
+    /// Lets the poolers' clients go on, whichever side takes their writes.
+    async fn resumed(&self) -> Result<(), StepError> {
+        let resumed = resume_all(self.workplace.root(), &self.asked.doors, RESUME_BUDGET).await;
+        resumed.map_err(|stuck| {
+            StepError::failed("pooler-stuck", stuck.to_string()).help("type it now; then `pgrunbook resume`")
+        })
     }
 
     /// Whether all transfers are on that side; `None` if some are and some are not.
@@ -183,6 +193,8 @@ impl Cutover {
     }
 
     async fn happened(&self, cx: &RunCx<'_>, to: Side) -> Result<Happened, StepError> {
+        // Whoever was to resume them is gone, or does not know where it stands.
+        self.resumed().await?;
         let side = if to == Side::Target { "target" } else { "source" };
         Ok(match self.are_at(cx, to).await? {
             Some(true) => Happened::Yes(Evidence::of(format!("the {side} takes the writes"))),
@@ -223,7 +235,7 @@ impl Step for Cutover {
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
-        self.go(cx, self.to).await
+        self.go(cx, &self.asked, self.to).await
     }
 
     async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
@@ -231,8 +243,19 @@ impl Step for Cutover {
     }
 
     async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
+        // What no switch has ended is undone already, or is now.
+        freeze::give_up_of(cx.run, &self.asked.schemas).await;
         recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
-        self.go(cx, self.to.other()).await
+        // Traffic was led back before, and nothing follows that could end another freeze.
+        let asked = Asked { switch_within: None, ..self.asked.clone() };
+        let outcome = self.go(cx, &asked, self.to.other()).await;
+        let resumed = self.resumed().await;
+        match (outcome, resumed) {
+            (Ok(evidence), Ok(())) => Ok(evidence),
+            (Ok(evidence), Err(stuck)) => Err(stuck.evidence(evidence)),
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(stuck)) => Err(StepError { message: format!("{error} And {stuck}"), ..error }),
+        }
     }
 
     async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
