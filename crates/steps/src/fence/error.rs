@@ -32,6 +32,11 @@ pub enum FenceError {
     Blocked { schema: String, done: &'static str, attempts: u32, waited: Duration, holders: Vec<Holder> },
     #[error("fence on schema `{schema}` not set: the operator stopped it. Nothing was changed; writers go on.")]
     Stopped { schema: String },
+    #[error(
+        "schema `{schema}` cannot be fenced: the subscription {} is enabled, and applies to its tables past every trigger. \
+         Nothing was changed; writers go on.", names.join(", ")
+    )]
+    Subscribed { schema: String, names: Vec<String> },
     #[error("the fence on schema `{schema}` does not hold: {}", why.join("; "))]
     Broken { schema: String, why: Vec<String> },
     #[error("schema `{schema}` is fenced by `{found}`, not by `{id}`. Nothing was changed.")]
@@ -74,6 +79,7 @@ impl FenceError {
             Self::NoRecord { .. } => "fence-record",
             Self::Blocked { .. } => "fence-timeout",
             Self::Stopped { .. } => "interrupted",
+            Self::Subscribed { .. } => "fence-subscription",
             Self::Broken { .. } => "fence-broken",
             Self::Other { .. } => "fence-other",
             Self::Server(_) => "server",
@@ -98,6 +104,10 @@ impl FenceError {
                 Some(remedy) => format!("{remedy}, or raise `lock_timeout`, then resume"),
                 None => "raise `lock_timeout` or `budget`, then resume".to_owned(),
             },
+            Self::Subscribed { names, .. } => {
+                let all: Vec<String> = names.iter().map(|name| format!("ALTER SUBSCRIPTION {name} DISABLE")).collect();
+                format!("{}; then run again", all.join("; "))
+            }
             Self::Broken { .. } => "lift the fence and set it anew; look for who changed its triggers".to_owned(),
             Self::Other { .. } => "see `pgrunbook fence status`".to_owned(),
         })

@@ -10,7 +10,7 @@ use pgrunbook_postgres::{Lsn, PgError, Session};
 
 use super::error::FenceError;
 use super::holder::{self, Holder};
-use super::proof::{Proof, prove_as};
+use super::proof::{Proof, prove_as, subscribed};
 use super::standing::{Held, ROW_TRIGGER, TRIGGER, held, install, is_committed};
 use super::table::{Found, tables};
 use super::{lift, privilege};
@@ -118,6 +118,7 @@ pub async fn fence(session: &Session, wish: &Fence, cancel: &Cancel) -> Result<F
     }
     let begun = Instant::now();
     let mut found = tables(session, &wish.schema, &wish.tables).await?;
+    refuse_subscribed(session, &wish.schema, &found).await?;
     let mut tries = Tries::begin(session, &wish.patience, &wish.schema, "set").await?;
     let set = loop {
         lockable(session, wish, &found)?;
@@ -155,6 +156,24 @@ pub async fn fence(session: &Session, wish: &Fence, cancel: &Cancel) -> Result<F
         weak: wish.by == By::Privileges,
         proof,
     })
+}
+
+/// Refuses a schema into which an enabled subscription writes: its worker is in the replica role, which no fence stops.
+///
+/// # Errors
+/// [`FenceError::Subscribed`] with those to disable first.
+pub async fn refuse_fed(session: &Session, schema: &str) -> Result<(), FenceError> {
+    let found = tables(session, schema, &[]).await?;
+    refuse_subscribed(session, schema, &found).await
+}
+
+async fn refuse_subscribed(session: &Session, schema: &str, found: &Found) -> Result<(), FenceError> {
+    let ids: Vec<u32> = found.tables.iter().map(|table| table.oid).collect();
+    let names = subscribed(session, &ids).await?;
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(FenceError::Subscribed { schema: schema.to_owned(), names }),
+    }
 }
 
 fn check(wish: &Fence) -> Result<(), FenceError> {

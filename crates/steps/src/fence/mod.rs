@@ -29,7 +29,7 @@ pub use error::FenceError;
 pub use freeze::{Claim, Freeze, NoSwitch, Thaw, Whose};
 pub(crate) use freezing::RESUME_BUDGET;
 pub use freezing::{Freezing, Frozen};
-pub use guard::{By, Fence, Fenced, Patience, fence};
+pub use guard::{By, Fence, Fenced, Patience, fence, refuse_fed};
 pub use holder::Holder;
 pub use lift::{Lift, Lifted, unfence};
 pub use proof::{Proof, Trial, prove};

@@ -40,7 +40,7 @@ pub struct Proof {
     pub lsn: Lsn,
     /// Tables with working triggers, or without a grant to write.
     pub guarded: Vec<String>,
-    /// What is open: a table without a working trigger, a grant that is left.
+    /// What is open: a table without a working trigger, a grant that is left, an enabled subscription.
     pub holes: Vec<String>,
     /// Transactions older than the fence that hold a writer's lock, prepared ones among them.
     pub older: Vec<String>,
@@ -119,6 +119,13 @@ pub(super) async fn prove_as(session: &Session, schema: &str, role: Option<&str>
             here.iter().filter_map(|table| standing::lacks(table, &set)).collect()
         }
     };
+    let mut holes = holes;
+    holes.extend(
+        subscribed(session, &ids)
+            .await?
+            .into_iter()
+            .map(|name| format!("subscription {name} is enabled, and applies to these tables in the replica role")),
+    );
     let begun = Instant::now();
     let mut older = older(session, &ids, fence.xid).await?;
     while !older.is_empty() && begun.elapsed() < PATIENCE {
@@ -155,6 +162,21 @@ pub(super) async fn prove_as(session: &Session, schema: &str, role: Option<&str>
         marker: fence.marker,
     })
 }
+
+/// The enabled subscriptions that apply to one of these tables, as SQL names them: their workers pass every trigger.
+pub(super) async fn subscribed(session: &Session, tables: &[u32]) -> Result<Vec<String>, PgError> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<String> = tables.iter().map(u32::to_string).collect();
+    Ok(rows(session, &SUBSCRIBED.replace("$1", &ids.join(", "))).await?.into_iter().map(|row| row.concat()).collect())
+}
+
+/// A table is in `pg_subscription_rel` as soon as it is subscribed to.
+/// See <https://www.postgresql.org/docs/15/catalog-pg-subscription-rel.html>.
+const SUBSCRIBED: &str = "SELECT pg_catalog.quote_ident(s.subname) FROM pg_catalog.pg_subscription AS s
+WHERE s.subenabled AND EXISTS (SELECT FROM pg_catalog.pg_subscription_rel AS r WHERE r.srsubid = s.oid AND r.srrelid IN ($1))
+ORDER BY s.subname";
 
 async fn rows(session: &Session, sql: &str) -> Result<Vec<Vec<String>>, PgError> {
     let answers = session.simple(sql).await?;
