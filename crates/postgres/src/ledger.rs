@@ -116,7 +116,7 @@ impl<'a> Entry<'a> {
     /// The statement that a transaction begins with: it fails with [`FENCED`] if another process has taken over, and
     /// holds the claim until the transaction ends.
     pub fn assert_sql(&self) -> String {
-        format!("SELECT pgrunbook.assert_epoch({}, {})", text(self.run), self.epoch)
+        assert_sql(self.run, self.epoch)
     }
 
     /// The statement that a transaction ends with, as the role that connected (`RESET ROLE` goes before it).
@@ -156,6 +156,38 @@ impl<'a> Entry<'a> {
             .await?;
         Ok(found == "1")
     }
+}
+
+/// As [`Entry::assert_sql`].
+pub fn assert_sql(run: &str, epoch: u64) -> String {
+    format!("SELECT pgrunbook.assert_epoch({}, {epoch})", text(run))
+}
+
+/// Records who has a run in a database that its plan does not name and nobody claimed, so that [`assert_sql`] holds there too: the
+/// other side of a transfer. A claim that stands stays; the epoch only rises.
+///
+/// # Errors
+/// With [`FENCED`] if another process has taken the run over; if somebody holds the record for five seconds.
+pub async fn hold(session: &Session, run: &str, epoch: u64, operator: &str) -> Result<(), PgError> {
+    install(session).await?;
+    let held = session
+        .execute(&format!(
+            "BEGIN;
+             SET LOCAL lock_timeout = 5000;
+             INSERT INTO pgrunbook.claim AS c (run, epoch, runbook, operator, host, pid, since, backend, released)
+             VALUES ({}, {epoch}, '', {}, '', 0, pg_catalog.clock_timestamp(), 0, true)
+             ON CONFLICT (run) DO UPDATE SET epoch = excluded.epoch WHERE c.epoch < excluded.epoch;
+             {};
+             COMMIT",
+            text(run),
+            text(operator),
+            assert_sql(run, epoch)
+        ))
+        .await;
+    if held.is_err() {
+        let _ = session.execute("ROLLBACK").await;
+    }
+    held
 }
 
 /// Ends the backends of this run that are still at work for a connection that was lost or a process that was

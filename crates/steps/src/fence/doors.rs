@@ -135,6 +135,7 @@ pub async fn let_go(workplace: &Workplace, run: &str) -> LetGo {
             left.done.push(format!("step `{}`: {thaw}", freeze.step()));
         }
     }
+    freeze::forget_ended(run);
     left.undone = freeze::undone(&root.join(".pgrunbook/runs").join(run)).iter().map(ToString::to_string).collect();
     for one in paused(root).into_iter().filter(|one| one.run == run) {
         let door = workplace.postgres(&one.pooler).map(|options| Door::through(&one.pooler, options));

@@ -16,15 +16,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pgrunbook_engine::Clock;
+use pgrunbook_engine::step::Direction;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// Whose freeze it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whose {
     pub run: String,
     /// The step that froze.
     pub step: String,
+    /// A way back has switches of its own: they end what was frozen on it, and nothing else.
+    pub direction: Direction,
     /// What is frozen, by the names that a switch may say.
     pub schemas: Vec<String>,
     /// The run's folder; `None`: what became of it is not kept.
@@ -46,6 +49,7 @@ impl Whose {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Undone {
     pub step: String,
+    pub direction: Direction,
     pub schemas: Vec<String>,
     pub why: String,
 }
@@ -139,6 +143,8 @@ impl Claim {
         match self.0.take() {
             Some(freeze) => {
                 freeze.settle_claim(false);
+                // The caller tells it.
+                freeze.is_news();
                 freeze.give_up().await
             }
             None => Err(Duration::ZERO),
@@ -181,6 +187,11 @@ pub(crate) fn of_run(run: &str) -> Vec<Freeze> {
     lock(&CURRENT).iter().filter(|freeze| freeze.0.whose.run == run).cloned().collect()
 }
 
+/// Forgets a run's freezes that have ended: what was undone stands in the run's folder.
+pub(super) fn forget_ended(run: &str) {
+    lock(&CURRENT).retain(|freeze| !(freeze.0.whose.run == run && *freeze.0.ended.borrow()));
+}
+
 /// Gives up what a run froze of these schemas, if it did and no switch has ended it.
 pub(crate) async fn give_up_of(run: &str, schemas: &[String]) {
     for freeze in of_run(run).into_iter().filter(|one| schemas.iter().any(|name| one.0.whose.is_meant(Some(name)))) {
@@ -216,8 +227,15 @@ pub enum NoSwitch {
 ///
 /// # Errors
 /// [`NoSwitch`]: then nothing may be switched.
-pub async fn claim(run: &str, schema: Option<&str>, folder: &Path) -> Result<Option<Claim>, NoSwitch> {
-    let (all, kept) = (of_run(run), undone(folder));
+pub async fn claim(
+    run: &str,
+    direction: Direction,
+    schema: Option<&str>,
+    folder: &Path,
+) -> Result<Option<Claim>, NoSwitch> {
+    let (mut all, mut kept) = (of_run(run), undone(folder));
+    all.retain(|one| one.0.whose.direction == direction);
+    kept.retain(|one| one.direction == direction);
     let named = |name: &str| {
         all.iter().any(|one| one.0.whose.is_meant(Some(name)))
             || kept.iter().any(|one| one.schemas.iter().any(|own| own == name))
@@ -405,7 +423,8 @@ impl Freeze {
     fn keep_undone(&self, expired: bool) {
         let whose = &self.0.whose;
         let why = if expired { "its budget was over" } else { "the process left the run before traffic was switched" };
-        let undone = Undone { step: whose.step.clone(), schemas: whose.schemas.clone(), why: why.to_owned() };
+        let (step, schemas) = (whose.step.clone(), whose.schemas.clone());
+        let undone = Undone { step, direction: whose.direction, schemas, why: why.to_owned() };
         if let (Some(path), Ok(text)) = (whose.file(), serde_json::to_vec(&undone)) {
             let _ = super::doors::write_whole(&path, &text);
         }

@@ -49,6 +49,7 @@ impl Freezing {
         let whose = Whose {
             run: cx.run.to_owned(),
             step: cx.step.to_string(),
+            direction: cx.direction,
             schemas: vec![self.wish.schema.clone()],
             folder: Some(cx.artifacts.to_owned()),
         };

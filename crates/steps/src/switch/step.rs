@@ -309,7 +309,7 @@ impl Step for Switch {
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let claimed = freeze::claim(cx.run, self.schema.as_deref(), cx.artifacts).await;
+        let claimed = freeze::claim(cx.run, cx.direction, self.schema.as_deref(), cx.artifacts).await;
         let claim = claimed.map_err(|why| match why {
             NoSwitch::Thawed(thaw) => StepError::failed("freeze-budget", format!("{thaw}. Nothing was switched."))
                 .help("make the step faster or the budget longer; roll this run back and begin a new one"),

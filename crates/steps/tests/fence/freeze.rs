@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use pgrunbook_engine::step::Direction;
 use pgrunbook_engine::{Cancel, Clock};
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::fence::freeze::{Undo, current};
@@ -58,7 +59,13 @@ fn counting(count: &Arc<AtomicUsize>, answer: Result<(), String>) -> Undo {
 }
 
 fn whose(schema: &str) -> Whose {
-    Whose { run: "run".to_owned(), step: "stop".to_owned(), schemas: vec![schema.to_owned()], folder: None }
+    Whose {
+        run: "run".to_owned(),
+        step: "stop".to_owned(),
+        direction: Direction::Forward,
+        schemas: vec![schema.to_owned()],
+        folder: None,
+    }
 }
 
 const BUDGET: Duration = Duration::from_secs(5);

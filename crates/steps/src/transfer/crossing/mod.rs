@@ -16,14 +16,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
-use pgrunbook_engine::step::Failure;
+use pgrunbook_engine::step::{Direction, Failure};
 use pgrunbook_engine::{Cancel, Evidence, StepError, SystemClock};
 use pgrunbook_postgres::pgbouncer::Door;
+use pgrunbook_postgres::{PgError, Session, ledger};
 
 use super::spec::Side;
 use super::sqlite::is_file;
 use super::standing::stopped_error;
-use super::state::Phase;
+use super::state::{self, Phase};
 use super::step::{recorded, records};
 use crate::fence::freeze::{Freeze, Undo};
 use crate::fence::{Patience, RESUME_BUDGET, Whose, pause_all, resume_all};
@@ -72,8 +73,29 @@ pub struct Who<'a> {
     /// Names this crossing: the fence's marker carries it. Never used twice.
     pub id: &'a str,
     pub step: &'a str,
+    pub direction: Direction,
+    /// Of this process: it may cross only as long as it has the run.
+    pub epoch: u64,
     /// The run's folder.
     pub folder: &'a Path,
+}
+
+/// Which process settles what another one left.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    pub run: &'a str,
+    pub epoch: u64,
+    pub operator: &'a str,
+}
+
+impl Owner<'_> {
+    /// Sees to it that nothing of the run's earlier processes is under way in a database, and that nothing of them can begin.
+    async fn take(&self, session: &Session) -> Result<(), StepError> {
+        // A session in the middle of a transaction would hold the record up.
+        ledger::settle(session, self.run).await.map_err(PgError::into_step_error)?;
+        ledger::hold(session, self.run, self.epoch, self.operator).await.map_err(PgError::into_step_error)?;
+        ledger::settle(session, self.run).await.map_err(PgError::into_step_error)
+    }
 }
 
 /// How one crossing goes: what was asked, and by whom.
@@ -84,6 +106,8 @@ pub struct How {
     pub operator: String,
     pub id: String,
     pub step: String,
+    pub direction: Direction,
+    pub epoch: u64,
     /// The project's folder.
     pub root: PathBuf,
 }
@@ -92,6 +116,35 @@ impl How {
     fn patience(&self) -> Patience {
         Patience { lock_timeout: self.asked.lock_timeout, attempts: 0, budget: self.asked.budget }
     }
+
+    /// The statement with which every transaction of a crossing begins: another process may have taken the run over while
+    /// this one stood still.
+    fn assert(&self) -> String {
+        ledger::assert_sql(&self.run, self.epoch)
+    }
+}
+
+/// The statement that records a phase of a transfer if `now` holds of what is recorded, and fails otherwise: somebody else has
+/// settled the crossing, or begun another.
+fn phase_if(schema: &str, phase: Phase, crossing: Option<&str>, now: &str) -> String {
+    let update = format!("{} AND {now}", state::phase_sql(schema, phase, crossing));
+    let why = format!("the crossing of {schema} is not this process's any more: another one has settled it");
+    let body = format!(
+        "BEGIN {update}; IF NOT FOUND THEN RAISE EXCEPTION USING ERRCODE = '{}', MESSAGE = {}; END IF; END",
+        ledger::FENCED,
+        state::text(&why)
+    );
+    format!("DO {}", state::text(&body))
+}
+
+/// The condition that this crossing is under way.
+fn is_mine(id: &str) -> String {
+    format!("crossing = {}", state::text(id))
+}
+
+/// The condition that none is under way, and the transfer in this phase.
+fn is_at(phase: Phase) -> String {
+    format!("phase = {} AND crossing IS NULL", state::text(phase.word()))
 }
 
 /// What one transfer does in a crossing.
@@ -190,6 +243,8 @@ pub async fn cutover(
         operator: who.operator.to_owned(),
         id: who.id.to_owned(),
         step: who.step.to_owned(),
+        direction: who.direction,
+        epoch: who.epoch,
         root: workplace.root().to_owned(),
     };
     let crossed = cross(&mut legs, to, &how, cancel, say).await?;
@@ -264,6 +319,7 @@ fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, 
     let whose = Whose {
         run: how.run.clone(),
         step: how.step.clone(),
+        direction: how.direction,
         schemas: how.asked.schemas.clone(),
         folder: Some(folder.clone()),
     };
@@ -278,7 +334,15 @@ fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, 
     let undo: Undo = Box::new(move || {
         Box::pin(async move {
             let id = format!("{}.expired", how.id);
-            let who = Who { run: &how.run, operator: &how.operator, id: &id, step: &how.step, folder: &folder };
+            let who = Who {
+                run: &how.run,
+                operator: &how.operator,
+                id: &id,
+                step: &how.step,
+                direction: how.direction,
+                epoch: how.epoch,
+                folder: &folder,
+            };
             let undone =
                 Box::pin(cutover(&workplace, &target, &back, to.other(), &who, &Cancel::default(), &|_| {})).await;
             // Whatever became of it: nobody waits at a pooler for a process that may be gone.
@@ -390,15 +454,15 @@ async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
 ///
 /// # Errors
 /// If a side cannot be asked; it may be called again.
-pub async fn recover(workplace: &Workplace, target: &str, schemas: &[String], run: &str) -> Result<(), StepError> {
-    let records = records(workplace, target, &format!("pgrunbook:{run}:recover")).await?;
+pub async fn recover(workplace: &Workplace, target: &str, schemas: &[String], by: &Owner<'_>) -> Result<(), StepError> {
+    let records = records(workplace, target, &format!("pgrunbook:{}:recover", by.run)).await?;
     for schema in schemas {
         let transfer = recorded(&records, schema).await?;
         let (Phase::Forth | Phase::Back, Some(id)) = (transfer.phase, transfer.crossing.clone()) else { continue };
         if is_file(workplace, &transfer.spec.from) {
-            sqlite::recover(workplace, target, &transfer, &id, run, &records).await?;
+            sqlite::recover(workplace, target, &transfer, &id, by, &records).await?;
         } else {
-            postgres::recover(workplace, target, &transfer, &id, run, &records).await?;
+            postgres::recover(workplace, target, &transfer, &id, by, &records).await?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::{Lsn, PgError, Session, ledger};
 
-use super::How;
+use super::{How, Owner, is_at, is_mine, phase_if};
 use crate::fence::{self, Fence, Lift};
 use crate::topology::ident;
 use crate::transfer::ddl;
@@ -99,12 +99,16 @@ impl PostgresLeg {
             records: self.ends.target.session(&name).await?,
             follower,
         };
+        fence::refuse_fed(&ready.from, &self.from().schema).await?;
         let compared = proof::prepare(&self.ends, &self.transfer, &ready.follower, self.way(), cancel).await?;
         if self.to == Side::Target {
             refresh(&ready.onto, &self.onto().schema).await?;
         }
         fence::install(&ready.from).await?;
         fence::install(&ready.onto).await?;
+        for session in [&ready.from, &ready.onto] {
+            ledger::hold(session, &how.run, how.epoch, &how.operator).await.map_err(PgError::into_step_error)?;
+        }
         // What came in while both sides were compared.
         ready.follower.caught_up(self.way(), how.asked.catch_up, cancel).await?;
         self.ready = Some(ready);
@@ -122,13 +126,14 @@ impl PostgresLeg {
     }
 
     pub async fn fence(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
-        let [_, during, _] = self.phases();
+        let [before, during, _] = self.phases();
         let (from, onto) = (self.from().clone(), self.onto().clone());
         let schema = self.transfer.schema.clone();
         let id = self.fence_id(how);
         let begun = Instant::now();
         let ready = self.ready()?;
-        execute(&ready.records, &state::phase_sql(&schema, during, Some(&id))).await?;
+        let recorded = phase_if(&schema, during, Some(&id), &is_at(before));
+        execute(&ready.records, &format!("{}; {recorded}", how.assert())).await?;
         let message = how.asked.message.clone().unwrap_or_else(|| {
             format!("table {{table}} was cut over to schema {} of {}: write there", onto.schema, onto.name)
         });
@@ -140,6 +145,7 @@ impl PostgresLeg {
             run: Some(how.run.clone()),
             operator: how.operator.clone(),
             trial_as: how.asked.trial_as.clone(),
+            assert: Some(how.assert()),
             ..Fence::default()
         };
         let fenced = fence::fence(&ready.from, &wish, cancel).await?;
@@ -183,26 +189,27 @@ impl PostgresLeg {
     pub async fn open(&mut self, how: &How, cancel: &Cancel) -> Result<Evidence, StepError> {
         let [_, _, after] = self.phases();
         let (to, way, onto) = (self.to, self.way(), self.onto().clone());
-        let schema = self.transfer.schema.clone();
+        let (schema, id) = (self.transfer.schema.clone(), self.fence_id(how));
         let ready = self.ready()?;
         // Before anybody writes here: from now on the other way's changes are what may differ.
         if ready.follower.ways().any(|followed| followed == other(way)) {
             proof::turn(&ready.follower, other(way)).await?;
         }
-        let phase = state::phase_sql(&schema, after, None);
+        let phase = phase_if(&schema, after, None, &is_mine(&id));
         // Where the records are is where the target's fence is: both in one transaction. The source's fence is lifted
         // before it is recorded: a crash between finds it lifted, which settles the question.
         let lift = Lift {
             schema: &onto.schema,
             by: &how.operator,
             patience: how.patience(),
+            assert: Some(how.assert()),
             record: (to == Side::Target).then(|| phase.clone()),
             ..Lift::default()
         };
         let lifted = fence::unfence(&ready.onto, &lift, cancel).await?;
-        if to == Side::Source || lifted.is_nothing() {
+        if to == Side::Source {
             // The side is open: whatever happens now, the other one stays fenced, and the next attempt records it.
-            execute(&ready.records, &phase).await.map_err(|error| {
+            execute(&ready.records, &format!("{}; {phase}", how.assert())).await.map_err(|error| {
                 StepError::in_doubt(
                     "unrecorded",
                     format!(
@@ -223,10 +230,13 @@ impl PostgresLeg {
         let id = self.fence_id(how);
         // The crossing's own sessions may be in the middle of a statement.
         let from = self.from().session(&name).await?;
-        let lift = Lift { schema: &self.from().schema, id: Some(&id), by: &how.operator, ..Lift::default() };
+        let assert = Some(how.assert());
+        let lift = Lift { schema: &self.from().schema, id: Some(&id), by: &how.operator, assert, ..Lift::default() };
         fence::unfence(&from, &lift, &Cancel::default()).await?;
         let records = self.ends.target.session(&name).await?;
-        execute(&records, &state::phase_sql(&self.transfer.schema, before, None)).await
+        // One that another process has settled is left as it is.
+        let recorded = format!("{} AND {}", state::phase_sql(&self.transfer.schema, before, None), is_mine(&id));
+        execute(&records, &format!("{}; {recorded}", how.assert())).await
     }
 }
 
@@ -236,11 +246,11 @@ pub async fn recover(
     target: &str,
     transfer: &Transfer,
     id: &str,
-    run: &str,
+    by: &Owner<'_>,
     records: &Session,
 ) -> Result<(), StepError> {
     let ends = Ends::of(workplace, target, transfer)?;
-    let name = format!("pgrunbook:{run}:recover");
+    let name = format!("pgrunbook:{}:recover", by.run);
     let to = if transfer.phase == Phase::Forth { Side::Target } else { Side::Source };
     let (from, onto, before, after) = match to {
         Side::Target => (&ends.source, &ends.target, Phase::Following, Phase::Switched),
@@ -248,7 +258,7 @@ pub async fn recover(
     };
     let (from_session, onto_session) = (from.session(&name).await?, onto.session(&name).await?);
     for session in [&from_session, &onto_session] {
-        ledger::settle(session, run).await.map_err(PgError::into_step_error)?;
+        by.take(session).await?;
     }
     // Forth, the phase is recorded as the target is opened. Back, the source is opened first.
     let is_fenced = |standing: &fence::Standing| !matches!(standing, fence::Standing::Unfenced);
@@ -271,7 +281,7 @@ pub async fn recover(
         }
         before
     };
-    execute(records, &state::phase_sql(&transfer.schema, phase, None)).await
+    execute(records, &format!("{} AND {}", state::phase_sql(&transfer.schema, phase, None), is_mine(id))).await
 }
 
 /// Materialized views show what they showed when they were made. Before the freeze, since it takes as long as there is data.

@@ -12,7 +12,7 @@ use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::{PgError, Session, ledger};
 
-use super::{How, Parity};
+use super::{How, Owner, Parity, is_at, is_mine, phase_if};
 use crate::fence::{self, Fence, Lift};
 use crate::transfer::spec::Side;
 use crate::transfer::sqlite::keyed::Touched;
@@ -26,6 +26,9 @@ use crate::workplace::Workplace;
 
 /// What was certainly not lost when the file could not be written to.
 const SAFE: &str = "What was committed in the file is there";
+
+/// How long a recovery waits for the file's write lock.
+const RECOVERY: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A file that crosses.
 pub struct SqliteLeg {
@@ -112,6 +115,7 @@ impl SqliteLeg {
             self.note("synced_before", serde_json::Value::from(vec![first.facts(), second.facts()]));
         } else {
             self.unchanged(&feed).await?;
+            fence::refuse_fed(&feed.session, self.schema()).await?;
             if let Some(back) = &back {
                 compared = self.compare_before(&mut feed, back).await?;
                 back.caught_up(how.asked.catch_up, cancel).await?;
@@ -119,6 +123,7 @@ impl SqliteLeg {
         }
         let records = self.ends.session(&name).await?;
         fence::install(&records).await?;
+        ledger::hold(&records, &how.run, how.epoch, &how.operator).await.map_err(PgError::into_step_error)?;
         self.ready = Some(Ready { feed, records, back, compared });
         Ok(())
     }
@@ -160,16 +165,19 @@ impl SqliteLeg {
     }
 
     pub async fn fence(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
-        let [_, during, _] = self.phases();
+        let [before, during, _] = self.phases();
         let (to, schema) = (self.to, self.transfer.schema.clone());
         let begun = Instant::now();
-        let records = state::phase_sql(&schema, during, Some(&how.id));
+        let recorded = phase_if(&schema, during, Some(&how.id), &is_at(before));
         let ready = self.ready()?;
-        execute(&ready.records, &records).await?;
+        execute(&ready.records, &format!("{}; {recorded}", how.assert())).await?;
         if to == Side::Target {
             // Less than the budget: who holds it up is to be told.
             let budget = how.asked.budget.mul_f64(0.8);
             writing(&ready.feed, move |connection, path| seal::begin(connection, path, budget)).await?;
+            // From here on nobody settles this crossing but who waits for the file's lock.
+            let mine = phase_if(&schema, during, Some(&how.id), &is_mine(&how.id));
+            execute(&ready.records, &format!("{}; {mine}", how.assert())).await?;
         } else {
             let message = how.asked.message.clone();
             let wish = Fence {
@@ -181,6 +189,7 @@ impl SqliteLeg {
                 run: Some(how.run.clone()),
                 operator: how.operator.clone(),
                 trial_as: how.asked.trial_as.clone(),
+                assert: Some(how.assert()),
                 ..Fence::default()
             };
             let fenced = fence::fence(&ready.records, &wish, cancel).await?;
@@ -319,11 +328,16 @@ impl SqliteLeg {
     }
 
     pub async fn open(&mut self, how: &How, cancel: &Cancel) -> Result<Evidence, StepError> {
-        let [_, _, after] = self.phases();
+        let [_, during, after] = self.phases();
         let (to, schema) = (self.to, self.transfer.schema.clone());
-        let phase = state::phase_sql(&schema, after, None);
+        let phase = format!("{}; {}", how.assert(), phase_if(&schema, after, None, &is_mine(&how.id)));
         let budget = how.asked.budget;
         let ready = self.ready()?;
+        if to == Side::Source {
+            // The file's lock is held, and whoever settles this crossing takes that first.
+            let mine = phase_if(&schema, during, Some(&how.id), &is_mine(&how.id));
+            execute(&ready.records, &format!("{}; {mine}", how.assert())).await?;
+        }
         writing(&ready.feed, move |connection, path| seal::commit(connection, path, budget)).await?;
         if to == Side::Source {
             // The file is open: the crossing has happened, whatever comes now.
@@ -336,13 +350,10 @@ impl SqliteLeg {
             schema: &schema,
             by: &how.operator,
             patience: how.patience(),
-            record: Some(phase.clone()),
+            record: Some(phase),
             ..Lift::default()
         };
         let lifted = fence::unfence(&ready.records, &lift, cancel).await?;
-        if lifted.is_nothing() {
-            execute(&ready.records, &phase).await?;
-        }
         self.note("opened_tables", lifted.tables);
         Ok(std::mem::take(&mut self.evidence))
     }
@@ -358,10 +369,13 @@ impl SqliteLeg {
         let records = self.ends.session(&format!("pgrunbook:{}:crossing-undo", how.run)).await?;
         if self.to == Side::Source {
             let id = fence_id(&how.id, self.schema());
-            let lift = Lift { schema: self.schema(), id: Some(&id), by: &how.operator, ..Lift::default() };
+            let assert = Some(how.assert());
+            let lift = Lift { schema: self.schema(), id: Some(&id), by: &how.operator, assert, ..Lift::default() };
             fence::unfence(&records, &lift, &Cancel::default()).await?;
         }
-        execute(&records, &state::phase_sql(self.schema(), before, None)).await
+        // One that another process has settled is left as it is.
+        let recorded = format!("{} AND {}", state::phase_sql(self.schema(), before, None), is_mine(&how.id));
+        execute(&records, &format!("{}; {recorded}", how.assert())).await
     }
 }
 
@@ -399,38 +413,40 @@ pub async fn recover(
     target: &str,
     transfer: &Transfer,
     id: &str,
-    run: &str,
+    by: &Owner<'_>,
     records: &Session,
 ) -> Result<(), StepError> {
     let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
-    ledger::settle(records, run).await.map_err(PgError::into_step_error)?;
+    by.take(records).await?;
     let schema = &transfer.schema;
-    let phase = if transfer.phase == Phase::Forth {
+    if transfer.phase == Phase::Forth {
         unseal(&ends, id).await?;
-        Phase::Following
     } else {
+        // With the file's lock: a process that stood still between its last look and its commit would open it behind this one.
         let path = ends.path.clone();
-        let stands = blocking(move || {
-            let connection = crate::transfer::sqlite::open_live(&path)?;
-            Ok(seal::standing(&connection, &path)?.is_some())
+        let held = blocking(move || {
+            let connection = crate::transfer::sqlite::open_write(&path)?;
+            seal::begin(&connection, &path, RECOVERY)?;
+            let stands = seal::standing(&connection, &path)?.is_some();
+            Ok((connection, path, stands))
         });
-        if stands.await.map_err(SqliteError::into_step_error)? {
+        let (connection, path, stands) = held.await.map_err(|error| error.told(SAFE))?;
+        let phase = if stands {
             let id = fence_id(id, schema);
-            let session = ends.session(&format!("pgrunbook:{run}:recover")).await?;
+            let session = ends.session(&format!("pgrunbook:{}:recover", by.run)).await?;
             if fence::is_committed(&session, &id).await.map_err(PgError::into_step_error)? {
-                fence::unfence(
-                    &session,
-                    &Lift { schema, id: Some(&id), by: "recovery", ..Lift::default() },
-                    &Cancel::default(),
-                )
-                .await?;
+                let lift = Lift { schema, id: Some(&id), by: "recovery", ..Lift::default() };
+                fence::unfence(&session, &lift, &Cancel::default()).await?;
             }
             Phase::Switched
         } else {
             Phase::Following
-        }
-    };
-    execute(records, &state::phase_sql(schema, phase, None)).await
+        };
+        execute(records, &format!("{} AND {}", state::phase_sql(schema, phase, None), is_mine(id))).await?;
+        return blocking(move || seal::rollback(&connection, &path)).await.map_err(|error| error.told(SAFE));
+    }
+    let settled = state::phase_sql(schema, Phase::Following, None);
+    execute(records, &format!("{settled} AND {}", is_mine(id))).await
 }
 
 async fn writing<T: Send + 'static>(

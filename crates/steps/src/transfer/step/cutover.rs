@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{duration, recorded, records};
 use crate::fence::{RESUME_BUDGET, freeze, resume_all};
 use crate::registry::{Kind, bound_fields, fields, required_target};
-use crate::transfer::crossing::{Asked, Parity, Who, cutover, recover};
+use crate::transfer::crossing::{Asked, Owner, Parity, Who, cutover, recover};
 use crate::transfer::spec::Side;
 use crate::transfer::state::Phase;
 use crate::workplace::Workplace;
@@ -44,7 +44,7 @@ pub const CUTOVER: Kind = Kind {
             },
             FieldSpec {
                 name: "budget",
-                about: "How long writers may wait, until traffic was switched; then everything is undone. `5s`.",
+                about: "How long writers may wait until the other side is open; else everything is undone. `5s`.",
                 required: false,
             },
             FieldSpec {
@@ -59,12 +59,12 @@ pub const CUTOVER: Kind = Kind {
             },
             FieldSpec {
                 name: "poolers",
-                about: "PgBouncers that are paused first, as targets; a `switch` resumes them.",
+                about: "PgBouncers that are paused first, as targets; a `switch` resumes them, or whoever leaves the run.",
                 required: false,
             },
             FieldSpec {
                 name: "switch_within",
-                about: "A `switch` must follow so soon, else it is all undone. Told or not, so it is with `poolers`.",
+                about: "A `switch` must follow so soon after the first lock, else everything is undone; with `poolers` as soon as `budget`, if nothing is said.",
                 required: false,
             },
             FieldSpec { name: "message", about: "What refused writers read; `{table}` is the table.", required: false },
@@ -163,9 +163,22 @@ impl Cutover {
         let say = |line: String| cx.say(line);
         // The marker of every attempt is another one.
         let id = format!("{}.{}.{}.{}", cx.run, cx.step, if to == self.to { "go" } else { "undo" }, cx.attempt);
-        let step = cx.step.as_str();
-        let who = Who { run: cx.run, operator: cx.operator, id: &id, step, folder: cx.artifacts };
+        let who = Who {
+            run: cx.run,
+            operator: cx.operator,
+            id: &id,
+            step: cx.step.as_str(),
+            direction: cx.direction,
+            epoch: cx.epoch,
+            folder: cx.artifacts,
+        };
         cutover(&self.workplace, &self.target, asked, to, &who, cx.cancel, &say).await
+    }
+
+    /// Settles what a process before this one left half done.
+    async fn recovered(&self, cx: &RunCx<'_>) -> Result<(), StepError> {
+        let by = Owner { run: cx.run, epoch: cx.epoch, operator: cx.operator };
+        recover(&self.workplace, &self.target, &self.asked.schemas, &by).await
     }
 
     /// Lets the poolers' clients go on, whichever side takes their writes.
@@ -178,7 +191,7 @@ impl Cutover {
 
     /// Whether all transfers are on that side; `None` if some are and some are not.
     async fn are_at(&self, cx: &RunCx<'_>, to: Side) -> Result<Option<bool>, StepError> {
-        recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
+        self.recovered(cx).await?;
         let session = records(&self.workplace, &self.target, "pgrunbook:resolve").await?;
         let mut there = 0;
         for schema in &self.asked.schemas {
@@ -193,8 +206,11 @@ impl Cutover {
     }
 
     async fn happened(&self, cx: &RunCx<'_>, to: Side) -> Result<Happened, StepError> {
-        // Whoever was to resume them is gone, or does not know where it stands.
-        self.resumed().await?;
+        // Whoever was to resume them is gone, or does not know where it stands. One that does not answer keeps nobody from knowing
+        // which side takes writes.
+        if let Err(stuck) = self.resumed().await {
+            cx.say(stuck.message);
+        }
         let side = if to == Side::Target { "target" } else { "source" };
         Ok(match self.are_at(cx, to).await? {
             Some(true) => Happened::Yes(Evidence::of(format!("the {side} takes the writes"))),
@@ -221,11 +237,20 @@ impl Step for Cutover {
             ..Change::default()
         };
         change.details.push(format!(
-            "writers wait at most {:.1} s; then everything is undone and they go on",
+            "writers wait at most {:.1} s for the {to}; then everything is undone and they go on",
             self.asked.budget.as_secs_f64()
         ));
+        change.details.push(match self.asked.switch_within {
+            Some(within) => format!(
+                "a switch must follow within {:.1} s of the first lock, and before the run is left; else everything is undone",
+                within.as_secs_f64()
+            ),
+            None => format!("after that writers at the {from} are refused (SQLSTATE 25006) until they are led elsewhere"),
+        });
         for door in &self.asked.doors {
-            change.details.push(format!("PgBouncer {} is paused until a switch resumes it", door.name));
+            change
+                .details
+                .push(format!("PgBouncer {} is paused until a switch resumes it, or the run is left", door.name));
         }
         for schema in &self.asked.schemas {
             change.locks.push((format!("all tables of {schema} on the {from}"), "SHARE ROW EXCLUSIVE".to_owned()));
@@ -234,7 +259,7 @@ impl Step for Cutover {
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
+        self.recovered(cx).await?;
         self.go(cx, &self.asked, self.to).await
     }
 
@@ -245,7 +270,7 @@ impl Step for Cutover {
     async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         // What no switch has ended is undone already, or is now.
         freeze::give_up_of(cx.run, &self.asked.schemas).await;
-        recover(&self.workplace, &self.target, &self.asked.schemas, cx.run).await?;
+        self.recovered(cx).await?;
         // Traffic was led back before, and nothing follows that could end another freeze.
         let asked = Asked { switch_within: None, ..self.asked.clone() };
         let outcome = self.go(cx, &asked, self.to.other()).await;
