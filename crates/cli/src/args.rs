@@ -761,6 +761,9 @@ pub enum TransferAction {
         /// The target of pgrunbook.toml.
         #[arg(long, default_value = "main")]
         target: String,
+        /// The source's server is gone for good: do not ask it any more.
+        #[arg(long)]
+        without_source: bool,
         /// Do it; without it nothing is changed.
         #[arg(long)]
         yes: bool,

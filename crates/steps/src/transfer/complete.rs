@@ -12,6 +12,9 @@ use super::state::{self, Phase};
 use super::streams::{self, Names};
 use crate::workplace::Workplace;
 
+/// What a person does where it never answers again.
+const GONE: &str = "if the source's server is gone for good: `without_source = true`, or `pgrunbook transfer complete --without-source`";
+
 /// How long the last writes may take to flow back.
 const LAST: Duration = Duration::from_secs(60);
 
@@ -26,6 +29,32 @@ pub async fn complete(
     schema: &str,
     application_name: &str,
     cancel: &Cancel,
+) -> Result<Evidence, StepError> {
+    end(workplace, target, schema, application_name, cancel, false).await
+}
+
+/// The same where the source's server is gone for good: it is not asked, and what flowed back last is not waited for. Were it
+/// there after all, its slot would keep its WAL, and its fence would stand.
+///
+/// # Errors
+/// As [`complete`]; and if the source is a file.
+pub async fn complete_without_source(
+    workplace: &Workplace,
+    target: &str,
+    schema: &str,
+    application_name: &str,
+    cancel: &Cancel,
+) -> Result<Evidence, StepError> {
+    end(workplace, target, schema, application_name, cancel, true).await
+}
+
+async fn end(
+    workplace: &Workplace,
+    target: &str,
+    schema: &str,
+    application_name: &str,
+    cancel: &Cancel,
+    is_gone: bool,
 ) -> Result<Evidence, StepError> {
     let session =
         Session::connect(workplace.postgres(target)?, application_name).await.map_err(PgError::into_step_error)?;
@@ -49,6 +78,14 @@ pub async fn complete(
             .help("undo the `transfer` step to give it up, or cut over first"));
         }
     }
+    if is_gone && super::sqlite::is_file(workplace, &transfer.spec.from) {
+        return Err(StepError::unusable(
+            "bad-value",
+            format!(
+                "the source of {schema} is a file, and only a server's end can be passed over. Nothing was changed."
+            ),
+        ));
+    }
     if super::sqlite::is_file(workplace, &transfer.spec.from) {
         let facts = super::sqlite::complete(workplace, target, &transfer, cancel).await?;
         session.execute(&state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
@@ -60,14 +97,27 @@ pub async fn complete(
     let ends = Ends::of(workplace, target, &transfer)?;
     let names = Names::of(schema, &transfer.target);
     let mut evidence = Evidence::of(format!("the transfer into {schema} is complete: there is no way back any more"));
-    if transfer.spec.reverse && transfer.lossy.is_none() {
-        let follower = workplace.followers().follow(workplace, target, &transfer, Turn::Take).await?;
-        let last = follower.caught_up(Way::Reverse, LAST, cancel).await?;
+    if is_gone {
+        evidence = evidence.fact("source", "not asked: it is gone");
+    } else if transfer.spec.reverse && transfer.lossy.is_none() {
+        let caught_up = async {
+            let follower = workplace.followers().follow(workplace, target, &transfer, Turn::Take).await?;
+            follower.caught_up(Way::Reverse, LAST, cancel).await
+        };
+        let last = caught_up.await.map_err(|mut error| {
+            error.help = Some(match error.help.take() {
+                None => GONE.to_owned(),
+                Some(help) => format!("{help}; or, {GONE}"),
+            });
+            error
+        })?;
         evidence = evidence.fact("source_has_everything_up_to", last.to_string());
     }
     workplace.followers().end(target, schema).await;
     for way in [Way::Forward, Way::Reverse] {
-        streams::unmake(&ends, &names, way).await?;
+        if !(is_gone && way == Way::Forward) {
+            streams::unmake(&ends, &names, way).await?;
+        }
         // Its spools hold nothing that is needed.
         let folder = streams::spool_folder(workplace, target, &names, way);
         match tokio::fs::remove_dir_all(&folder).await {

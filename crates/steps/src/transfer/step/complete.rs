@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{recorded, records, session_name};
 use crate::registry::{Kind, bound_fields, fields, required_target};
-use crate::transfer::complete::complete;
+use crate::transfer::complete::{complete, complete_without_source};
 use crate::transfer::state::Phase;
 use crate::workplace::Workplace;
 
@@ -17,7 +17,14 @@ pub const COMPLETE: Kind = Kind {
         name: "complete",
         language: Language::Toml,
         summary: "Ends a transfer: nothing flows back any more, and rollback is gone. The source stays fenced.",
-        fields: &[FieldSpec { name: "schema", about: "The transfer, by its schema in the target.", required: true }],
+        fields: &[
+            FieldSpec { name: "schema", about: "The transfer, by its schema in the target.", required: true },
+            FieldSpec {
+                name: "without_source",
+                about: "`true`: the source's server is gone for good, and is not asked any more.",
+                required: false,
+            },
+        ],
         needs_target: true,
         changes: true,
         undo_words: &[],
@@ -36,17 +43,25 @@ struct Fields {
     #[serde(rename = "complete")]
     _id: String,
     schema: String,
+    #[serde(default)]
+    without_source: bool,
 }
 
 struct Complete {
     target: String,
     schema: String,
+    without_source: bool,
     workplace: Workplace,
 }
 
 fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepError> {
     let fields: Fields = bound_fields(block)?;
-    Ok(Box::new(Complete { target: required_target(block)?, schema: fields.schema, workplace: workplace.clone() }))
+    Ok(Box::new(Complete {
+        target: required_target(block)?,
+        schema: fields.schema,
+        without_source: fields.without_source,
+        workplace: workplace.clone(),
+    }))
 }
 
 #[async_trait]
@@ -56,16 +71,24 @@ impl Step for Complete {
     }
 
     async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
+        let details = match self.without_source {
+            true => "the source is not asked any more; slot and publication of the target are dropped",
+            false => "slots and publications are dropped on both sides; the source stays fenced",
+        };
         Ok(Change {
             summary: format!("end the transfer into {}", self.schema),
-            details: vec!["slots and publications are dropped on both sides; the source stays fenced".to_owned()],
+            details: vec![details.to_owned()],
             warnings: vec!["after this, going back would lose every write made since".to_owned()],
             ..Change::default()
         })
     }
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        complete(&self.workplace, &self.target, &self.schema, &session_name(cx), cx.cancel).await
+        let name = session_name(cx);
+        match self.without_source {
+            true => complete_without_source(&self.workplace, &self.target, &self.schema, &name, cx.cancel).await,
+            false => complete(&self.workplace, &self.target, &self.schema, &name, cx.cancel).await,
+        }
     }
 
     async fn resolve(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
