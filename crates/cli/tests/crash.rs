@@ -536,3 +536,69 @@ fn bootstrap_that_is_killed_at_any_point_ends_as_if_undisturbed() {
     assert!(after.contains("[\"Profile-7\", \"src_profile_7\"]") && after.contains("[\"note\"]"), "{after}");
     assert!(!back_again.contains("src_profile_7\"") && back_again.contains("no shared.sources"), "{back_again}");
 }
+
+const FENCED: &str = "# Stop and lead
+
+## Stop
+
+```toml step
+fence = \"stop\"
+target = \"main\"
+message = \"moved: {table}\"
+budget = \"60s\"
+undo = \"auto\"
+```
+
+## Lead
+
+```toml step
+switch = \"app\"
+file = \"app.toml\"
+set = { \"database.name\" = \"new\" }
+undo = \"auto\"
+```
+
+```toml step
+switch = \"register\"
+target = \"main\"
+registry = \"shared.tenants\"
+key = { tenant = \"health\" }
+set = { state = \"live\" }
+undo = \"auto\"
+```
+";
+
+#[test]
+fn fence_and_switch_that_are_killed_at_any_point_end_as_if_undisturbed() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fresh = || {
+        let place = Place::on(runtime().block_on(async { cluster().await.fresh_database("fenced").await.unwrap() }));
+        place.write("RUNBOOK.md", FENCED);
+        place.write("app.toml", "[database]\nname = \"old\" # where it is\n");
+        let tables = "CREATE TABLE notes (id int); CREATE SCHEMA shared;
+                      CREATE TABLE shared.tenants (tenant text PRIMARY KEY, state text);
+                      INSERT INTO shared.tenants VALUES ('health', 'old')";
+        runtime().block_on(place.execute(tables));
+        place
+    };
+    let state = |place: &Place| {
+        let fenced = "SELECT string_agg(tgrelid::regclass || ' ' || tgenabled, ', ' ORDER BY tgrelid::regclass::text)
+                      FROM pg_trigger WHERE starts_with(tgname, 'pgrunbook_fence')";
+        runtime().block_on(async {
+            let session = Session::connect(&place.database, "test").await.unwrap();
+            let (fenced, row) = (
+                session.value(fenced).await.unwrap(),
+                session.value("SELECT state FROM shared.tenants").await.unwrap(),
+            );
+            let writes = match session.execute("INSERT INTO notes VALUES (1)").await {
+                Ok(()) => "taken".to_owned(),
+                Err(error) => error.sqlstate().unwrap_or_default().to_owned(),
+            };
+            format!("{} {row}; writes: {writes}; triggers: {fenced}", place.read("app.toml").trim())
+        })
+    };
+    let (before, after, back_again) = killed_everywhere(&fresh, &state);
+    assert!(before.contains("\"old\"") && before.ends_with("old; writes: taken; triggers: "), "{before}");
+    assert!(after.contains("\"new\" # where it is live; writes: 25006; triggers: notes O"), "{after}");
+    assert_eq!(back_again, before);
+}

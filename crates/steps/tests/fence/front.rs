@@ -15,10 +15,10 @@ use super::pooler::Front;
 use crate::bench::{Bench, failure};
 
 /// When a failed statement began, and its SQLSTATE; none of a lost connection.
-type Failed = Vec<(Instant, Option<String>)>;
+pub type Failed = Vec<(Instant, Option<String>)>;
 
 /// Writers at the pooler, who connect again when they must, and note what was accepted where and what failed.
-struct Writers {
+pub struct Writers {
     accepted: Arc<[AtomicU64; 2]>,
     failed: Arc<Mutex<Failed>>,
     stop: Arc<AtomicBool>,
@@ -26,7 +26,7 @@ struct Writers {
 }
 
 impl Writers {
-    fn start(options: &ConnectOptions) -> Self {
+    pub fn start(options: &ConnectOptions) -> Self {
         let (accepted, failed, stop) = (Arc::default(), Arc::default(), Arc::new(AtomicBool::new(false)));
         let mut writers = Self { accepted, failed, stop, tasks: Vec::new() };
         for id in 1..=4 {
@@ -69,13 +69,23 @@ impl Writers {
     }
 
     /// Until so many more are accepted: 0 at the legacy database, 1 at the new one.
-    async fn accepted_more(&self, side: usize, more: u64) {
+    pub async fn accepted_more(&self, side: usize, more: u64) {
         let wanted = self.accepted[side].load(Ordering::SeqCst) + more;
         until("writers go on", async || self.accepted[side].load(Ordering::SeqCst) >= wanted).await;
     }
 
-    fn states(&self) -> Vec<Option<String>> {
+    pub fn states(&self) -> Vec<Option<String>> {
         self.failed.lock().unwrap().iter().map(|(_, state)| state.clone()).collect()
+    }
+
+    /// Ends them: how many writes were accepted on either side, and what failed.
+    pub async fn stopped(self) -> (u64, Failed) {
+        self.stop.store(true, Ordering::SeqCst);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        let accepted = self.accepted.iter().map(|side| side.load(Ordering::SeqCst)).sum();
+        (accepted, self.failed.lock().unwrap().clone())
     }
 
     /// Ends them; what was accepted is what is there, on both sides.
@@ -93,7 +103,7 @@ impl Writers {
 }
 
 /// Waits for a condition.
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = Instant::now();
     while !is_so().await {
         assert!(begun.elapsed() < Duration::from_secs(60), "it does not come about: {what}");

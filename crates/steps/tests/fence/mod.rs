@@ -4,7 +4,9 @@ mod freeze;
 mod front;
 mod guard;
 mod load;
+mod paused;
 mod pooler;
+mod taken;
 
 use std::time::Duration;
 

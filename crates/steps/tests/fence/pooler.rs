@@ -27,12 +27,23 @@ impl Front {
 
     /// The same with another schema. Freezes of one process are told apart by it.
     pub async fn of(legacy_schema: &str) -> Self {
+        Self::with(legacy_schema, true).await
+    }
+
+    /// The same with nothing in `health` yet: `public.acct` is to be brought there.
+    pub async fn moving() -> Self {
+        Self::with("public", false).await
+    }
+
+    async fn with(legacy_schema: &str, there: bool) -> Self {
         let server = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let legacy = server.database("legacy").await.unwrap();
         let health = server.database("health").await.unwrap();
         let table = "acct (id int PRIMARY KEY, n bigint NOT NULL); INSERT INTO";
         let rows = "acct SELECT g, 0 FROM generate_series(1, 8) AS g";
-        for (options, schema) in [(&legacy, legacy_schema), (&health, "tenant")] {
+        for (options, schema) in
+            [(&legacy, legacy_schema), (&health, "tenant")].into_iter().take(1 + usize::from(there))
+        {
             let session = Session::connect(options, "test").await.unwrap();
             let made = format!("CREATE SCHEMA IF NOT EXISTS {schema}; CREATE TABLE {schema}.{table} {schema}.{rows}");
             session.execute(&made).await.unwrap();
