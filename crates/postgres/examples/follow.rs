@@ -60,7 +60,9 @@ async fn main() {
         limits: Limits { spool_soft: u64::MAX, spool_hard: u64::MAX, disk_free_min: 0 },
     };
     let mut receiver = Receiver::start(spool.clone(), writer, what);
-    let mut follow = Follow::start(&spool, applier.position().lsn).unwrap();
+    let from = applier.position().lsn;
+    let late = std::env::var_os("LATE").is_some();
+    let mut follow = if late { Follow::start(&spool, from) } else { Follow::start_early(&spool, from, from) }.unwrap();
     let (mut waited, mut applied) = (Duration::ZERO, Duration::ZERO);
     while applier.position().marker.as_deref() != Some(fence) {
         let before = Instant::now();

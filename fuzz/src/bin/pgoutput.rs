@@ -15,17 +15,18 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     // A stream: each message with its length before it.
-    let mut assembler = Assembler::new(&std::env::temp_dir(), Lsn(0));
+    let mut assembler = Assembler::new(&std::env::temp_dir(), Lsn(0)).telling_early(Lsn(0));
     let mut rest = bytes;
     while let Some((length, _)) = rest.split_first() {
         let end = (1 + usize::from(*length)).min(rest.len());
         let message = rest.slice(1..end);
         rest = rest.slice(end..);
-        if assembler.push(&message).is_err() {
+        if assembler.push(Lsn(1), &message).is_err() {
             return;
         }
         loop {
             match assembler.next_event() {
+                // With it goes the verdict on what is told early: it is not kept.
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => return,

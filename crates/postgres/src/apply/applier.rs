@@ -1,6 +1,7 @@
 //! The applier: takes events, makes batches, keeps the position.
 
 mod change;
+mod early;
 mod meet;
 
 use std::collections::HashMap;
@@ -11,8 +12,11 @@ use tokio::sync::watch;
 
 use crate::lsn::Lsn;
 use crate::options::ConnectOptions;
-use crate::pgoutput::{Begin, Change, Commit, Event, Old, Relation};
+use crate::pgoutput::{self, Begin, Change, Commit, Event, Old, Relation};
 use crate::session::Session;
+
+use change::Rest;
+use early::Early;
 
 use super::error::ApplyError;
 use super::known::{self, text};
@@ -63,6 +67,8 @@ pub struct Applier {
     bytes: usize,
     since: Option<Instant>,
     current: Option<Current>,
+    /// What still comes of a transaction that was told early does not count: it was taken back, and comes again.
+    void: bool,
     /// Kept for its room.
     spare: Vec<Change>,
     stopped: bool,
@@ -79,6 +85,18 @@ struct Current {
     first: bool,
     /// It is being written before its end is known.
     large: bool,
+    /// The source has not committed it yet.
+    early: Option<Early>,
+}
+
+/// What a change waits for.
+enum Wait {
+    /// Its table must be looked at, or its transaction is too large to be kept.
+    Change(Change),
+    /// What waits for its table must be written first.
+    Rest(Rest),
+    /// Of a transaction that is being written there is enough for another piece.
+    Piece,
 }
 
 impl Applier {
@@ -138,6 +156,7 @@ impl Applier {
             bytes: 0,
             since: None,
             current: None,
+            void: false,
             spare: Vec::new(),
             stopped: false,
         })
@@ -175,28 +194,41 @@ impl Applier {
         // Cancellation: dropped in the middle, nobody knows what of the event was taken.
         self.stopped = true;
         // Whatever waits for the server is boxed: most events need not wait, and would carry the room for it along.
-        match event {
-            Event::Begin(begin) => self.begin(begin)?,
+        let committed = match event {
+            Event::Begin(begin) => {
+                self.begin(begin)?;
+                None
+            }
             Event::Change(change) => {
-                if let Some(change) = self.hold(change)? {
-                    Box::pin(self.change(change)).await?;
+                if let Some(wait) = self.hold(change)? {
+                    Box::pin(self.wait(wait)).await?;
+                }
+                None
+            }
+            Event::Early(pgoutput::Early::Change(change)) => {
+                match self.hold_early(change) {
+                    Ok(None) => {}
+                    held => Box::pin(self.wait_early(held)).await?,
+                }
+                None
+            }
+            Event::Early(early) => Box::pin(self.early(early)).await?,
+            Event::Commit(commit) => Some(commit),
+        };
+        if let Some(commit) = committed {
+            let mut changes = self.held(&commit)?;
+            for change in changes.drain(..) {
+                if let Some(rest) = self.fold_here(change)? {
+                    Box::pin(self.fold_there(rest)).await?;
+                }
+                if self.bytes > self.options.held_bytes {
+                    Box::pin(self.give(None)).await?;
                 }
             }
-            Event::Commit(commit) => {
-                let mut changes = self.held(&commit)?;
-                for change in changes.drain(..) {
-                    if let Some(rest) = self.fold_here(change)? {
-                        Box::pin(self.fold_there(rest)).await?;
-                    }
-                    if self.bytes > self.options.held_bytes {
-                        Box::pin(self.give(None)).await?;
-                    }
-                }
-                self.spare = changes;
-                self.spare.shrink_to(SPARE);
-                if self.end(&commit) {
-                    Box::pin(self.commit_batch()).await?;
-                }
+            self.spare = changes;
+            self.spare.shrink_to(SPARE);
+            if self.end(&commit) {
+                Box::pin(self.commit_batch()).await?;
             }
         }
         self.stopped = false;
@@ -216,16 +248,24 @@ impl Applier {
         if !self.is_large() {
             self.commit_batch().await?;
         }
-        self.server.writer().await?;
+        // What is written early was begun when all before it was committed.
+        if !(self.is_large() && self.is_early()) {
+            self.server.writer().await?;
+        }
         self.stopped = false;
         Ok(self.position())
     }
 
-    /// [`Applier::flush`], and waits until the destination's disk has it: [`Position::durable`] is then [`Position::lsn`].
+    /// [`Applier::flush`], and waits until the destination's disk has it: [`Position::durable`] is then [`Position::lsn`], unless
+    /// a transaction is being written whose end did not come. If it is open at the source and nothing came of it for
+    /// [`Options::early_patience`], it is taken back.
     ///
     /// # Errors
     /// As [`Applier::push`].
     pub async fn settle(&mut self) -> Result<Position, ApplyError> {
+        if self.is_stale() {
+            self.let_go().await?;
+        }
         let position = self.flush().await?;
         if !self.is_large() && (position.durable < position.lsn || self.skipped > 0) {
             self.stopped = true;
@@ -260,6 +300,7 @@ impl Applier {
             skip,
             first: true,
             large: false,
+            early: None,
         });
         Ok(())
     }
@@ -268,9 +309,8 @@ impl Applier {
         self.current.as_ref().is_some_and(|current| current.large)
     }
 
-    /// Keeps a change until its transaction ends. Gives it back where the server is needed: to look at its table, or because
-    /// the transaction is too large to be kept.
-    fn hold(&mut self, change: Change) -> Result<Option<Change>, ApplyError> {
+    /// Keeps a change until its transaction ends, or folds it where that is being written. Says where the server is needed.
+    fn hold(&mut self, change: Change) -> Result<Option<Wait>, ApplyError> {
         let Some(current) = &mut self.current else {
             return Err(senseless(self.ahead.lsn, "a change outside of a transaction"));
         };
@@ -304,14 +344,33 @@ impl Applier {
         let is_met = relation.is_some_and(|relation| {
             self.tables.get(&relation.oid).is_some_and(|table| Arc::ptr_eq(&table.relation, relation))
         });
-        if !is_met || current.large || current.bytes > self.options.held_bytes {
-            return Ok(Some(change));
+        if !is_met || (!current.large && current.is_too_large(&self.options)) {
+            return Ok(Some(Wait::Change(change)));
+        }
+        if current.large {
+            let rest = self.fold_here(change)?;
+            return Ok(rest.map(Wait::Rest).or_else(|| self.is_piece().then_some(Wait::Piece)));
         }
         current.changes.push(change);
         Ok(None)
     }
 
-    /// What [`Applier::hold`] gave back.
+    /// Whether there is enough of a large transaction to be written.
+    fn is_piece(&self) -> bool {
+        self.rows >= self.options.batch_rows || self.bytes > self.options.held_bytes.min(self.options.batch_bytes)
+    }
+
+    /// Does what [`Applier::hold`] could not.
+    async fn wait(&mut self, wait: Wait) -> Result<(), ApplyError> {
+        match wait {
+            Wait::Change(change) => self.change(change).await?,
+            Wait::Rest(rest) => self.fold_there(rest).await?,
+            Wait::Piece => {}
+        }
+        if self.is_large() && self.is_piece() { self.give(None).await } else { Ok(()) }
+    }
+
+    /// A change of a table that was not met, or that makes its transaction too large to be kept.
     async fn change(&mut self, change: Change) -> Result<(), ApplyError> {
         let lsn = self.current.as_ref().map_or(self.ahead.lsn, |current| current.begin.commit_lsn);
         match &change {
@@ -327,21 +386,20 @@ impl Applier {
         }
         let Some(current) = &mut self.current else { return Ok(()) };
         current.changes.push(change);
-        if !current.large && current.bytes <= self.options.held_bytes {
+        if !current.large && !current.is_too_large(&self.options) {
             return Ok(());
         }
         // It is written before its end is known.
         let changes = std::mem::take(&mut current.changes);
         if !std::mem::replace(&mut current.large, true) {
             self.commit_batch().await?;
+            // Whatever fails from here on is of this transaction.
+            self.server.writer().await?;
         }
         for change in changes {
             if let Some(rest) = self.fold_here(change)? {
                 self.fold_there(rest).await?;
             }
-        }
-        if self.rows >= self.options.batch_rows || self.bytes > self.options.held_bytes {
-            self.give(None).await?;
         }
         Ok(())
     }
@@ -394,7 +452,9 @@ impl Applier {
         let tables = waiting.map(|table| (Arc::clone(&table.destination), table.pending.take())).collect();
         self.rows = 0;
         self.bytes = 0;
-        self.server.give(Work { tables, commit }).await
+        // Once its end is known it is like any other.
+        let early = commit.is_none() && self.is_early();
+        self.server.give(Work { tables, commit, early }).await
     }
 
     /// Commits what is folded; the end of its last transaction has come. Waits for fences only.

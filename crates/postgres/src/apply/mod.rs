@@ -6,7 +6,8 @@
 //! any crash the row in `pgrunbook.stream` says what is there. Every statement must change as many rows as it was given:
 //! the destination has no other writer, so another count is a bug or a trespasser, and stops the stream with the row named.
 //!
-//! While the server writes one batch ([`server`]), the next one is folded.
+//! While the server writes one batch ([`server`]), the next one is folded. A large transaction may be written while the source still
+//! sends it (`applier/early.rs`), and is taken back unless it is the next one to commit.
 //!
 //! Sessions run with `session_replication_role = replica`: foreign keys and origin-only triggers do not act, the source
 //! has judged already. Triggers that are `ENABLE ALWAYS` or `ENABLE REPLICA` do fire, and where an update had to be made as a
@@ -49,8 +50,12 @@ pub struct Options {
     /// ... or when its first transaction came so long ago. Looked at when an event comes: who waits for events calls
     /// [`Applier::flush`] when none came in this time.
     pub batch_delay: Duration,
-    /// A transaction larger than this is written in pieces before its end is known, in one transaction all the same.
+    /// A transaction larger than this is written in pieces before its end is known, in one transaction all the same. One that is
+    /// told early ([`Early`](crate::pgoutput::Early)) is from the size of a batch on.
     pub held_bytes: usize,
+    /// What is written of an open transaction of the source holds locks on the destination. It is taken back when nothing more came
+    /// of it in this time, looked at by [`Applier::settle`].
+    pub early_patience: Duration,
     /// How long to wait for the one who applies this stream now to go away; a killed process's backend needs a moment.
     pub patience: Duration,
     /// The name of the stream of the other direction: what its applier wrote came from here, and is not sent back.
@@ -69,6 +74,7 @@ impl Options {
             batch_bytes: 16 << 20,
             batch_delay: Duration::from_millis(200),
             held_bytes: 64 << 20,
+            early_patience: Duration::from_secs(3),
             patience: Duration::from_secs(10),
             skip_applied_by: None,
             pass_over: Vec::new(),

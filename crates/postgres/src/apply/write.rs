@@ -55,6 +55,7 @@ pub(super) struct Writer {
 
 struct Stage {
     name: String,
+    made_in: u64,
     used_in: u64,
 }
 
@@ -132,7 +133,10 @@ impl Writer {
     }
 
     pub(super) async fn rollback(&mut self) -> Result<(), ApplyError> {
-        self.open = false;
+        if std::mem::take(&mut self.open) {
+            // What was made in it goes with it.
+            self.stages.retain(|_, stage| stage.made_in != self.transaction);
+        }
         self.run("to roll back", "ROLLBACK").await.map(drop)
     }
 
@@ -434,7 +438,7 @@ impl Writer {
             destination.name
         );
         self.run(&format!("to make a temporary table for {}", destination.shown), &sql).await?;
-        self.stages.insert(layout.clone(), Stage { name: name.clone(), used_in: transaction });
+        self.stages.insert(layout.clone(), Stage { name: name.clone(), made_in: transaction, used_in: transaction });
         Ok(name)
     }
 

@@ -7,18 +7,25 @@
 //! Transactions without a change are not told; 14 sends one for each that concerns other tables only.
 //!
 //! Non-transactional logical messages are dropped: they belong to no transaction, and have no place in that order.
+//!
+//! Where it is asked for, a transaction is also told before its commit: see [`early`].
+
+mod early;
+mod relations;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::decode::{CommitAt, DecodeError, Decoder, Message, decode};
-use super::{Begin, Change, Commit, Event, Old, Relation, Row};
+use super::{Begin, Commit, Early, Event};
 use crate::lsn::Lsn;
+
+use early::Telling;
+use relations::Relations;
 
 /// How much of one streamed transaction stays in memory.
 const IN_MEMORY: usize = 256 * 1024;
@@ -49,10 +56,15 @@ pub struct Assembler {
     folder: PathBuf,
     after: Lsn,
     decoder: Decoder,
-    relations: HashMap<u32, Arc<Relation>>,
+    relations: Relations,
     state: State,
     streamed: HashMap<u32, Streamed>,
     queue: VecDeque<Event>,
+    /// Transactions that begin there or behind may be told early.
+    early_from: Option<Lsn>,
+    early: Option<Telling>,
+    /// It was told early and is committed: whether it was kept is not known yet. If not, `replay` has it.
+    asked: Option<Telling>,
     replay: Option<Replay>,
     /// Where the last transaction ended that was told whole, or left out.
     position: Lsn,
@@ -99,10 +111,13 @@ impl Assembler {
             folder: folder.to_owned(),
             after,
             decoder: Decoder::default(),
-            relations: HashMap::new(),
+            relations: Relations::default(),
             state: State::Outside,
             streamed: HashMap::new(),
             queue: VecDeque::new(),
+            early_from: None,
+            early: None,
+            asked: None,
             replay: None,
             position: after,
         }
@@ -120,6 +135,7 @@ impl Assembler {
 
     /// The connection began anew: the server sends every transaction again that it had not sent whole.
     pub fn restart(&mut self) {
+        self.undo_early();
         self.decoder.reset();
         self.state = State::Outside;
         self.streamed.clear();
@@ -131,17 +147,17 @@ impl Assembler {
     /// If it is not one.
     pub fn describe(&mut self, data: &Bytes) -> Result<(), AssembleError> {
         match decode(data, false)? {
-            Message::Relation { relation, .. } => self.learn(relation),
+            Message::Relation { relation, .. } => self.relations.learn(relation),
             _ => return Err(AssembleError::Order("another message where a table should be described")),
         }
         Ok(())
     }
 
-    /// Takes a message. All events of the one before must have been taken.
+    /// Takes a message, and where in the log it comes from. All events of the one before must have been taken.
     ///
     /// # Errors
     /// [`AssembleError`]; nothing sensible can follow.
-    pub fn push(&mut self, data: &Bytes) -> Result<(), AssembleError> {
+    pub fn push(&mut self, lsn: Lsn, data: &Bytes) -> Result<(), AssembleError> {
         if self.replay.is_some() {
             return Err(AssembleError::Order("the events of the message before were not taken"));
         }
@@ -155,6 +171,7 @@ impl Assembler {
                     return Err(AssembleError::Order("a transaction begins inside another"));
                 }
                 // It was streamed in part to a connection that is gone, and now comes whole.
+                self.undo_early_of(xid);
                 self.streamed.remove(&xid);
                 // Commit records do not overlap: one that begins before `after` ends there at the latest.
                 self.state = if commit_lsn < self.after {
@@ -181,14 +198,17 @@ impl Assembler {
                     return Err(AssembleError::Order("a block begins inside a transaction"));
                 }
                 if first {
+                    self.undo_early_of(xid);
                     self.streamed.remove(&xid);
                 }
                 // Its first block may lie before where the reading began, if it ended before `after`.
                 self.streamed.entry(xid).or_insert_with(|| Streamed { headless: !first, ..Streamed::default() });
                 self.state = State::Block(xid);
+                self.look_for_early(xid, first, lsn);
             }
             Message::StreamCommit { xid, at } => self.commit_streamed(xid, &at)?,
             Message::StreamAbort { xid, subxid, .. } => {
+                self.undo_early_of(xid);
                 if xid == subxid {
                     self.streamed.remove(&xid);
                 } else if let Some(streamed) = self.streamed.get_mut(&xid) {
@@ -196,7 +216,11 @@ impl Assembler {
                 }
             }
             other => {
-                if let Some(change) = self.change(other)? {
+                // Described is what another transaction is about to change.
+                if matches!(other, Message::Relation { .. }) {
+                    self.undo_early();
+                }
+                if let Some(change) = self.relations.change(other)? {
                     self.tell_begin();
                     match self.state {
                         State::Inside => self.queue.push_back(Event::Change(change)),
@@ -209,7 +233,7 @@ impl Assembler {
         Ok(())
     }
 
-    /// The next event, in the order in which they are to be applied.
+    /// The next event, in the order in which they are to be applied. After [`Early::Commit`] it blocks until the verdict is said.
     ///
     /// # Errors
     /// As [`Assembler::push`].
@@ -221,14 +245,24 @@ impl Assembler {
                 }
                 return Ok(Some(event));
             }
+            if let Some(asked) = self.asked.take()
+                && let Some(relations) = asked.kept()
+            {
+                self.relations = relations;
+                if let Some(kept) = self.replay.take() {
+                    self.reached(kept.commit.end_lsn);
+                }
+            }
             let Some(replay) = &mut self.replay else { return Ok(None) };
             match replay.next(&self.folder)? {
                 Some(data) => {
                     let message = decode(&data, true)?;
                     let aborted = xid_of(&message).is_some_and(|xid| replay.aborted.contains(&xid));
-                    if !aborted && let Some(change) = self.change(message)? {
-                        let begin = self.replay.as_mut().and_then(|replay| replay.begin.take());
-                        self.queue.extend(begin.map(Event::Begin));
+                    if !aborted && let Some(change) = self.relations.change(message)? {
+                        if let Some(begin) = self.replay.as_mut().and_then(|replay| replay.begin.take()) {
+                            self.undo_early();
+                            self.queue.push_back(Event::Begin(begin));
+                        }
                         self.queue.push_back(Event::Change(change));
                     }
                 }
@@ -248,6 +282,7 @@ impl Assembler {
     fn tell_begin(&mut self) {
         if let State::Begun(begin) = &mut self.state {
             let begin = std::mem::take(begin);
+            self.undo_early();
             self.queue.push_back(Event::Begin(begin));
             self.state = State::Inside;
         }
@@ -273,6 +308,7 @@ impl Assembler {
                 if streamed.memory.len() > IN_MEMORY {
                     streamed.spill(&self.folder)?;
                 }
+                self.tell_early(xid, data);
             }
             _ => return Err(AssembleError::Order("a message that cannot stand in a block")),
         }
@@ -282,7 +318,10 @@ impl Assembler {
     fn commit_streamed(&mut self, xid: u32, at: &CommitAt) -> Result<(), AssembleError> {
         let streamed = self.streamed.remove(&xid);
         let mut streamed = match streamed {
-            _ if at.end_lsn <= self.after => return Ok(()),
+            _ if at.end_lsn <= self.after => {
+                self.undo_early_of(xid);
+                return Ok(());
+            }
             None | Some(Streamed { headless: true, .. }) => {
                 return Err(AssembleError::Order("a streamed transaction commits whose first block is missing"));
             }
@@ -290,7 +329,7 @@ impl Assembler {
         };
         let (commit_lsn, committed_at) = (at.commit_lsn, at.committed_at);
         let origin = streamed.origin.take();
-        let begin = Some(Begin { xid, commit_lsn, committed_at, origin });
+        let begin = Begin { xid, commit_lsn, committed_at, origin };
         let mut file = streamed.file.take();
         let failed = |source| AssembleError::Spill { folder: self.folder.clone(), source };
         let buffer = match &mut file {
@@ -300,62 +339,12 @@ impl Assembler {
             }
             None => BytesMut::from(Bytes::from(streamed.memory)),
         };
-        self.replay = Some(Replay { begin, buffer, file, aborted: streamed.aborted, commit: commit(at) });
+        if let Some(early) = self.early.take_if(|early| early.has_told(xid)) {
+            self.queue.push_back(Event::Early(Early::Commit { begin: begin.clone(), commit: commit(at) }));
+            self.asked = Some(early);
+        }
+        self.replay = Some(Replay { begin: Some(begin), buffer, file, aborted: streamed.aborted, commit: commit(at) });
         Ok(())
-    }
-
-    fn learn(&mut self, relation: Relation) {
-        // What did not change stays the same value, so that it can be compared by address.
-        if self.relations.get(&relation.oid).is_none_or(|known| **known != relation) {
-            self.relations.insert(relation.oid, Arc::new(relation));
-        }
-    }
-
-    /// The change that a message tells; `None` where it only describes, or is no part of a transaction.
-    fn change(&mut self, message: Message) -> Result<Option<Change>, AssembleError> {
-        Ok(Some(match message {
-            Message::Relation { relation, .. } => {
-                self.learn(relation);
-                return Ok(None);
-            }
-            Message::Insert { relation, new, .. } => Change::Insert { relation: self.fitting(relation, &[&new])?, new },
-            Message::Update { relation, old, new, .. } => {
-                let relation = match &old {
-                    None => self.fitting(relation, &[&new])?,
-                    Some(Old::Key(row) | Old::Full(row)) => self.fitting(relation, &[row, &new])?,
-                };
-                Change::Update { relation, old, new }
-            }
-            Message::Delete { relation, old, .. } => {
-                let (Old::Key(row) | Old::Full(row)) = &old;
-                Change::Delete { relation: self.fitting(relation, &[row])?, old }
-            }
-            Message::Truncate { relations, cascade, restart_identity, .. } => {
-                let relations = relations.into_iter().map(|oid| self.fitting(oid, &[])).collect::<Result<_, _>>()?;
-                Change::Truncate { relations, cascade, restart_identity }
-            }
-            Message::Logical { transactional: true, prefix, content, .. } => Change::Message { prefix, content },
-            Message::Logical { .. } | Message::Type { .. } => return Ok(None),
-            Message::BeginPrepare(prepared)
-            | Message::Prepare(prepared)
-            | Message::CommitPrepared(prepared)
-            | Message::StreamPrepare(prepared) => return Err(AssembleError::TwoPhase { gid: prepared.gid }),
-            Message::RollbackPrepared { gid, .. } => return Err(AssembleError::TwoPhase { gid }),
-            _ => return Err(AssembleError::Order("the end of a block where none is open")),
-        }))
-    }
-
-    /// The relation, whose columns these rows have.
-    fn fitting(&self, oid: u32, rows: &[&Row]) -> Result<Arc<Relation>, AssembleError> {
-        let relation = self.relations.get(&oid).ok_or(AssembleError::UnknownRelation { oid })?;
-        let expected = relation.columns.len();
-        match rows.iter().find(|row| row.len() != expected) {
-            None => Ok(relation.clone()),
-            Some(row) => {
-                let name = format!("{}.{}", relation.schema, relation.name);
-                Err(AssembleError::Width { relation: name, expected, found: row.len() })
-            }
-        }
     }
 }
 

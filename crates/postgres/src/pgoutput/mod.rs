@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod decode;
+mod early;
 pub(crate) mod track;
 
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::lsn::Lsn;
+
+pub(crate) use early::Judged;
+pub use early::{Early, Verdict};
 
 /// A table as the source describes it; sent before its first change, and again whenever it became another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +112,8 @@ pub enum Event {
     Begin(Begin),
     Change(Change),
     Commit(Commit),
+    /// Of a transaction whose end is not known. Only where it was asked for.
+    Early(Early),
 }
 
 /// A transaction begins, of which it is known that it was committed.

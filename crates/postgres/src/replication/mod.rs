@@ -27,6 +27,10 @@ use wire::Wire;
 /// How often the server hears from us where it sets no `wal_sender_timeout`.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
+/// From here on a transaction is sent before it ends, in kB, unless the server was told less. So the first of a large one comes while
+/// the server still decodes the rest; measured in `docs/decisions/0007-batch-applier.md`.
+const STREAMED_FROM: u32 = 4096;
+
 /// A connection that takes replication commands, and simple queries too.
 pub struct Replication {
     wire: Wire,
@@ -77,7 +81,7 @@ pub struct Slot {
     pub snapshot: Option<String>,
 }
 
-/// Whether transactions are sent before they end, once they are large (`logical_decoding_work_mem`).
+/// Whether transactions are sent before they end, once they are large (`logical_decoding_work_mem`, and at most 4 MB).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streaming {
     Off,
@@ -266,6 +270,13 @@ impl Replication {
     /// What the server says: 42704 without the slot, 55006 while another uses it, 55000 when it was invalidated.
     pub async fn start(mut self, slot: &str, from: Lsn, how: &StreamOptions) -> Result<Stream, PgError> {
         let quoted = slot_ident(slot)?;
+        if how.streaming != Streaming::Off {
+            self.query(&format!(
+                "SELECT pg_catalog.set_config(s.name, least(s.setting::bigint, {STREAMED_FROM})::text, false)
+                 FROM pg_catalog.pg_settings AS s WHERE s.name = 'logical_decoding_work_mem'"
+            ))
+            .await?;
+        }
         let sql = format!("START_REPLICATION SLOT {quoted} LOGICAL {from} ({})", how.sql()?);
         self.send_query(&sql).await?;
         loop {

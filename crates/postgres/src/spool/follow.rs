@@ -1,12 +1,10 @@
 //! From a spool to events, in a thread of its own.
 
-use std::path::Path;
-
 use tokio::sync::mpsc;
 
 use super::{Reader, Record, Spool, SpoolError};
 use crate::lsn::Lsn;
-use crate::pgoutput::Event;
+use crate::pgoutput::{Early, Event};
 use crate::pgoutput::assemble::{AssembleError, Assembler};
 
 /// So many events come together where there are as many.
@@ -47,13 +45,26 @@ impl Follow {
     /// # Errors
     /// [`SpoolError::Pruned`] if the spool does not reach back so far.
     pub fn start(spool: &Spool, from: Lsn) -> Result<Self, SpoolError> {
+        Self::of(spool, from, |assembler| assembler)
+    }
+
+    /// The same, and a large transaction that lies wholly behind `applied` is told while it is open: see [`Early`]. Whoever
+    /// gets its events must give the verdict, as an [`Applier`](crate::apply::Applier) does.
+    ///
+    /// # Errors
+    /// As [`Follow::start`].
+    pub fn start_early(spool: &Spool, from: Lsn, applied: Lsn) -> Result<Self, SpoolError> {
+        Self::of(spool, from, |assembler| assembler.telling_early(applied))
+    }
+
+    fn of(spool: &Spool, from: Lsn, how: impl FnOnce(Assembler) -> Assembler) -> Result<Self, SpoolError> {
         let reader = spool.reader(from)?;
-        let folder = spool.folder().to_owned();
+        let assembler = how(Assembler::new(spool.folder(), from));
         let (sender, batches) = mpsc::channel(WAITING);
         let runtime = tokio::runtime::Handle::current();
         let thread = std::thread::Builder::new().name("follow".to_owned());
         let work = move || {
-            if let Err(error) = read(reader, &folder, from, &sender, &runtime) {
+            if let Err(error) = read(reader, assembler, from, &sender, &runtime) {
                 // Nobody follows any more: nobody needs to know.
                 let _ = sender.blocking_send(Err(error));
             }
@@ -76,12 +87,11 @@ impl Follow {
 
 fn read(
     mut reader: Reader,
-    folder: &Path,
+    mut assembler: Assembler,
     from: Lsn,
     batches: &mpsc::Sender<Result<Batch, FollowError>>,
     runtime: &tokio::runtime::Handle,
 ) -> Result<(), FollowError> {
-    let mut assembler = Assembler::new(folder, from);
     let mut events = Vec::with_capacity(BATCH);
     let mut told = from;
     let mut send = |events: &mut Vec<Event>, position: Lsn, caught_up: bool| {
@@ -97,14 +107,16 @@ fn read(
         reader.look();
         while let Some(record) = reader.read()? {
             match record {
-                Record::Message(_, data) => assembler.push(&data)?,
+                Record::Message(lsn, data) => assembler.push(lsn, &data)?,
                 Record::Relation(data) => assembler.describe(&data)?,
                 Record::Position(lsn) => assembler.reached(lsn),
                 Record::Restart => assembler.restart(),
             }
             while let Some(event) = assembler.next_event()? {
+                // After it the assembler waits for whoever gets it.
+                let asks = matches!(event, Event::Early(Early::Commit { .. }));
                 events.push(event);
-                if events.len() >= BATCH && !send(&mut events, assembler.position(), false) {
+                if (asks || events.len() >= BATCH) && !send(&mut events, assembler.position(), false) {
                     return Ok(());
                 }
             }

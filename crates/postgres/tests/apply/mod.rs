@@ -1,5 +1,6 @@
 //! What is applied is what was done, exactly once, or nothing is.
 
+mod early;
 mod pair;
 mod random;
 mod types;

@@ -6,10 +6,10 @@ use pgrunbook_postgres::apply::{Applier, Options, Rename};
 use super::pair::Pair;
 
 /// SplitMix64: enough to choose, and a seed says it all.
-struct Chance(u64);
+pub struct Chance(pub u64);
 
 impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut value = self.0;
         value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

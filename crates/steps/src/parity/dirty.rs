@@ -98,6 +98,27 @@ impl Dirty {
         Ok(())
     }
 
+    /// Takes everything out of another set, cheaply where it is all in memory.
+    ///
+    /// # Errors
+    /// As [`Dirty::note`].
+    pub fn absorb(&self, other: &Self) -> Result<(), ParityError> {
+        let tables: Vec<(String, Table)> = {
+            let mut inner = other.lock();
+            inner.bytes = 0;
+            let name = |(name, one): (&String, &mut Table)| {
+                let keys = std::mem::take(&mut one.keys);
+                (name.clone(), Table { keys, whole: one.whole, rows: std::mem::take(&mut one.rows) })
+            };
+            inner.tables.iter_mut().map(name).collect()
+        };
+        for (name, Table { keys, whole, rows }) in tables {
+            self.note(&name, Touched { keys: keys.into_iter().collect(), rows, whole })?;
+        }
+        // What is in its file.
+        self.add_keys(other)
+    }
+
     /// The keys of another set, without its counts.
     ///
     /// # Errors

@@ -264,7 +264,7 @@ async fn note_unseen(
             match event {
                 Event::Begin(begin) => notes = !seen.sees(begin.xid),
                 Event::Change(change) if notes => reader.note(unseen, change)?,
-                Event::Change(_) | Event::Commit(_) => {}
+                Event::Change(_) | Event::Commit(_) | Event::Early(_) => {}
             }
         }
         if batch.position >= at || batch.caught_up {

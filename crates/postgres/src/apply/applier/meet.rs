@@ -57,7 +57,11 @@ impl Applier {
             Err(Misfit::Failed(error)) => return Err(ApplyError::of(format!("to look at {shown}"), lsn, error)),
         };
         if before.is_none() {
-            self.remember(relation).await?;
+            match self.current.as_mut().and_then(|current| current.early.as_mut()) {
+                // It is so only if the transaction is committed.
+                Some(early) => early.met.push(Arc::clone(relation)),
+                None => self.remember(relation).await?,
+            }
         }
         let mut rules = self.options.pass_over.iter();
         let pass_over = rules.find(|rule| rule.schema == relation.schema && rule.table == relation.name).cloned();

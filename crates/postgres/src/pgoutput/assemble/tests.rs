@@ -1,7 +1,9 @@
 //! Orders of messages that a server seldom sends, or never should.
 
 use super::super::decode::tests::encode;
-use super::super::{Cell, Column, ReplicaIdentity};
+use std::sync::Arc;
+
+use super::super::{Cell, Change, Column, Relation, ReplicaIdentity};
 use super::*;
 
 fn relation(columns: usize) -> Relation {
@@ -49,6 +51,10 @@ fn short(event: &Event) -> String {
             other => format!("{other:?}"),
         },
         Event::Change(other) => format!("{other:?}"),
+        Event::Early(Early::Begin { xid, .. }) => format!("early {xid}"),
+        Event::Early(Early::Change(change)) => short(&Event::Change(change.clone())),
+        Event::Early(Early::Undo) => "undo".to_owned(),
+        Event::Early(Early::Commit { begin, .. }) => format!("early commit {}", begin.xid),
     }
 }
 
@@ -56,7 +62,7 @@ fn short(event: &Event) -> String {
 fn tell(assembler: &mut Assembler, messages: &[Message]) -> String {
     let mut told = Vec::new();
     for message in messages {
-        let pushed = assembler.push(&encode(message)).and_then(|()| {
+        let pushed = assembler.push(Lsn(1), &encode(message)).and_then(|()| {
             while let Some(event) = assembler.next_event()? {
                 told.push(short(&event));
             }
@@ -128,6 +134,102 @@ fn large_transaction_is_kept_in_a_file() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// As [`tell`], with transactions told early, each of which is kept or not.
+fn tell_early(from: u64, kept: bool, messages: &[Message]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut assembler = Assembler::new(folder.path(), Lsn(0)).telling_early(Lsn(from));
+    let (mut told, mut verdict) = (Vec::new(), None);
+    for (at, message) in messages.iter().enumerate() {
+        assembler.push(Lsn(at as u64), &encode(message)).unwrap();
+        while let Some(event) = assembler.next_event().unwrap() {
+            match &event {
+                Event::Early(Early::Begin { verdict: given, .. }) => verdict = Some(given.clone()),
+                Event::Early(Early::Commit { .. }) => verdict.take().unwrap().say(kept),
+                _ => {}
+            }
+            told.push(short(&event));
+        }
+    }
+    told.push(format!("at {}", assembler.position().0));
+    told.join(", ")
+}
+
+#[test]
+fn open_transaction_is_told_early_while_it_can_be_the_next() {
+    let block = |xid, of, first, value| [start(of, first), insert(Some(xid), value), Message::StreamStop];
+    let mut open = vec![start(1, true), describe(Some(1)), Message::StreamStop];
+    open.extend([block(1, 1, false, "a"), block(2, 1, false, "b")].concat());
+    let commit = |xid, lsn| Message::StreamCommit { xid, at: at(lsn) };
+    let with = |more: &[Message]| [&open[..], more].concat();
+    let told = "early 1, a, b";
+    assert_eq!(tell_early(0, true, &with(&[commit(1, 100)])), format!("{told}, early commit 1, at 110"));
+    let again = format!("{told}, early commit 1, begin 1, a, b, commit 110, at 110");
+    assert_eq!(tell_early(0, false, &with(&[commit(1, 100)])), again);
+    // It may have been applied.
+    assert_eq!(tell_early(1, true, &with(&[commit(1, 100)])), "begin 1, a, b, commit 110, at 110");
+    // A part of it, or all, is rolled back.
+    let undone = format!("{told}, undo, begin 1, a, commit 110, at 110");
+    assert_eq!(tell_early(0, true, &with(&[abort(1, 2), commit(1, 100)])), undone);
+    assert_eq!(tell_early(0, true, &with(&[abort(1, 1)])), format!("{told}, undo, at 0"));
+    // Another commits first, whole or streamed itself; once undone it is not told early again.
+    let whole = [begin(5, 50), describe(None), insert(None, "x"), Message::Commit(at(50))];
+    let more = [&whole[..], &block(1, 1, false, "c"), &[commit(1, 100)]].concat();
+    let other = format!("{told}, undo, begin 5, x, commit 60, begin 1, a, b, c, commit 110, at 110");
+    assert_eq!(tell_early(0, true, &with(&more)), other);
+    let streamed = [&block(7, 7, true, "x")[..], &[commit(7, 50), commit(1, 100)]].concat();
+    let other = format!("{told}, undo, begin 7, x, commit 60, begin 1, a, b, commit 110, at 110");
+    assert_eq!(tell_early(0, true, &with(&streamed)), other);
+    // What changed nothing, or was rolled back, is no other.
+    let empty = [&block(7, 7, true, "x")[..], &[abort(7, 7), begin(5, 50), Message::Commit(at(50))]].concat();
+    let more = [&empty[..], &block(1, 1, false, "c"), &[commit(1, 100)]].concat();
+    assert_eq!(tell_early(0, true, &with(&more)), format!("{told}, c, early commit 1, at 110"));
+    // The next one is told early again.
+    let next = [vec![commit(1, 100)], block(8, 8, true, "d").to_vec(), vec![commit(8, 200)]].concat();
+    let both = format!("{told}, early commit 1, early 8, d, early commit 8, at 210");
+    assert_eq!(tell_early(0, true, &with(&next)), both);
+}
+
+#[test]
+fn refused_transaction_is_told_no_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut assembler = Assembler::new(folder.path(), Lsn(0)).telling_early(Lsn(0));
+    let block = |first, value| [start(1, first), describe(Some(1)), insert(Some(1), value), Message::StreamStop];
+    // Told without anybody who keeps the verdict, or with one who refuses.
+    assert_eq!(tell(&mut assembler, &block(true, "a")), "early 1, a, at 0");
+    for message in &block(true, "b") {
+        assembler.push(Lsn(1), &encode(message)).unwrap();
+        while let Some(event) = assembler.next_event().unwrap() {
+            if let Event::Early(Early::Begin { verdict, .. }) = event {
+                verdict.say(false);
+                verdict.say(true);
+                assert!(!verdict.is_kept(), "what was said first counts");
+            }
+        }
+    }
+    assert_eq!(tell(&mut assembler, &block(false, "c")), "undo, at 0");
+    let committed = Message::StreamCommit { xid: 1, at: at(100) };
+    assert_eq!(tell(&mut assembler, &[committed]), "begin 1, b, c, commit 110, at 110");
+}
+
+#[test]
+fn table_described_in_an_open_transaction_is_so_when_it_commits() {
+    let wide = Message::Relation { xid: Some(1), relation: relation(2) };
+    let open = [describe(None), start(1, true), wide];
+    let two = Message::Insert { xid: Some(1), relation: 7, new: vec![Cell::Null, Cell::Null] };
+    let messages = |end: Message| {
+        let other = [begin(5, 200), insert(None, "one"), Message::Commit(at(200))];
+        let inside = [begin(4, 10), describe(None), insert(None, "z"), Message::Commit(at(10))];
+        [&inside[..], &open[1..], &[two.clone(), Message::StreamStop, end], &other].concat()
+    };
+    let before = "begin 4, z, commit 20, early 1, Null";
+    let told = tell_early(0, true, &messages(abort(1, 1)));
+    assert_eq!(told, format!("{before}, undo, begin 5, one, commit 210, at 210"));
+    let folder = tempfile::tempdir().unwrap();
+    let mut assembler = Assembler::new(folder.path(), Lsn(0));
+    let told = tell(&mut assembler, &messages(Message::StreamCommit { xid: 1, at: at(100) }));
+    assert!(told.ends_with("a row of public.t has 1 values, and the table 2 columns"), "{told}");
+}
+
 #[test]
 fn restart_forgets_what_comes_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -165,7 +267,7 @@ fn origin_stands_at_the_begin() {
         let mut assembler = Assembler::new(folder.path(), Lsn(0));
         let mut begins = Vec::new();
         for message in &messages {
-            assembler.push(&encode(message)).unwrap();
+            assembler.push(Lsn(1), &encode(message)).unwrap();
             while let Some(event) = assembler.next_event().unwrap() {
                 if let Event::Begin(begin) = event {
                     begins.push(begin.origin);
@@ -185,7 +287,7 @@ fn relation_that_did_not_change_stays_the_same_value() {
     let messages = [begin(1, 100), describe(None), insert(None, "a"), describe(None), insert(None, "b"), other, two];
     let mut relations = Vec::new();
     for message in &messages {
-        assembler.push(&encode(message)).unwrap();
+        assembler.push(Lsn(1), &encode(message)).unwrap();
         while let Some(event) = assembler.next_event().unwrap() {
             if let Event::Change(Change::Insert { relation, .. }) = event {
                 relations.push(relation);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pgrunbook_postgres::apply::{Applier, ApplyError, Options, Rename, text_only_columns};
-use pgrunbook_postgres::pgoutput::Event;
+use pgrunbook_postgres::pgoutput::{Early, Event, Verdict};
 use pgrunbook_postgres::receiver::{Receive, Receiver, Stopped as ReceiverStopped};
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
 use pgrunbook_postgres::slots::{self, Direction as Way};
@@ -36,6 +36,8 @@ pub(super) struct Work {
     pub lost: Arc<AtomicBool>,
     /// Says which keys a change touches; nothing is noted without it.
     pub noting: Option<Reader>,
+    /// What a transaction changes that is applied while it is open: noted when it is committed.
+    pub noted_early: Option<(Verdict, Dirty)>,
     pub proven: Option<Lsn>,
 }
 
@@ -86,6 +88,7 @@ impl Work {
         let origin = what.ends.origin(way);
         let stream = what.names.stream(way);
         let mut applier = self.applier(&stream).await?;
+        self.noted_early = None;
         let position = applier.position();
         self.publish.send_modify(|standing| {
             standing.reached = standing.reached.max(position.lsn);
@@ -135,12 +138,12 @@ impl Work {
         let start = if position.transactions == 0 { position.lsn.max(spool.begins()) } else { position.lsn };
         applier.reached(start);
         let from = self.proven.unwrap_or(start).min(start);
-        let mut follow = match Follow::start(&spool, from) {
+        let mut follow = match Follow::start_early(&spool, from, start) {
             Ok(follow) => follow,
             // The keys that changed since the last proof are no longer to be had: the next proof is a whole one.
             Err(SpoolError::Pruned { .. }) if from < start => {
                 self.forget();
-                Follow::start(&spool, start).map_err(|error| self.stop("spool", error, position.lsn))?
+                Follow::start_early(&spool, start, start).map_err(|error| self.stop("spool", error, position.lsn))?
             }
             Err(error) => return Err(self.stop("spool", error, position.lsn)),
         };
@@ -159,6 +162,8 @@ impl Work {
                 order = self.orders.recv() => match order {
                     None => return Ok(()),
                     Some(Order::Note(reader, tell)) => {
+                        // What came of an open transaction was not noted.
+                        self.let_go(&mut applier).await?;
                         self.noting = Some(reader);
                         let _ = tell.send(());
                     }
@@ -168,6 +173,8 @@ impl Work {
                         let _ = tell.send(());
                     }
                     Some(Order::Hold(tell, released)) => {
+                        // Whoever holds it may wish to write there.
+                        self.let_go(&mut applier).await?;
                         self.flush(&mut applier).await?;
                         let at = self.publish.borrow().reached;
                         if tell.send((at, spool.clone())).is_ok() {
@@ -222,14 +229,13 @@ impl Work {
     /// Notes and applies some events.
     async fn take(&mut self, applier: &mut Applier, batch: Batch) -> Result<(), End> {
         for event in batch.events {
-            if let (Some(noting), Event::Change(change)) = (&self.noting, &event)
-                && noting.note(&self.dirty, change).is_err()
-            {
-                // What cannot be noted is no fault of the stream: it is compared whole next time.
-                self.forget();
-            }
+            let ends_early = matches!(event, Event::Early(Early::Commit { .. }));
+            self.note(&event);
             if let Err(error) = applier.push(event).await {
                 return Err(self.apply_failed(error).await);
+            }
+            if ends_early {
+                self.note_early();
             }
         }
         if batch.caught_up {
@@ -239,6 +245,35 @@ impl Work {
             self.tell(&applier.position());
         }
         Ok(())
+    }
+
+    /// Notes which keys an event changes. What cannot be noted is no fault of the stream: it is compared whole next time.
+    fn note(&mut self, event: &Event) {
+        let Some(noting) = &self.noting else { return };
+        let noted = match (event, &self.noted_early) {
+            (Event::Change(change), _) => noting.note(&self.dirty, change),
+            (Event::Early(Early::Change(change)), Some((_, dirty))) => noting.note(dirty, change),
+            (Event::Early(Early::Begin { verdict, .. }), _) => {
+                self.noted_early = Some((verdict.clone(), self.dirty.like()));
+                Ok(())
+            }
+            (Event::Early(Early::Undo), _) => {
+                self.noted_early = None;
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if noted.is_err() {
+            self.forget();
+        }
+    }
+
+    /// A transaction that was applied while it was open is committed. If it was not kept, it comes again.
+    fn note_early(&mut self) {
+        let Some((verdict, dirty)) = self.noted_early.take() else { return };
+        if verdict.is_kept() && self.dirty.absorb(&dirty).is_err() {
+            self.forget();
+        }
     }
 
     async fn applier(&self, stream: &str) -> Result<Applier, End> {
@@ -275,6 +310,13 @@ impl Work {
         }
     }
 
+    async fn let_go(&self, applier: &mut Applier) -> Result<(), End> {
+        match applier.let_go().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.apply_failed(error).await),
+        }
+    }
+
     async fn flush(&self, applier: &mut Applier) -> Result<(), End> {
         match applier.flush().await {
             Ok(position) => {
@@ -308,6 +350,7 @@ impl Work {
     fn forget(&mut self) {
         self.proven = None;
         self.noting = None;
+        self.noted_early = None;
         self.dirty.take();
         // Not under the proof's own lock: whoever holds it may be waiting for this lane.
         self.lost.store(true, Ordering::SeqCst);

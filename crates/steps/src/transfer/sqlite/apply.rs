@@ -216,6 +216,8 @@ impl Back {
                     within = true;
                 }
                 Event::Change(change) => self.change(change)?,
+                // Not asked for: a file has one writer, which would wait for the end of the source's transaction.
+                Event::Early(_) => {}
                 Event::Commit(commit) => {
                     within = false;
                     self.current = Current::Fresh;
