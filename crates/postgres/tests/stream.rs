@@ -102,6 +102,7 @@ fn line(event: &Event) -> String {
             Some(origin) => format!("begin from {origin}"),
         },
         Event::Commit(_) => "commit".to_owned(),
+        Event::Early(_) => "early".to_owned(),
         Event::Change(Change::Insert { relation, new }) => format!("insert {} {}", relation.name, row(new)),
         Event::Change(Change::Update { relation, old, new }) => {
             format!("update {} {}{}", relation.name, old.as_ref().map_or(String::new(), old_row), row(new))

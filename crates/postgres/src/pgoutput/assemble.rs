@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::decode::{CommitAt, DecodeError, Decoder, Message, decode};
-use super::{Begin, Commit, Early, Event};
+use super::{Begin, Commit, Early, Event, Relation};
 use crate::lsn::Lsn;
 
 use early::Telling;
@@ -89,6 +89,8 @@ struct Streamed {
     memory: Vec<u8>,
     file: Option<File>,
     aborted: HashSet<u32>,
+    /// Tables, which the server takes for known once it is committed.
+    described: Vec<Relation>,
     origin: Option<String>,
     /// Its first block is not here: it cannot be told.
     headless: bool,
@@ -257,7 +259,9 @@ impl Assembler {
             match replay.next(&self.folder)? {
                 Some(data) => {
                     let message = decode(&data, true)?;
-                    let aborted = xid_of(&message).is_some_and(|xid| replay.aborted.contains(&xid));
+                    // What a subtransaction described holds although it was rolled back: the server does not say it again.
+                    let describes = matches!(message, Message::Relation { .. });
+                    let aborted = !describes && xid_of(&message).is_some_and(|xid| replay.aborted.contains(&xid));
                     if !aborted && let Some(change) = self.relations.change(message)? {
                         if let Some(begin) = self.replay.as_mut().and_then(|replay| replay.begin.take()) {
                             self.undo_early();
@@ -308,6 +312,11 @@ impl Assembler {
                 if streamed.memory.len() > IN_MEMORY {
                     streamed.spill(&self.folder)?;
                 }
+                if data.first() == Some(&b'R')
+                    && let Message::Relation { relation, .. } = decode(data, true)?
+                {
+                    streamed.described.push(relation);
+                }
                 self.tell_early(xid, data);
             }
             _ => return Err(AssembleError::Order("a message that cannot stand in a block")),
@@ -318,8 +327,9 @@ impl Assembler {
     fn commit_streamed(&mut self, xid: u32, at: &CommitAt) -> Result<(), AssembleError> {
         let streamed = self.streamed.remove(&xid);
         let mut streamed = match streamed {
-            _ if at.end_lsn <= self.after => {
+            streamed if at.end_lsn <= self.after => {
                 self.undo_early_of(xid);
+                streamed.into_iter().flat_map(|streamed| streamed.described).for_each(|one| self.relations.learn(one));
                 return Ok(());
             }
             None | Some(Streamed { headless: true, .. }) => {

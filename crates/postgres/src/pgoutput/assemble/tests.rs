@@ -3,7 +3,7 @@
 use super::super::decode::tests::encode;
 use std::sync::Arc;
 
-use super::super::{Cell, Change, Column, Relation, ReplicaIdentity};
+use super::super::{Cell, Change, Column, ReplicaIdentity};
 use super::*;
 
 fn relation(columns: usize) -> Relation {
@@ -122,6 +122,18 @@ fn aborted_parts_are_left_out_and_what_is_empty_then() {
 }
 
 #[test]
+fn table_is_known_that_was_described_in_what_does_not_count() {
+    // The server does not say it again, although it was a part that is rolled back.
+    let mut part = vec![start(1, true), describe(Some(2)), insert(Some(2), "b"), Message::StreamStop, abort(1, 2)];
+    let rest = [start(1, false), insert(Some(1), "a"), Message::StreamStop];
+    part.extend(rest.into_iter().chain([Message::StreamCommit { xid: 1, at: at(100) }]));
+    check(0, &part, "begin 1, a, commit 110, at 110");
+    // Or the whole lies behind us.
+    let after = [begin(5, 200), insert(None, "c"), Message::Commit(at(200))];
+    check(110, &[&part[..], &after].concat(), "begin 5, c, commit 210, at 210");
+}
+
+#[test]
 fn large_transaction_is_kept_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut assembler = Assembler::new(folder.path(), Lsn(0));
@@ -176,7 +188,8 @@ fn open_transaction_is_told_early_while_it_can_be_the_next() {
     let more = [&whole[..], &block(1, 1, false, "c"), &[commit(1, 100)]].concat();
     let other = format!("{told}, undo, begin 5, x, commit 60, begin 1, a, b, c, commit 110, at 110");
     assert_eq!(tell_early(0, true, &with(&more)), other);
-    let streamed = [&block(7, 7, true, "x")[..], &[commit(7, 50), commit(1, 100)]].concat();
+    let described = [start(7, true), describe(Some(7)), Message::StreamStop];
+    let streamed = [&described[..], &block(7, 7, false, "x"), &[commit(7, 50), commit(1, 100)]].concat();
     let other = format!("{told}, undo, begin 7, x, commit 60, begin 1, a, b, commit 110, at 110");
     assert_eq!(tell_early(0, true, &with(&streamed)), other);
     // What changed nothing, or was rolled back, is no other.
