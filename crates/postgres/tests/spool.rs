@@ -90,7 +90,10 @@ async fn segment_with_the_first_block_of_an_open_transaction_stays() {
     let source = Source { system: 1, timeline: 1 };
     let (spool, mut writer) = Spool::open(folder.path(), source, Lsn(1)).await.unwrap();
     let xid = &1_u32.to_be_bytes()[..];
-    for data in [message(b'S', &[xid, &[1]]), message(b'I', &[xid, b"row"]), message(b'E', &[])] {
+    // A table without a column, which the server does not describe again.
+    let described = [&7_u32.to_be_bytes()[..], b"public\0t\0d", &[0, 0]].concat();
+    let block = [message(b'S', &[xid, &[1]]), message(b'R', &[xid, &described]), message(b'I', &[xid, b"row"])];
+    for data in block.into_iter().chain([message(b'E', &[])]) {
         writer.append(Lsn(50), &data).unwrap();
     }
     writer.append(Lsn(100), &begin_of(2, 100)).unwrap();
@@ -112,7 +115,7 @@ async fn segment_with_the_first_block_of_an_open_transaction_stays() {
     writer.flush().await.unwrap();
     synced_to(&spool, Lsn(310)).await;
     spool.prune(Lsn(210)).unwrap();
-    assert_eq!((segments(folder.path()).len(), all_records(&spool, Lsn(210)).len()), (2, 3 + 67 + 2 + 1));
+    assert_eq!((segments(folder.path()).len(), all_records(&spool, Lsn(210)).len()), (2, 4 + 67 + 1 + 2 + 1));
     writer.close().await.unwrap();
     // A wrong byte in an older segment is named.
     let first = &segments(folder.path())[0];
@@ -145,6 +148,8 @@ async fn segment_with_the_first_block_of_an_open_transaction_stays() {
         (writer.end(), spool.bytes()),
         (Lsn(310), std::fs::metadata(&segments(folder.path())[0]).unwrap().len())
     );
+    // The table is known although its description was there.
+    assert_eq!(all_records(&spool, Lsn(310))[0], Record::Relation(message(b'R', &[&described])));
 }
 
 #[tokio::test]

@@ -137,6 +137,38 @@ async fn undo_leaves_nothing_on_either_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_open_transaction_changes_counts_once_it_is_committed() {
+    let this = Move::new().await;
+    // It is sent while it is open.
+    let small = format!("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'", this.legacy.database);
+    this.at_legacy(&small).await;
+    let (_, end) = this.bench.run(MOVE).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let open = this.session().await;
+    open.execute(
+        "BEGIN; INSERT INTO visit (what) SELECT 'open' FROM generate_series(1, 25000); UPDATE visit SET at = now()",
+    )
+    .await
+    .unwrap();
+    let text = format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{GO}");
+    let committed = async {
+        // The first look is over when the fence waits for it.
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'visit'::regclass";
+        let waited = async { while this.legacy_value(waits).await == "0" {} };
+        tokio::time::timeout(std::time::Duration::from_secs(120), waited).await.unwrap();
+        open.execute("DELETE FROM visit WHERE what = 'open' AND id % 5 = 0; COMMIT").await.unwrap();
+    };
+    let ((run, end), ()) = tokio::join!(this.bench.run(&text), committed);
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.is_equal().await;
+    let facts = this.bench.evidence(&run, "go").await.facts["health"]["parity"].clone();
+    let rows: u64 = this.bench.value("SELECT count(*) FROM health.visit").await.parse().unwrap();
+    assert!(rows > 20_000, "{rows}");
+    let counted = facts["rows"].as_object().unwrap().iter().find(|(name, _)| name.contains("visit")).unwrap().1;
+    assert_eq!((facts["differences"].as_u64(), counted.as_u64()), (Some(0), Some(rows)), "{facts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_table_stops_the_stream_and_is_accepted() {
     let this = Move::new().await;
     let (_, end) = this.bench.run(MOVE).await;

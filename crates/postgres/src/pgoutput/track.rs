@@ -110,6 +110,13 @@ impl Tracker {
         })
     }
 
+    /// What whoever begins to read here must be told: what is known, and what is described in a transaction that is still open and
+    /// was not known before. Of the latter nothing more is said when it commits.
+    pub fn described(&self) -> impl Iterator<Item = &Bytes> {
+        let open = self.pending.values().flatten().filter(|(oid, _)| !self.relations.contains_key(oid));
+        self.relations.values().chain(open.map(|(_, description)| description))
+    }
+
     /// Nothing is open: a position between transactions means something.
     pub fn is_outside(&self) -> bool {
         matches!(self.open, Open::Nothing)

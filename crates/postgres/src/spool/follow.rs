@@ -4,8 +4,8 @@ use tokio::sync::mpsc;
 
 use super::{Reader, Record, Spool, SpoolError};
 use crate::lsn::Lsn;
-use crate::pgoutput::{Early, Event};
 use crate::pgoutput::assemble::{AssembleError, Assembler};
+use crate::pgoutput::{Early, Event};
 
 /// So many events come together where there are as many.
 const BATCH: usize = 1024;

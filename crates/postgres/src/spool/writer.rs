@@ -259,7 +259,7 @@ impl Writer {
     fn begin_segment(&mut self, number: u64) {
         let lsn = self.tracker.lsn;
         let mut bytes = record::head(self.shared.source, lsn).to_vec();
-        for relation in self.tracker.relations.values() {
+        for relation in self.tracker.described() {
             record::put(&mut bytes, Kind::Relation, lsn, relation);
         }
         self.number = number;

@@ -160,7 +160,7 @@ impl Prover {
                 Ok(Pass { tables, ..look })
             }
             Err(error) => {
-                dirty.add(&taken)?;
+                dirty.absorb(&taken)?;
                 Err(error)
             }
         }

@@ -86,18 +86,6 @@ impl Dirty {
         if inner.bytes > inner.limit { inner.spill() } else { Ok(()) }
     }
 
-    /// Takes everything of another set.
-    ///
-    /// # Errors
-    /// As [`Dirty::note`].
-    pub fn add(&self, other: &Self) -> Result<(), ParityError> {
-        self.add_keys(other)?;
-        for table in other.tables() {
-            self.note(&table, Touched { rows: other.rows(&table), ..Touched::default() })?;
-        }
-        Ok(())
-    }
-
     /// Takes everything out of another set, cheaply where it is all in memory.
     ///
     /// # Errors
@@ -453,5 +441,22 @@ mod tests {
         assert_eq!(dirty.len("t").unwrap(), 500);
         drop(dirty);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_absorbed_is_taken_out_of_memory_and_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        for limit in [1_000, usize::MAX] {
+            let (dirty, other) = (Dirty::new(folder.path()), Dirty::with_memory(folder.path(), limit));
+            dirty.note("t", Touched { keys: vec![key(-1), key(7)], rows: 1, whole: false }).unwrap();
+            for number in 0..1_000 {
+                other.note("t", Touched { keys: vec![key(number)], rows: -1, whole: false }).unwrap();
+            }
+            other.note("u", Touched { keys: Vec::new(), rows: 0, whole: true }).unwrap();
+            dirty.absorb(&other).unwrap();
+            assert_eq!((dirty.len("t").unwrap(), dirty.rows("t"), dirty.is_whole("t")), (1_001, -999, false));
+            assert!(dirty.is_whole("u") && dirty.has("t", &key(999)).unwrap());
+            assert_eq!(other.rows("t"), 0);
+        }
     }
 }

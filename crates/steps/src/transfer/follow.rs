@@ -243,8 +243,17 @@ impl Lane {
         let noting = prover.as_ref().map(Prover::reader);
         let proof = Arc::new(Mutex::new(Proof { holds: prover.is_some(), prover }));
         let lost = Arc::new(AtomicBool::new(false));
-        let mut work =
-            Work { what, way, publish, orders: taken, dirty: dirty.clone(), lost: lost.clone(), noting, noted_early: None, proven };
+        let mut work = Work {
+            what,
+            way,
+            publish,
+            orders: taken,
+            dirty: dirty.clone(),
+            lost: lost.clone(),
+            noting,
+            noted_early: None,
+            proven,
+        };
         let task = tokio::spawn(async move { work.run().await });
         Self { way, standing, orders, dirty, proof, lost, ends, task }
     }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Applier, Current, Wait, senseless};
+use crate::apply::Options;
 use crate::apply::error::ApplyError;
 use crate::apply::known;
 use crate::apply::pending::Pending;
-use crate::apply::Options;
 use crate::lsn::Lsn;
 use crate::pgoutput::{self, Begin, Change, Commit, Relation, Verdict};
 

@@ -56,7 +56,8 @@ impl Assembler {
     /// Tells a message of a block, if its transaction is the one.
     pub(super) fn tell_early(&mut self, xid: u32, data: &Bytes) {
         let Some(early) = self.early.as_mut().filter(|early| early.xid == xid) else { return };
-        let change = decode(data, true).map_err(AssembleError::from).and_then(|message| early.relations.change(message));
+        let change =
+            decode(data, true).map_err(AssembleError::from).and_then(|message| early.relations.change(message));
         match change {
             Ok(None) => {}
             Ok(Some(change)) => {
