@@ -29,6 +29,7 @@ pub mod snapshot;
 pub mod spool;
 pub mod target;
 mod tls;
+mod wire;
 
 pub use error::{PgError, ServerError};
 pub use journal::PostgresJournal;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apply;
+mod copy_out;
 mod full;
 #[path = "../../engine/tests/shared/journal_suite.rs"]
 mod journal_suite;

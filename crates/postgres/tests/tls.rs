@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use pgrunbook_postgres::copy::CopyOut;
 use pgrunbook_postgres::options::{HostPort, SslMode, SslOptions};
 use pgrunbook_postgres::replication::Replication;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions};
@@ -53,11 +54,18 @@ async fn sslmode_means_what_it_means_to_libpq() {
             Ok(session) => {
                 let encrypted = session.value(ENCRYPTED).await?;
                 assert_eq!(replication?.query(ENCRYPTED).await?, [[Some(encrypted.clone())]]);
+                // And one that reads rows: more of them than TLS decrypts at once.
+                const ROWS: &str =
+                    "SELECT ssl, n FROM pg_stat_ssl, generate_series(1, 100000) AS n WHERE pid = pg_backend_pid()";
+                let (_, rows) = crate::copy_out::read(CopyOut::connect(&options, "tls").await?, ROWS, 2).await;
+                let flag = u8::from(encrypted == "t");
+                assert!(rows.len() == 100_000 && rows.iter().all(|row| row[6] == flag), "{}", rows.len());
                 Ok(encrypted)
             }
             Err(error) => {
-                let other = replication.err().unwrap();
-                assert_eq!(std::mem::discriminant(&error), std::mem::discriminant(&other), "{error:?} {other:?}");
+                for other in [replication.err().unwrap(), CopyOut::connect(&options, "tls").await.err().unwrap()] {
+                    assert_eq!(std::mem::discriminant(&error), std::mem::discriminant(&other), "{error:?} {other:?}");
+                }
                 Err(error)
             }
         }

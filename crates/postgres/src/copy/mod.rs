@@ -1,16 +1,18 @@
-//! Rows in the binary format of COPY: cut out of a stream ([`RowSplitter`]), written ([`RowWriter`]), and made the same in
-//! every database ([`canonical`]).
+//! Rows in the binary format of COPY: read from a server ([`CopyOut`]), cut out of a stream ([`RowSplitter`]), written
+//! ([`RowWriter`]), and made the same in every database ([`canonical`]).
 //!
 //! A stream is a header, rows, and a trailer. A row is the number of its fields (16 bits), and of each field its length
 //! (32 bits; -1 for NULL) and its bytes. Source: "COPY", "Binary Format", in PostgreSQL's documentation.
 
 mod canonical;
 mod numeric;
+mod out;
 mod split;
 mod write;
 
 pub use canonical::{canonical, is_canonical};
 pub use numeric::{NotANumber, numeric};
+pub use out::CopyOut;
 pub use split::{Fields, Row, RowSplitter};
 pub use write::RowWriter;
 

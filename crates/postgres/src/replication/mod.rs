@@ -6,23 +6,18 @@
 //! Why it is our own and not a crate's: `docs/decisions/0006-own-replication-connection.md`. Source: "Streaming
 //! Replication Protocol" and "Logical Streaming Replication Protocol" of PostgreSQL's documentation. Tried on 14 to 18.
 
-mod login;
-mod socket;
 mod stream;
-mod wire;
 
 use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use postgres_protocol::message::frontend;
 
 use crate::error::PgError;
 use crate::lsn::Lsn;
 use crate::options::{ConnectOptions, HostPort};
 use crate::quote;
+use crate::wire::{self, BackendKey, Connection, Purpose, Wire};
 
+pub use crate::wire::TextRow;
 pub use stream::{Frame, Incoming, Keepalive, Stream};
-use wire::Wire;
 
 /// How often the server hears from us where it sets no `wal_sender_timeout`.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -39,13 +34,6 @@ pub struct Replication {
     key: BackendKey,
     server_version: u32,
     status_interval: Duration,
-}
-
-/// What a cancel request is signed with.
-#[derive(Clone, Copy)]
-struct BackendKey {
-    pid: i32,
-    secret: i32,
 }
 
 /// What `IDENTIFY_SYSTEM` says.
@@ -144,9 +132,6 @@ impl StreamOptions {
     }
 }
 
-/// A row of a simple query's result, as text.
-pub type TextRow = Vec<Option<String>>;
-
 impl Replication {
     /// Connects under a name that `pg_stat_activity` shows, to the first host that takes us. Values will come as text in
     /// one form whatever the server's settings are: ISO dates, `postgres` intervals, all digits of floats, UTF-8.
@@ -154,39 +139,9 @@ impl Replication {
     /// # Errors
     /// [`PgError::Unreachable`], [`PgError::Refused`] or [`PgError::Tls`], of the last host that was tried.
     pub async fn connect(options: &ConnectOptions, application_name: &str) -> Result<Self, PgError> {
-        let mut last = PgError::Options("the connection names no host".to_owned());
-        for place in &options.hosts {
-            let attempt =
-                tokio::time::timeout(options.connect_timeout, Self::try_host(options, place, application_name));
-            last = match attempt.await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => error,
-                Err(_) => PgError::Unreachable {
-                    address: address(options, place),
-                    why: format!("no answer within {:?}", options.connect_timeout),
-                },
-            };
-        }
-        Err(last)
-    }
-
-    async fn try_host(options: &ConnectOptions, place: &HostPort, name: &str) -> Result<Self, PgError> {
-        let address = address(options, place);
-        let socket = socket::open(options, place, &address).await?;
-        let mut wire = Wire::new(socket, address);
-        let greeting = login::log_in(&mut wire, options, name).await?;
-        let mut connection = Self {
-            wire,
-            options: options.clone(),
-            place: place.clone(),
-            key: greeting.key,
-            server_version: greeting.server_version,
-            status_interval: STATUS_INTERVAL,
-        };
-        if options.read_write && connection.value("SHOW transaction_read_only").await? == "on" {
-            let why = "it is read only, and a server that takes writes was asked for".to_owned();
-            return Err(PgError::Unreachable { address: connection.wire.address.clone(), why });
-        }
+        let Connection { wire, options, place, key, server_version } =
+            wire::connect(options, application_name, Purpose::Replication).await?;
+        let mut connection = Self { wire, options, place, key, server_version, status_interval: STATUS_INTERVAL };
         const TIMEOUT: &str = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
         let timeout: u64 = connection.value(TIMEOUT).await?.parse().unwrap_or(0);
         if timeout > 0 {
@@ -278,7 +233,7 @@ impl Replication {
             .await?;
         }
         let sql = format!("START_REPLICATION SLOT {quoted} LOGICAL {from} ({})", how.sql()?);
-        self.send_query(&sql).await?;
+        self.wire.send_query(&sql).await?;
         loop {
             let message = self.wire.next().await?;
             match message.tag {
@@ -297,31 +252,12 @@ impl Replication {
     /// # Errors
     /// What the server says.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, PgError> {
-        self.send_query(sql).await?;
-        let mut rows = Vec::new();
-        let mut failure = None;
-        loop {
-            let message = self.wire.next().await?;
-            match message.tag {
-                b'D' => rows.push(text_row(&message.body).ok_or_else(|| self.wire.unexpected("a row is malformed"))?),
-                b'E' => failure = Some(self.wire.server_error(&message.body)),
-                b'Z' => return failure.map_or(Ok(rows), Err),
-                // Row description, command complete, empty query, parameter status, notice.
-                b'T' | b'C' | b'I' | b'S' | b'N' => {}
-                tag => return Err(self.wire.unexpected_tag(tag, "a query")),
-            }
-        }
+        self.wire.query(sql).await
     }
 
     async fn value(&mut self, sql: &str) -> Result<String, PgError> {
         let rows = self.query(sql).await?;
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
-    }
-
-    async fn send_query(&mut self, sql: &str) -> Result<(), PgError> {
-        let mut buffer = BytesMut::new();
-        frontend::query(sql, &mut buffer).map_err(|_| PgError::Options("a command holds a NUL byte".to_owned()))?;
-        self.wire.send(&buffer).await
     }
 }
 
@@ -334,30 +270,6 @@ fn slot_ident(name: &str) -> Result<String, PgError> {
     Err(PgError::Options(format!("`{name}` is no name for a slot: lower-case letters, digits and `_`, at most 63")))
 }
 
-/// The address of one host, as errors name it.
-fn address(options: &ConnectOptions, place: &HostPort) -> String {
-    ConnectOptions { hosts: vec![place.clone()], ..options.clone() }.address()
-}
-
-fn text_row(body: &Bytes) -> Option<TextRow> {
-    let mut rest = &body[..];
-    let mut take = |count: usize| {
-        let (head, tail) = rest.split_at_checked(count)?;
-        rest = tail;
-        Some(head)
-    };
-    let columns = u16::from_be_bytes(take(2)?.try_into().ok()?);
-    (0..columns)
-        .map(|_| {
-            let length = i32::from_be_bytes(take(4)?.try_into().ok()?);
-            match usize::try_from(length) {
-                Err(_) => Some(None),
-                Ok(length) => Some(Some(String::from_utf8_lossy(take(length)?).into_owned())),
-            }
-        })
-        .collect()
-}
-
 /// Asks the server to cancel, unless it was disarmed: the walsender does not notice a closed connection while it waits.
 struct CancelOnDrop(Option<(ConnectOptions, HostPort, BackendKey)>);
 
@@ -366,20 +278,7 @@ impl Drop for CancelOnDrop {
         if let Some((options, place, key)) = self.0.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(async move {
-                let address = address(&options, &place);
-                let attempt = async {
-                    let mut wire = Wire::new(socket::open(&options, &place, &address).await?, address);
-                    let mut buffer = BytesMut::new();
-                    frontend::cancel_request(key.pid, key.secret, &mut buffer);
-                    wire.send(&buffer).await?;
-                    // The server has dealt with it when it closes.
-                    wire.drain().await;
-                    Ok::<_, PgError>(())
-                };
-                // A server that cannot be reached cancels by itself, or died.
-                let _ = tokio::time::timeout(options.connect_timeout, attempt).await;
-            });
+            runtime.spawn(async move { wire::cancel(&options, &place, key).await });
         }
     }
 }

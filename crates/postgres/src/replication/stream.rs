@@ -9,10 +9,9 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::socket::Socket;
-use super::wire::{Inbox, Malformed, Wire, lost, server_error};
 use crate::error::PgError;
 use crate::lsn::Lsn;
+use crate::wire::{Inbox, Malformed, Socket, Wire, lost, server_error};
 
 /// Seconds from 1970 to 2000, which PostgreSQL counts from.
 const EPOCH: u64 = 946_684_800;

@@ -9,25 +9,31 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 
+use super::Purpose;
 use crate::error::PgError;
 use crate::options::{ConnectOptions, HostPort, SslMode};
 use crate::tls;
 
-/// The receive buffer of a connection to the same host, in bytes. A walsender sends each message by itself: while the window is
+/// The receive buffer of a replication connection to the same host, in bytes. A walsender sends each message by itself: while the window is
 /// open each is a packet, whose whole way the sender pays. A small window, which closes while the reader pauses, lets messages come
 /// together in the sender's buffer. Linux doubles it. Set before the connection is made: a sender that was once offered much
 /// waits for half of that. Not for a network, where the kernel's own tuning lets the window grow with the distance.
 const NEAR: u32 = 16 << 10;
 
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Duplex for T {}
 
 /// A connection, whatever it runs over: one dynamic call for each large read.
-pub(super) type Socket = Box<dyn Duplex>;
+pub(crate) type Socket = Box<dyn Duplex>;
 
 /// Connects and agrees on TLS; nothing of the start-up was said yet.
-pub(super) async fn open(options: &ConnectOptions, place: &HostPort, address: &str) -> Result<Socket, PgError> {
+pub(super) async fn open(
+    options: &ConnectOptions,
+    place: &HostPort,
+    address: &str,
+    purpose: Purpose,
+) -> Result<Socket, PgError> {
     let unreachable =
         |error: std::io::Error| PgError::Unreachable { address: address.to_owned(), why: error.to_string() };
     if place.host.starts_with('/') {
@@ -35,17 +41,17 @@ pub(super) async fn open(options: &ConnectOptions, place: &HostPort, address: &s
         let socket = UnixStream::connect(path).await.map_err(unreachable)?;
         return encrypted(socket, options, None, address).await;
     }
-    let socket = connect(place).await.map_err(unreachable)?;
+    let socket = connect(place, purpose).await.map_err(unreachable)?;
     socket.set_nodelay(true).map_err(unreachable)?;
     encrypted(socket, options, Some(&place.host), address).await
 }
 
 /// The first of the host's addresses that answers.
-async fn connect(place: &HostPort) -> std::io::Result<TcpStream> {
+async fn connect(place: &HostPort, purpose: Purpose) -> std::io::Result<TcpStream> {
     let mut refused = std::io::Error::new(ErrorKind::NotFound, "the host has no address");
     for address in lookup_host((place.host.as_str(), place.port)).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        if address.ip().is_loopback() {
+        if address.ip().is_loopback() && purpose == Purpose::Replication {
             socket.set_recv_buffer_size(NEAR)?;
         }
         match socket.connect(address).await {

@@ -7,11 +7,15 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 
-use super::BackendKey;
-use super::wire::{Message, Wire, fields};
+use super::{BackendKey, Message, Purpose, Wire, fields};
 use crate::error::PgError;
 use crate::options::ConnectOptions;
 use crate::session::shortened;
+
+/// One form of every value, whatever the server, the database and the role are set to. A pooler takes none of them at the start-up,
+/// so whoever may be behind one sets them in its transaction.
+const ONE_FORM: [(&str, &str); 4] =
+    [("DateStyle", "ISO"), ("IntervalStyle", "postgres"), ("extra_float_digits", "3"), ("bytea_output", "hex")];
 
 /// What the server told at start-up.
 pub(super) struct Greeting {
@@ -20,20 +24,23 @@ pub(super) struct Greeting {
     pub server_version: u32,
 }
 
-/// Logs in for logical replication in the options' database.
-pub(super) async fn log_in(wire: &mut Wire, options: &ConnectOptions, name: &str) -> Result<Greeting, PgError> {
+/// Logs in to the options' database.
+pub(super) async fn log_in(
+    wire: &mut Wire,
+    options: &ConnectOptions,
+    name: &str,
+    purpose: Purpose,
+) -> Result<Greeting, PgError> {
     let mut parameters = vec![
         ("user", options.user.as_str()),
         ("database", options.database.as_str()),
-        ("replication", "database"),
         ("application_name", shortened(name)),
         ("client_encoding", "UTF8"),
-        // One form of every value, whatever the server, the database and the role are set to.
-        ("DateStyle", "ISO"),
-        ("IntervalStyle", "postgres"),
-        ("extra_float_digits", "3"),
-        ("bytea_output", "hex"),
     ];
+    if purpose == Purpose::Replication {
+        parameters.push(("replication", "database"));
+        parameters.extend(ONE_FORM);
+    }
     if let Some(settings) = &options.options {
         parameters.push(("options", settings));
     }
@@ -42,7 +49,7 @@ pub(super) async fn log_in(wire: &mut Wire, options: &ConnectOptions, name: &str
     frontend::startup_message(parameters, &mut buffer).map_err(nul)?;
     wire.send(&buffer).await?;
     authenticate(wire, options).await?;
-    let mut greeting = Greeting { key: BackendKey { pid: 0, secret: 0 }, server_version: 0 };
+    let mut greeting = Greeting { key: BackendKey::new(0, 0), server_version: 0 };
     loop {
         let message = answer(wire).await?;
         match message.tag {
@@ -59,7 +66,7 @@ pub(super) async fn log_in(wire: &mut Wire, options: &ConnectOptions, name: &str
                     return Err(wire.unexpected("the backend's key is malformed"));
                 };
                 let secret = secret.try_into().map_or(0, i32::from_be_bytes);
-                greeting.key = BackendKey { pid: i32::from_be_bytes(*pid), secret };
+                greeting.key = BackendKey::new(i32::from_be_bytes(*pid), secret);
             }
             b'Z' => return Ok(greeting),
             tag => return Err(wire.unexpected_tag(tag, "the start-up")),
