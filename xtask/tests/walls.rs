@@ -33,8 +33,8 @@ const OWNERS: &[(&str, &[&str])] = &[
 
 /// Grows only on purpose: a new dependency brings its own. Of these the guard's adapters, which nobody pays for who does not
 /// switch them on, have 32: sqlx's core and driver, OpenFeature's SDK with mockall. The Redis client has seven, mail
-/// five.
-const LOCKED_PACKAGES: usize = 420;
+/// five, squawk's linter twenty.
+const LOCKED_PACKAGES: usize = 440;
 
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::demands::EnvironmentTable;
+use crate::gate::SquawkRules;
 use crate::incidents::IncidentSource;
 use crate::notify::{ChannelTable, Notices, TemplateTable};
 use crate::redis::is_redis;
@@ -47,6 +48,8 @@ pub struct Project {
     pub evidence_dir: PathBuf,
     /// Where people are told, what, and of which occasions.
     pub notices: Notices,
+    /// Which of squawk's rules `review` tells of.
+    pub squawk: SquawkRules,
 }
 
 /// What a target's name stands for.
@@ -119,6 +122,8 @@ struct File {
     channels: BTreeMap<String, ChannelTable>,
     #[serde(default)]
     templates: BTreeMap<String, TemplateTable>,
+    #[serde(default)]
+    review: ReviewTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +172,14 @@ struct RehearsalTable {
 struct EvidenceTable {
     key: Option<String>,
     dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReviewTable {
+    /// Names of rules that are asked for; behind a `-`, that are left out.
+    #[serde(default)]
+    squawk: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -346,6 +359,8 @@ impl Project {
         let notify = table.map(|table| table.notify.clone()).unwrap_or_default();
         let notices = Notices::of(root, file.channels, file.templates, notify)
             .map_err(|mistake| malformed(find(text, &mistake.word), mistake.message))?;
+        let squawk =
+            SquawkRules::parse(&file.review.squawk).map_err(|(place, message)| malformed(Some(place), message))?;
         let folder = root.file_name().map(|name| name.to_string_lossy().into_owned());
         Ok(Self {
             root: root.to_owned(),
@@ -360,6 +375,7 @@ impl Project {
             rehearsal_setup: file.rehearsal.setup.into_iter().map(|path| root.join(path)).collect(),
             evidence_key: file.evidence.key.as_deref().map(Reference::parse),
             notices,
+            squawk,
             evidence_dir: root.join(file.evidence.dir.unwrap_or_else(|| PathBuf::from("evidence"))),
         })
     }

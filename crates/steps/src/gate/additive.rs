@@ -14,7 +14,7 @@ use pgrunbook_postgres::Session;
 
 use super::error::GateError;
 use super::lint::{EXPAND, reason};
-use super::{Files, Review, finding, read};
+use super::{Files, Review, finding, read, squawk};
 use crate::drift::{self, Change, Difference};
 use crate::migrate::chain::Script;
 
@@ -49,26 +49,62 @@ struct Taken {
     severity: Severity,
     /// Its bare name, to look for in the file.
     name: String,
+    /// Of a column, its table's.
+    table: Option<String>,
+    /// Whether reading tells of its kind.
+    read: bool,
     message: String,
 }
+
+/// Kinds whose going, or whose change, reading knows by the words of a statement.
+const READ: &[&str] = &[
+    "schema",
+    "extension",
+    "collation",
+    "cast",
+    "enum",
+    "domain",
+    "type",
+    "base type",
+    "sequence",
+    "function",
+    "procedure",
+    "aggregate",
+    "operator",
+    "server",
+    "publication",
+    "table",
+    "foreign table",
+    "column",
+    "not null",
+    "view",
+    "materialized view",
+];
 
 /// Tells what is gone, or no longer what it was, behind some files: at the statement that names it, as far as one does. What reading
 /// the file has told of already is not told again.
 pub(super) fn tell(before: &State, after: &State, scripts: &[&Script], files: &Files, review: &mut Review) {
     let texts: Vec<(&Script, String)> =
         scripts.iter().filter_map(|script| Some((*script, read(&script.path).ok()?))).collect();
-    for one in taken(before, after) {
-        let naming = texts.iter().filter_map(|(script, text)| Some((script, text, line(text, &one.name)?)));
-        let best = naming.min_by_key(|(_, _, (rank, _))| *rank);
-        let (script, text, at) = match (best, texts.first()) {
-            (Some((script, text, (_, at))), _) => (*script, text, at),
+    let placed = taken(before, after).into_iter().filter_map(|one| {
+        let naming = texts.iter().filter_map(|(script, text)| Some((*script, text, line(text, &one.name)?)));
+        Some(match naming.min_by_key(|(_, _, (rank, _))| *rank) {
+            Some((script, text, (_, at))) => (one, script, text, at),
             // The name is put together only when the file runs.
-            (None, Some((script, text))) => (*script, text, dynamic(text)),
-            (None, None) => continue,
-        };
-        if told(review, &files.shown(&script.path), &one.name) {
-            continue;
-        }
+            None => texts.first().map(|(script, text)| (one, *script, text, dynamic(text)))?,
+        })
+    });
+    // What is told below is told of other things.
+    let untold: Vec<_> =
+        placed.filter(|(one, script, _, _)| !one.is_told(review, &files.shown(&script.path))).collect();
+    for (one, script, text, at) in untold {
+        // squawk's reading may have named the statement; what is seen says more.
+        let path = files.shown(&script.path);
+        review.forget(|found, sources| {
+            let source = sources.get(found.span.file).filter(|source| source.path == path);
+            let shown = source.and_then(|source| source.text.get(found.span.start..found.span.end));
+            squawk::says(found.code, "not-additive") && shown.is_some_and(|shown| names(shown, &one.name))
+        });
         let found = finding("not-additive", one.severity, one.message).help(EXPAND);
         let found = match reason(text, "not-additive") {
             Some(reason) => Diagnostic {
@@ -82,14 +118,19 @@ pub(super) fn tell(before: &State, after: &State, scripts: &[&Script], files: &F
     }
 }
 
-/// Whether a finding of reading names it.
-fn told(review: &Review, path: &str, name: &str) -> bool {
-    review.found.iter().filter(|one| one.code == "not-additive").any(|one| {
-        review.sources.get(one.span.file).is_some_and(|source| {
-            let shown = source.text.get(one.span.start..one.span.end).unwrap_or_default();
-            source.path == path && (names(shown, name) || names(&one.message, name))
-        })
-    })
+impl Taken {
+    /// Whether reading the file has told of it: a finding names it, and of a column its table too.
+    fn is_told(&self, review: &Review, path: &str) -> bool {
+        self.read
+            && review.found.iter().filter(|one| one.code == "not-additive").any(|one| {
+                let Some(source) = review.sources.get(one.span.file).filter(|source| source.path == path) else {
+                    return false;
+                };
+                let shown = source.text.get(one.span.start..one.span.end).unwrap_or_default();
+                let named = |name: &str| names(shown, name) || names(&one.message, name);
+                named(&self.name) && self.table.as_deref().is_none_or(named)
+            })
+    }
 }
 
 /// The line of the statement that names a thing, from 1; those that take come first, then those that hold others, then those that make.
@@ -201,7 +242,10 @@ fn taken(before: &State, after: &State) -> Vec<Taken> {
             let (severity, what) = judged(one, &extra)?;
             let message =
                 format!("{} {} {what}, and the application that runs now may need it", one.kind, one.identity);
-            Some(Taken { severity, name: bare(&one.kind, &one.identity), message })
+            let column = matches!(one.kind.as_str(), "column" | "not null");
+            let table = one.identity.rsplit_once('.').filter(|_| column).map(|(table, _)| bare("table", table));
+            let read = READ.contains(&one.kind.as_str());
+            Some(Taken { severity, name: bare(&one.kind, &one.identity), table, read, message })
         })
         .collect();
     for (view, columns) in &before.views {
@@ -210,7 +254,7 @@ fn taken(before: &State, after: &State) -> Vec<Taken> {
         for column in columns.iter().filter(|column| !now.contains(column)) {
             let message =
                 format!("view {view} has no column {column} any more, and the application that runs now may need it");
-            found.push(Taken { severity: Severity::Error, name: bare("view", view), message });
+            found.push(Taken { severity: Severity::Error, name: bare("view", view), table: None, read: true, message });
         }
     }
     found

@@ -138,7 +138,7 @@ impl Ground {
                     let message =
                         format!("the change was tried on PostgreSQL {there}, and the target is PostgreSQL {version}");
                     let help = format!("give a server of PostgreSQL {major}: locks, rewrites and errors may differ");
-                    review.about("target", finding("other-version", Severity::Warning, message).help(help));
+                    review.nowhere(finding("other-version", Severity::Warning, message).help(help));
                 }
                 (Plot { options, sandbox: None }, server)
             }
@@ -229,7 +229,7 @@ async fn beside(live: &Session, admin: &Session, review: &mut Review) -> Result<
     if keys.is_some_and(|(live, admin)| system(&live) == system(&admin)) {
         let message = "the change was tried on the target's own server, in a database beside it";
         let help = "it takes of the target's memory, disk and locks on roles: give another server";
-        review.about("target", finding("beside-target", Severity::Warning, message).help(help));
+        review.nowhere(finding("beside-target", Severity::Warning, message).help(help));
     }
     Ok(())
 }

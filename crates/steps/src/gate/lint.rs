@@ -3,6 +3,7 @@
 //! No grammar: the words of each statement, as PostgreSQL's own scanner cuts them, and what stands behind a verb. A file says that a rule
 //! is not for it in a comment, with the reason: `-- review: allow not-additive: the old column is unused since 2.4`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -31,7 +32,15 @@ pub struct Found {
     pub severity: Severity,
     pub range: Range<usize>,
     pub message: String,
-    pub help: &'static str,
+    pub help: Cow<'static, str>,
+}
+
+/// What reading a file came to.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub found: Vec<Found>,
+    /// Statements about nothing but what the file itself has made before them.
+    pub fresh: Vec<Range<usize>>,
 }
 
 /// A word of a statement; names are in lower case and without quotes, as far as they were written so.
@@ -42,22 +51,28 @@ struct Word {
     range: Range<usize>,
 }
 
-/// Findings of a file, those that it sets aside as notes.
-pub fn lint(text: &str) -> Vec<Found> {
-    let mut found = Vec::new();
+/// Reads a file. What it sets aside is not yet taken into account ([`set_aside`]).
+pub(super) fn read(text: &str) -> Reading {
+    let mut reading = Reading::default();
     let mut made = BTreeSet::new();
     for statement in split(text).statements {
         let words = words(text, statement.range.clone());
-        look(&words, &mut made, &mut found);
+        if look(&words, &mut made, &mut reading.found) {
+            reading.fresh.push(statement.range);
+        }
     }
-    let allowed = allowed(text, &mut found);
-    for one in &mut found {
+    reading
+}
+
+/// Makes notes of the findings that the file sets aside, and adds those of setting aside without a reason.
+pub(super) fn set_aside(text: &str, found: &mut Vec<Found>) {
+    let allowed = allowed(text, found);
+    for one in found {
         if let Some(reason) = allowed.get(one.rule) {
             one.severity = Severity::Note;
             one.message.push_str(&format!(" (allowed: {reason})"));
         }
     }
-    found
 }
 
 /// Tables that a file makes, as they are written, without quotes.
@@ -123,11 +138,13 @@ fn name(words: &[Word], at: usize) -> String {
     out
 }
 
-fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
-    let Some(first) = words.first() else { return };
+/// Looks at a statement, and says whether it is about nothing but what was made before.
+fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) -> bool {
+    let Some(first) = words.first() else { return false };
+    let mut fresh = false;
     let whole = first.range.start..words.last().map_or(first.range.end, |word| word.range.end);
     let mut add = |rule: &'static str, severity: Severity, range: Range<usize>, message: String, help: &'static str| {
-        found.push(Found { rule, severity, range, message, help });
+        found.push(Found { rule, severity, range, message, help: help.into() });
     };
     match first.upper.as_str() {
         "CREATE" => {
@@ -137,12 +154,14 @@ fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
             let new = !has(words, "IF NOT EXISTS") && !is(words, 1, "OR REPLACE");
             if let Some(at) = kind.filter(|_| new) {
                 made.insert(name(words, at + 1));
+                fresh = true;
             }
             let index = words.iter().take(3).position(|word| word.upper == "INDEX");
             if let Some(at) = index
                 && let Some(on) = words.iter().position(|word| word.upper == "ON" && word.depth == 0)
             {
                 let table = name(words, on + 1);
+                fresh |= made.contains(&table);
                 if words.get(at + 1).is_none_or(|word| word.upper != "CONCURRENTLY") && !made.contains(&table) {
                     let message = format!("writers of {table} wait until the index is made");
                     add(
@@ -171,13 +190,16 @@ fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
             if is(words, 1, "OWNED") {
                 let message = "all that a role owns goes, and all that was granted to it".to_owned();
                 add("not-additive", Severity::Error, whole, message, EXPAND);
-                return;
+                return false;
             }
-            let Some(at) = words.iter().take(3).position(|word| DROPPED.contains(&word.upper.as_str())) else { return };
+            let Some(at) = words.iter().take(3).position(|word| DROPPED.contains(&word.upper.as_str())) else {
+                return false;
+            };
             // Commas within parentheses are between a function's arguments.
             let names = words[at + 1..].split(|word| word.upper == "," && word.depth == 0).map(|words| name(words, 0));
             let gone: Vec<String> = names.filter(|name| !made.contains(name)).collect();
-            if !gone.is_empty() {
+            fresh = gone.is_empty();
+            if !fresh {
                 let message = format!(
                     "{} {} goes while the application that uses it may still run",
                     words[at].upper.to_lowercase(),
@@ -191,10 +213,10 @@ fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
             let at = words.iter().take(4).position(|word| {
                 matches!(word.upper.as_str(), "TABLE" | "VIEW" | "TYPE" | "SCHEMA" | "SEQUENCE" | "FUNCTION")
             });
-            let Some(at) = at else { return };
+            let Some(at) = at else { return false };
             let altered = name(words, at + 1);
             if made.contains(&altered) {
-                return;
+                return true;
             }
             if words[at].upper == "TABLE" {
                 actions(words, at + 1, &altered, &mut add);
@@ -233,6 +255,7 @@ fn look(words: &[Word], made: &mut BTreeSet<String>, found: &mut Vec<Found>) {
         }
         _ => {}
     }
+    fresh
 }
 
 /// What to do in place of taking away.
@@ -364,7 +387,7 @@ fn allowed(text: &str, found: &mut Vec<Found>) -> BTreeMap<String, String> {
                 severity: Severity::Error,
                 range: token.range(),
                 message: "a rule is set aside, and nobody knows why".to_owned(),
-                help: "write `-- review: allow RULE: REASON`",
+                help: "write `-- review: allow RULE: REASON`".into(),
             }),
         }
     }
@@ -374,6 +397,12 @@ fn allowed(text: &str, found: &mut Vec<Found>) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn lint(text: &str) -> Vec<Found> {
+        let mut found = read(text).found;
+        set_aside(text, &mut found);
+        found
+    }
 
     /// The rules that a text breaks, in order.
     fn check(text: &str, rules: &[&str]) {

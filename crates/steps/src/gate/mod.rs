@@ -15,9 +15,13 @@ mod lint;
 mod plans;
 mod render;
 mod size;
+mod squawk;
 mod statistics;
 mod tenant;
 mod trial;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -33,6 +37,7 @@ use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use crate::drift::{self, Drift, Ignore, Shadow, ShadowOf};
 use crate::migrate::chain::{Chain, Migration, Script};
 use crate::migrate::standing::Finding;
+use crate::migrate::text::{Mode, Text};
 use crate::migrate::{Around, Runner};
 use crate::project::{Code, FILE, Project, ProjectError};
 use ground::Ground;
@@ -44,6 +49,7 @@ pub use lint::RULES as READING_RULES;
 pub use plans::Planned;
 pub use render::{Form, render};
 pub use size::Size;
+pub use squawk::Rules as SquawkRules;
 pub use statistics::Columns;
 pub use trial::Tried;
 
@@ -175,6 +181,18 @@ impl Review {
         let start = text.split_inclusive('\n').take(line).map(str::len).sum::<usize>().min(text.len());
         let end = start + text[start..].lines().next().map_or(0, str::len);
         self.found.push(Diagnostic { span: Span { file, start, end }, ..one });
+    }
+
+    /// Takes findings back that another says better.
+    fn forget(&mut self, is_known: impl Fn(&Diagnostic, &[Source]) -> bool) {
+        let (sources, checked, mut at, mut gone) = (&self.sources, self.checked, 0, 0);
+        self.found.retain(|one| {
+            let known = is_known(one, sources);
+            gone += usize::from(known && at < checked);
+            at += 1;
+            !known
+        });
+        self.checked -= gone;
     }
 
     /// A finding about a file that is not read.
@@ -324,6 +342,21 @@ async fn try_out(
     drifted(wish, live, ground, around, review).await
 }
 
+impl Wish<'_> {
+    /// What our own rules and squawk's have to say of a script's text.
+    fn read(&self, script: &Script, text: &str) -> Vec<lint::Found> {
+        let reading = lint::read(text);
+        // What cannot be sent fails in the trial, and is not watched either.
+        let watched = Text::read(script).is_ok_and(|text| text.mode == Mode::Transaction);
+        let manner = squawk::Manner { rules: &self.project.squawk, watched, major: self.major };
+        let mut found = squawk::lint(text, &reading, &manner);
+        found.extend(reading.found);
+        found.sort_by_key(|one| one.range.start);
+        lint::set_aside(text, &mut found);
+        found
+    }
+}
+
 /// Lints the changed files, and looks for those that should be there.
 fn reading(wish: &Wish<'_>, files: &Files, review: &mut Review) {
     let mut count = 0;
@@ -342,11 +375,11 @@ fn reading(wish: &Wish<'_>, files: &Files, review: &mut Review) {
             let range = script.part.clone().map_or(0..text.len(), |part| {
                 usize::try_from(part.start).unwrap_or(0)..usize::try_from(part.end).unwrap_or(0).min(text.len())
             });
-            let found = lint::lint(text.get(range.clone()).unwrap_or_default());
+            let found = wish.read(script, text.get(range.clone()).unwrap_or_default());
             let file = review.source(&path, || text.clone());
             review.found.extend(found.into_iter().map(|one| Diagnostic {
                 severity: one.severity,
-                help: Some(one.help.to_owned()),
+                help: Some(one.help.into_owned()),
                 ..Diagnostic::error(
                     one.rule,
                     Span { file, start: range.start + one.range.start, end: range.start + one.range.end },
