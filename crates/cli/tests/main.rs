@@ -9,6 +9,7 @@ mod cutover;
 mod fence;
 mod gate;
 mod given;
+mod gate_sight;
 mod guard;
 mod notify;
 mod parity;
