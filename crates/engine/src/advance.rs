@@ -266,7 +266,8 @@ impl Call<'_> {
                 if self.writer.state.direction() == Direction::Forward {
                     let left = self.engine.kinds.let_go(&self.writer.run).await;
                     if !left.undone.is_empty() {
-                        return self.stop(left.undone.join("; ")).await;
+                        let why = [left.done, left.undone].concat();
+                        return self.stop(why.join("; ")).await;
                     }
                 }
                 return self.finish().await;

@@ -176,7 +176,7 @@ async fn cutover_that_no_switch_follows_is_undone_and_its_run_does_not_complete(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn budget_that_ends_while_the_pooler_stands_still_opens_the_source_and_resumes_when_it_answers() {
     let world = World::loaded().await;
-    let run = world.bench.begin(&format!("{HEAD}{}{}{}", cutover("20s", "3s"), waits(&world), world.switch())).await;
+    let run = world.bench.begin(&format!("{HEAD}{}{}{}", cutover("20s", "8s"), waits(&world), world.switch())).await;
     let (engine, options) = (world.bench.engine().await, RunOptions::default());
     let beside = async {
         world.until_phase("switched").await;
@@ -200,7 +200,7 @@ async fn budget_that_ends_while_the_pooler_stands_still_opens_the_source_and_res
 async fn cutover_that_gives_up_while_the_pooler_stands_still_resumes_it_when_it_answers() {
     let world = World::loaded().await;
     let writer = world.front.direct("legacy").await;
-    let run = world.bench.begin(&format!("{HEAD}{}{}", cutover("3s", "20s"), world.switch())).await;
+    let run = world.bench.begin(&format!("{HEAD}{}{}", cutover("10s", "20s"), world.switch())).await;
     let (engine, options) = (world.bench.engine().await, RunOptions::default());
     // Past the pooler, so that the pause does not wait for it, and the fence does.
     writer.execute("BEGIN; UPDATE public.acct SET n = n WHERE id = 8").await.unwrap();
