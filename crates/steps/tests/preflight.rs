@@ -149,7 +149,7 @@ async fn what_is_in_tables_is_named() {
             "column public.t.a",
             &["sequence"],
         ),
-        ("CREATE UNLOGGED TABLE t (a int PRIMARY KEY)", "unlogged", Consent("unlogged"), "table public.t", &[]),
+        ("CREATE UNLOGGED TABLE t (a int PRIMARY KEY)", "unlogged", Refuse, "table public.t", &[]),
         (
             "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE t (a int) SERVER s",
             "foreign-table",
@@ -158,7 +158,21 @@ async fn what_is_in_tables_is_named() {
             &[],
         ),
         ("CREATE TEMPORARY TABLE t (a int)", "temporary", Note, "temporary table t", &[]),
-        ("SELECT lo_create(0)", "large-object", Consent("large-object"), "large objects", &[]),
+        ("SELECT lo_create(0)", "large-object", Consent("large-objects-stay"), "large objects", &[]),
+        (
+            "CREATE TABLE t (a int PRIMARY KEY, l oid); INSERT INTO t VALUES (1, lo_create(0))",
+            "large-object",
+            Refuse,
+            "large objects of public.t.l",
+            &["lo-column"],
+        ),
+        (
+            "CREATE DOMAIN lo AS oid; CREATE TABLE t (a int PRIMARY KEY, l lo); INSERT INTO t VALUES (1, lo_create(0))",
+            "large-object",
+            Refuse,
+            "large objects of public.t.l",
+            &["lo-column", "type"],
+        ),
         ("CREATE TABLE t (a int PRIMARY KEY, l oid)", "lo-column", Warn, "column public.t.l", &[]),
         ("CREATE TABLE t (a int PRIMARY KEY, r regclass[])", "reg-column", Warn, "column public.t.r", &[]),
         ("CREATE TABLE t ()", "no-column", Note, "table public.t", &["no-identity"]),
@@ -270,6 +284,21 @@ async fn what_is_beside_the_tables_is_named() {
             "publication-schema",
             Warn,
             "publication p",
+            &[],
+        ),
+        (
+            "DO 'BEGIN CREATE ROLE preflight_giver; EXCEPTION WHEN duplicate_object THEN NULL; END';
+             ALTER DEFAULT PRIVILEGES FOR ROLE preflight_giver IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
+            "default-privileges",
+            Note,
+            "default privileges of preflight_giver in public",
+            &[],
+        ),
+        (
+            "CREATE COLLATION pg_catalog.only_here FROM \"C\"; CREATE TABLE t (a int PRIMARY KEY, b text COLLATE only_here)",
+            "collation-missing",
+            Refuse,
+            "collation only_here",
             &[],
         ),
         (
@@ -611,13 +640,14 @@ async fn tables_made_by_migrations_are_compared() {
         CREATE TYPE tenant.mood AS ENUM ('sad', 'OK');
         CREATE TABLE tenant.t (id int PRIMARY KEY, n bigint, v text, m tenant.mood, nn text, u int, ni int NOT NULL, j jsonb,
             big int, gen int GENERATED ALWAYS AS (id) STORED, extra int, must int NOT NULL, filled int NOT NULL DEFAULT 1);
-        CREATE TABLE tenant.nokey (id int UNIQUE);
+        CREATE UNLOGGED TABLE tenant.nokey (id int UNIQUE);
         CREATE INDEX slow ON tenant.good (body); ALTER TABLE tenant.nokey ADD CONSTRAINT fk FOREIGN KEY (id) REFERENCES tenant.good;
         INSERT INTO tenant.good VALUES (1);";
     let findings = found(source, target, &existing).await;
     for (code, severity, object) in [
         ("existing-missing", Refuse, "table tenant.missing"),
         ("existing-rows", Refuse, "table tenant.good"),
+        ("existing-unlogged", Refuse, "table tenant.nokey"),
         ("existing-type", Consent("wider-type"), "column tenant.t.n"),
         ("existing-type", Consent("wider-type"), "column tenant.t.v"),
         ("existing-type", Refuse, "column tenant.t.m"),
@@ -640,7 +670,7 @@ async fn tables_made_by_migrations_are_compared() {
         has(&findings, code, severity, object);
     }
     let count = findings.iter().filter(|one| one.code.starts_with("existing-")).count();
-    assert_eq!(count, 20, "{}", to_table(&findings));
+    assert_eq!(count, 21, "{}", to_table(&findings));
     let same =
         found("", "CREATE SCHEMA tenant; CREATE TABLE tenant.good (id integer PRIMARY KEY, body text)", &existing)
             .await;

@@ -49,7 +49,7 @@ ORDER BY c.relname";
 
 const MATERIALIZED_VIEW: &str = "SELECT c.relname::text,
     pg_catalog.format('materialized view %I.%I', n.nspname, c.relname),
-    CASE WHEN c.relispopulated THEN 'It is refreshed in the target after the copy, and once more while writers are fenced.'
+    CASE WHEN c.relispopulated THEN 'It is refreshed in the target after the copy, and once more before writers are fenced: what they write after that it shows when it is next refreshed.'
          ELSE 'It was never refreshed, and stays so.' END, ''
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind = 'm'

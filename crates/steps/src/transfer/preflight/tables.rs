@@ -14,10 +14,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule::new("inheritance", Warn, INHERITANCE),
     Rule::new("generated-column", Note, GENERATED),
     Rule::new("identity-column", Note, IDENTITY_COLUMN),
-    Rule::new("unlogged", Consent("unlogged"), UNLOGGED),
+    Rule::new("unlogged", Refuse, UNLOGGED),
     Rule::new("foreign-table", Consent("foreign-table"), FOREIGN),
     Rule::new("temporary", Note, TEMPORARY),
-    Rule::new("large-object", Consent("large-object"), LARGE_OBJECTS),
+    Rule::new("large-object", Refuse, LARGE_OBJECTS_NAMED),
+    Rule::new("large-object", Consent("large-objects-stay"), LARGE_OBJECTS),
     Rule::new("lo-column", Warn, LO_COLUMN),
     Rule::new("reg-column", Warn, REG_COLUMN),
     Rule::new("no-column", Note, NO_COLUMN),
@@ -145,8 +146,9 @@ ORDER BY c.relname, a.attnum";
 
 const UNLOGGED: &str = "SELECT c.relname::text,
     pg_catalog.format('table %I.%I', n.nspname, c.relname),
-    'It is UNLOGGED: its changes are in no stream. With consent it is copied once more while writers are fenced.',
-    pg_catalog.format('ALTER TABLE %I.%I SET LOGGED', n.nspname, c.relname)
+    'It is UNLOGGED: its changes are in no stream, and PostgreSQL refuses to publish it.',
+    pg_catalog.format('ALTER TABLE %I.%I SET LOGGED (it is rewritten, and locked meanwhile); or name it under `exclude`: then '
+        'neither the table nor its rows move', n.nspname, c.relname)
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relkind = 'r' AND c.relpersistence = 'u'
 ORDER BY c.relname";
@@ -167,11 +169,34 @@ FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.rel
 WHERE $1::text IS NOT NULL AND c.relkind IN ('r', 'p') AND c.relpersistence = 't'
 ORDER BY c.relname";
 
+/// Their rows are the database's own, and no stream has them (<https://www.postgresql.org/docs/current/logical-replication-restrictions.html>).
+/// Where a column can name them, what it names would be missing after the switch.
+const LARGE_OBJECTS_NAMED: &str = "SELECT c.relname::text,
+    pg_catalog.format('large objects of %I.%I.%I', n.nspname, c.relname, a.attname),
+    pg_catalog.format('The database holds %s large objects, and this column may name them. They are in no stream and are not copied: '
+        'after the switch it would name nothing.', (SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata)),
+    pg_catalog.format('before the transfer: ALTER TABLE %I.%I ALTER COLUMN %I TYPE bytea USING pg_catalog.lo_get(%I), have the '
+        'application use it, and remove the large objects (vacuumlo)', n.nspname, c.relname, a.attname, a.attname)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+  AND (t.oid = 'pg_catalog.oid'::pg_catalog.regtype OR t.typname = 'lo')
+  AND EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
+ORDER BY c.relname, a.attnum";
+
+/// No column of the schema is of a type for them, but their numbers may stand in any.
 const LARGE_OBJECTS: &str = "SELECT NULL::text,
     'large objects',
-    pg_catalog.format('The database holds %s large objects: their changes are in no stream.', pg_catalog.count(*)),
-    'move them into a bytea column, or name the consent: they are copied once more while writers are fenced'
-FROM pg_catalog.pg_largeobject_metadata AS l WHERE $1::text IS NOT NULL HAVING pg_catalog.count(*) > 0";
+    pg_catalog.format('The database holds %s large objects, and no column of %I is of a type that names them. They are in no stream '
+        'and are not copied: with consent they stay where they are.', pg_catalog.count(*), $1::text),
+    'if rows name them by number: move them into a bytea column before (pg_catalog.lo_get), or bring them by pg_dump --large-objects'
+FROM pg_catalog.pg_largeobject_metadata AS l WHERE $1::text IS NOT NULL
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+      WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND (t.oid = 'pg_catalog.oid'::pg_catalog.regtype OR t.typname = 'lo'))
+HAVING pg_catalog.count(*) > 0";
 
 const LO_COLUMN: &str = "SELECT c.relname::text,
     pg_catalog.format('column %I.%I.%I', n.nspname, c.relname, a.attname),

@@ -84,8 +84,16 @@ pub async fn check(source: &Session, target: &Session, wanted: &Wanted) -> Resul
     Ok(existing)
 }
 
+/// Since this major version a publication can name columns.
+const COLUMN_LISTS: i32 = 15;
+
 struct Table {
+    /// The server's major version.
+    major: i32,
     partitioned: bool,
+    unlogged: bool,
+    /// Its replica identity is the whole row.
+    full: bool,
     columns: BTreeMap<String, Column>,
     /// Primary key and unique constraints, without names: the columns' names.
     keys: Vec<String>,
@@ -121,7 +129,10 @@ LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem AND t.typlen = -1
 WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p')
 ORDER BY c.relname, a.attnum";
 
-const EMPTY_TABLES: &str = "SELECT c.relname::text, c.relkind = 'p' FROM pg_catalog.pg_class AS c
+const EMPTY_TABLES: &str =
+    "SELECT c.relname::text, c.relkind = 'p', c.relkind = 'r' AND c.relpersistence = 'u', c.relreplident = 'f',
+    pg_catalog.current_setting('server_version_num')::int / 10000
+FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p')";
 
 /// Expression and partial unique indexes hold by their text; the schema's name is taken out of it.
@@ -153,7 +164,10 @@ async fn tables(session: &Session, schema: &String) -> Result<BTreeMap<String, T
     let mut tables: BTreeMap<String, Table> = query(EMPTY_TABLES)
         .await?
         .iter()
-        .map(|row| (row.get(0), Table { partitioned: row.get(1), columns: BTreeMap::new(), keys: Vec::new() }))
+        .map(|row| {
+            let (partitioned, unlogged, full, major) = (row.get(1), row.get(2), row.get(3), row.get(4));
+            (row.get(0), Table { major, partitioned, unlogged, full, columns: BTreeMap::new(), keys: Vec::new() })
+        })
         .collect();
     for row in query(COLUMNS).await? {
         let column = Column {
@@ -185,6 +199,13 @@ fn compare(name: &str, from: &Table, to: &Table, wanted: &Wanted, findings: &mut
             false => "It is partitioned, and the source's is not.",
         };
         findings.push(Finding::new(Severity::Consent("partition-shape"), "existing-partitions", object.clone(), what));
+    }
+    if to.unlogged && !from.unlogged {
+        let what = "It is UNLOGGED, and the source's is not: a crash empties it, and nothing of it can flow back.";
+        findings.push(
+            Finding::new(Severity::Refuse, "existing-unlogged", object.clone(), what)
+                .remedy(format!("ALTER TABLE {}.{name} SET LOGGED, by a migration", wanted.schema)),
+        );
     }
     for (column, kind) in &from.columns {
         let Some(other) = to.columns.get(column) else {
@@ -245,6 +266,16 @@ fn compare(name: &str, from: &Table, to: &Table, wanted: &Wanted, findings: &mut
                     "The source does not have it, it is NOT NULL and has no default: no row could be copied.",
                 )
                 .remedy("give it a default, or let it be NULL"),
+            );
+        } else if wanted.reverse && (to.major < COLUMN_LISTS || to.full) {
+            let why = match to.full {
+                true => "by a FULL replica identity no column can be left".to_owned(),
+                false => format!("PostgreSQL {} cannot leave a column", to.major),
+            };
+            let what = format!("The source does not have it, and {why} out of what flows back.");
+            findings.push(
+                Finding::new(Severity::Refuse, "existing-extra-column", of(column), what)
+                    .remedy("add it by a migration after the switch; or `reverse = false`, and no way back"),
             );
         } else {
             let what = "The source does not have it: it holds its default, or NULL, and does not flow back.";
