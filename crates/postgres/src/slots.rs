@@ -256,12 +256,38 @@ FROM pg_catalog.pg_replication_slots AS s WHERE s.slot_name = ";
 /// # Errors
 /// What the server says.
 pub async fn create_publication(session: &Session, name: &str, tables: &[(String, String)]) -> Result<(), PgError> {
-    let nul = |_| PgError::Options("a table's name holds a NUL byte".to_owned());
+    let whole = |(schema, table): &(String, String)| Published {
+        schema: schema.clone(),
+        table: table.clone(),
+        columns: Vec::new(),
+    };
+    create_publication_of(session, name, &tables.iter().map(whole).collect::<Vec<_>>()).await
+}
+
+/// A table of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    pub schema: String,
+    pub table: String,
+    /// Only these columns, which must hold the replica identity: from PostgreSQL 15 on. All, if none is named.
+    /// <https://www.postgresql.org/docs/current/logical-replication-col-lists.html>
+    pub columns: Vec<String>,
+}
+
+/// As [`create_publication`], with columns.
+///
+/// # Errors
+/// What the server says.
+pub async fn create_publication_of(session: &Session, name: &str, tables: &[Published]) -> Result<(), PgError> {
+    let nul = |_| PgError::Options("a table's or a column's name holds a NUL byte".to_owned());
     let quoted = quote::ident(name).map_err(nul)?;
     let list = tables
         .iter()
-        .map(|(schema, table)| {
-            Ok(format!("ONLY {}.{}", quote::ident(schema).map_err(nul)?, quote::ident(table).map_err(nul)?))
+        .map(|Published { schema, table, columns }| {
+            let name = format!("ONLY {}.{}", quote::ident(schema).map_err(nul)?, quote::ident(table).map_err(nul)?);
+            let columns =
+                columns.iter().map(|column| quote::ident(column).map_err(nul)).collect::<Result<Vec<_>, _>>()?;
+            Ok(if columns.is_empty() { name } else { format!("{name} ({})", columns.join(", ")) })
         })
         .collect::<Result<Vec<_>, PgError>>()?
         .join(", ");

@@ -27,6 +27,7 @@ mod parity_sqlite;
 mod parity_step;
 mod preflight;
 mod redis;
+mod since;
 #[path = "../../postgres/tests/small_disk.rs"]
 mod small_disk;
 mod source;

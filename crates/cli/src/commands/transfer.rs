@@ -216,7 +216,10 @@ fn tell_offer(app: &App, found: &Offer, instead: Option<&[String]>) {
         .to_string());
         return;
     }
-    put(&format!("{} stands still since {}: {}", found.stopped.stream, found.stopped.lsn, found.stopped.why));
+    put(&match found.stopped.code.as_str() {
+        "altered" => format!("{}: {}", found.stopped.stream, found.stopped.why),
+        _ => format!("{} stands still since {}: {}", found.stopped.stream, found.stopped.lsn, found.stopped.why),
+    });
     if !statements.is_empty() {
         put(&format!("On {} would be run:", found.on));
         for statement in &statements {

@@ -1,20 +1,20 @@
 //! Lets a stream go on that stands still: after a person has looked.
 
 use pgrunbook_engine::StepError;
-use pgrunbook_postgres::PgError;
 use pgrunbook_postgres::slots::Direction as Way;
+use pgrunbook_postgres::{Lsn, PgError};
 
-use super::ddl;
 use super::ends::Ends;
-use super::sqlite;
-use super::state::{self, Stopped, text};
+use super::state::{self, Phase, Stopped, Transfer, text};
 use super::step::{recorded, records};
 use super::streams::Names;
+use super::{ddl, since, sqlite};
 use crate::workplace::Workplace;
 
-/// What stands in the way of a stream, and what would be done about it.
+/// What stands in the way of a stream or of a crossing, and what would be done about it.
 #[derive(Debug, Clone)]
 pub struct Offer {
+    /// With the code `altered` nothing stands still: the next crossing would refuse what changed.
     pub stopped: Stopped,
     /// Statements for the side that the stream leads to; lines that begin with `--` are for people.
     pub statements: Vec<String>,
@@ -22,20 +22,46 @@ pub struct Offer {
     pub on: String,
 }
 
-/// What accepting would do for the transfer into a schema; `None` where nothing stands still.
+/// What accepting would do for the transfer into a schema; `None` where nothing stands still and nothing was altered.
 ///
 /// # Errors
 /// If there is no such transfer, or a side cannot be asked.
 pub async fn offer(workplace: &Workplace, target: &str, schema: &str) -> Result<Option<Offer>, StepError> {
     let session = records(workplace, target, "pgrunbook:accept").await?;
     let transfer = recorded(&session, schema).await?;
-    let Some(stopped) = transfer.stopped.clone() else { return Ok(None) };
+    let Some(stopped) = transfer.stopped.clone() else { return offer_altered(workplace, target, &transfer).await };
     if sqlite::is_file(workplace, &transfer.spec.from) {
         return Ok(Some(Offer { statements: Vec::new(), on: transfer.spec.from, stopped }));
     }
     let ends = Ends::of(workplace, target, &transfer)?;
     let way = way_of(&stopped);
-    let statements = if stopped.code == "ddl" { ddl::derive(&ends, way).await? } else { Vec::new() };
+    let statements = if stopped.code == "ddl" { ddl::derive(&ends, schema, way).await? } else { Vec::new() };
+    Ok(Some(Offer { statements, on: ends.destination(way).name.clone(), stopped }))
+}
+
+/// What changed on the side that takes writes since the transfer began, and not on the other. What no statement can be derived
+/// for is told in a line for people: accepting leaves it as it is.
+async fn offer_altered(workplace: &Workplace, target: &str, transfer: &Transfer) -> Result<Option<Offer>, StepError> {
+    if sqlite::is_file(workplace, &transfer.spec.from) || !matches!(transfer.phase, Phase::Following | Phase::Switched)
+    {
+        return Ok(None);
+    }
+    let ends = Ends::of(workplace, target, transfer)?;
+    let way = since::live_way(transfer.phase);
+    let since = since::look(&ends, transfer, way).await?;
+    if since.differences.is_empty() {
+        return Ok(None);
+    }
+    let mut statements = ddl::derive(&ends, &transfer.schema, way).await?;
+    // A default may hold a line break, and what is behind it would be a statement.
+    statements.extend(since.differences.iter().map(|one| format!("-- {}", ddl::one_line(one))));
+    let stopped = Stopped {
+        stream: Names::of(&transfer.schema, &transfer.target).stream(way),
+        code: "altered".to_owned(),
+        why: format!("{} was altered since the transfer began", ends.origin(way).name),
+        lsn: Lsn::default(),
+        statements: Vec::new(),
+    };
     Ok(Some(Offer { statements, on: ends.destination(way).name.clone(), stopped }))
 }
 
@@ -52,7 +78,7 @@ pub async fn go_on(
     let Some(mut offer) = offer(workplace, target, schema).await? else {
         return Err(StepError::unusable(
             "not-stopped",
-            format!("no stream of {schema} stands still. Nothing was changed."),
+            format!("no stream of {schema} stands still, and nothing was altered. Nothing was changed."),
         ));
     };
     if let Some(instead) = instead {
@@ -72,7 +98,8 @@ pub async fn go_on(
     let names = Names::of(schema, &transfer.target);
     let way = way_of(&offer.stopped);
     let there = ends.destination(way).session("pgrunbook:accept").await?;
-    if offer.stopped.code == "ddl" {
+    let (is_ddl, is_altered) = (offer.stopped.code == "ddl", offer.stopped.code == "altered");
+    if is_ddl || is_altered {
         let mut sql = vec!["BEGIN".to_owned()];
         sql.extend(offer.statements.iter().cloned());
         // What the stream knew of the tables no longer holds: it compares them with the destination anew.
@@ -87,7 +114,16 @@ pub async fn go_on(
             .help("make the change there yourself, then `pgrunbook transfer accept --done`"));
         }
     }
-    session.execute(&state::stopped_sql(schema, None)).await.map_err(PgError::into_step_error)?;
+    let mut sql = vec![state::stopped_sql(schema, None)];
+    if is_altered || (is_ddl && instead.is_some()) {
+        // What a person has decided is what stood there from now on. Whether the rows are alike nobody knows.
+        sql.extend(since::admit(&ends, &transfer, way).await?);
+        sql.extend([Way::Forward, Way::Reverse].map(|way| state::proven_sql(schema, way, None)));
+    }
+    if !is_altered && way == Way::Reverse {
+        sql.push(state::unproven_sql(schema, offer.stopped.lsn));
+    }
+    session.execute(&format!("BEGIN; {}; COMMIT", sql.join("; "))).await.map_err(PgError::into_step_error)?;
     // A follower of this process has ended with its lane; the next one begins anew.
     workplace.followers().end(target, schema).await;
     Ok(offer)

@@ -127,6 +127,7 @@ async fn end(
             _ => {}
         }
     }
+    session.execute(&super::since::forget_sql(schema)).await.map_err(PgError::into_step_error)?;
     session.execute(&state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
     Ok(evidence)
 }

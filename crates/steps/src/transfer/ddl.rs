@@ -2,9 +2,8 @@
 //!
 //! The stream says that a table became another, and not by which statement. So the catalogs of both sides are compared:
 //! columns that came, went, or are of another type. A column that was renamed looks like one that went and one that came,
-//! which would lose its values: that is said, and nothing is offered for it.
-
-use std::collections::BTreeSet;
+//! which would lose its values: that is said, and nothing is offered for it. What differed before the transfer began is none
+//! of the stream's: it stays as it is.
 
 use pgrunbook_engine::StepError;
 use pgrunbook_postgres::relation::{Column, Filter, Generated, Table, describe};
@@ -12,54 +11,39 @@ use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::{PgError, Session};
 
 use super::ends::Ends;
+use super::since;
 use crate::topology::ident;
 
 /// Statements for the way's destination; a line that begins with `--` is for people.
 ///
 /// # Errors
 /// If one side cannot be asked.
-pub async fn derive(ends: &Ends, way: Way) -> Result<Vec<String>, StepError> {
+pub async fn derive(ends: &Ends, schema: &str, way: Way) -> Result<Vec<String>, StepError> {
     let (origin, destination) = (ends.origin(way), ends.destination(way));
+    let altered = since::altered_columns(ends, schema, way).await?;
+    let is_ours = |column: &str| altered.as_ref().is_none_or(|altered| altered.contains(column));
     let there = origin.session("pgrunbook:ddl").await?;
     let here = destination.session("pgrunbook:ddl").await?;
-    compare(&there, &origin.schema, &here, &destination.schema).await.map_err(PgError::into_step_error)
+    compare(&there, &origin.schema, &here, &destination.schema, &is_ours).await.map_err(PgError::into_step_error)
 }
 
-/// Refuses a way whose origin was altered since: what no change of a row has told yet, and tables that came.
+/// What of the columns that are asked for (`notes.body`) the one side has and the other has not.
 ///
 /// # Errors
-/// With what is different.
-pub async fn refuse_altered(ends: &Ends, exclude: &BTreeSet<String>, way: Way) -> Result<(), StepError> {
-    let (origin, destination) = (ends.origin(way), ends.destination(way));
-    let there = origin.session("pgrunbook:ddl").await?;
-    let here = destination.session("pgrunbook:ddl").await?;
-    let mut altered =
-        compare(&there, &origin.schema, &here, &destination.schema).await.map_err(PgError::into_step_error)?;
-    let tables = |tables: Vec<Table>| tables.into_iter().filter(Table::holds_rows).map(|table| table.name);
-    let known: BTreeSet<String> =
-        tables(describe(&here, &destination.schema, Filter::All).await.map_err(PgError::into_step_error)?).collect();
-    let now = describe(&there, &origin.schema, Filter::All).await.map_err(PgError::into_step_error)?;
-    for table in tables(now).filter(|table| !known.contains(table) && !exclude.contains(table)) {
-        altered.push(format!("-- table {}.{} came, and does not take part", ident(&origin.schema), ident(&table)));
+/// If one side cannot be asked.
+pub async fn compare(
+    there: &Session,
+    from: &str,
+    here: &Session,
+    to: &str,
+    is_asked: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<Vec<String>, PgError> {
+    let mut wanted = describe(there, from, Filter::All).await?;
+    let mut found = describe(here, to, Filter::All).await?;
+    for table in wanted.iter_mut().chain(&mut found) {
+        let Table { name, columns, .. } = table;
+        columns.retain(|column| is_asked(&format!("{name}.{}", column.name)));
     }
-    if altered.is_empty() {
-        return Ok(());
-    }
-    Err(StepError::failed(
-        "altered",
-        format!(
-            "the tables of {} are no longer those of {}: {}. Nothing was changed.",
-            origin.name,
-            destination.name,
-            altered.join("; ")
-        ),
-    )
-    .help("make the same change on the other side, or drop what came; then run again"))
-}
-
-async fn compare(there: &Session, from: &str, here: &Session, to: &str) -> Result<Vec<String>, PgError> {
-    let wanted = describe(there, from, Filter::All).await?;
-    let found = describe(here, to, Filter::All).await?;
     let mut statements = Vec::new();
     for table in wanted.iter().filter(|table| table.holds_rows()) {
         let Some(same) = found.iter().find(|same| same.name == table.name) else { continue };
@@ -77,22 +61,24 @@ fn of_table(name: &str, wanted: &Table, found: &Table, from: &str, to: &str) -> 
     if !came.is_empty() && !went.is_empty() {
         let list =
             |columns: &[&Column]| columns.iter().map(|column| ident(&column.name)).collect::<Vec<_>>().join(", ");
-        return vec![format!(
+        return vec![one_line(&format!(
             "-- {name}: {} went and {} came: if that was a renaming, write ALTER TABLE {name} RENAME COLUMN yourself",
             list(&went),
             list(&came)
-        )];
+        ))];
     }
     for column in came {
         if column.generated != Generated::No {
-            statements.push(format!("-- {name}: the generated column {} came: write it yourself", ident(&column.name)));
+            let what = format!("-- {name}: the generated column {} came: write it yourself", ident(&column.name));
+            statements.push(one_line(&what));
             continue;
         }
         let required = if column.not_null {
-            format!(
-                "-- {name}: {} is NOT NULL there: its rows come with the stream, set it afterwards\n",
+            let what = format!(
+                "-- {name}: {} is NOT NULL there: its rows come with the stream, set it afterwards",
                 ident(&column.name)
-            )
+            );
+            one_line(&what) + "\n"
         } else {
             String::new()
         };
@@ -113,6 +99,11 @@ fn of_table(name: &str, wanted: &Table, found: &Table, from: &str, to: &str) -> 
         }
     }
     statements
+}
+
+/// A name may hold a line break, and what stands behind it would be no comment any more.
+pub fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
 }
 
 /// A user's type of the one schema is that of the other.

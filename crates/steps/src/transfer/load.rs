@@ -20,7 +20,8 @@ use super::copy::{self, BaseCopyError, Copied, How, Told, pair};
 use super::ends::Ends;
 use super::follow::Turn;
 use super::preflight::{Origin, Wanted, preflight};
-use super::spec::{Making, Spec};
+use super::since;
+use super::spec::{Making, Side, Spec};
 use super::standing::stopped_error;
 use super::state::{self, Phase, Transfer};
 use super::streams::{self, Names};
@@ -124,6 +125,10 @@ impl Loader<'_> {
             return Err(stopped_error(stopped));
         }
         let mut evidence = Evidence::of(String::new());
+        if transfer.phase == Phase::Prepared {
+            // Before it is read to be made again: what changes from here on is found.
+            self.record(&source, &records, Side::Source).await?;
+        }
         let structure = match (self.spec.structure, transfer.phase) {
             (Making::Create, Phase::Prepared | Phase::Copying | Phase::Building) => Some(self.derive(&ends).await?),
             _ => None,
@@ -144,6 +149,7 @@ impl Loader<'_> {
                 structure.verify(&records).await?;
             }
             self.analyze(&ends).await?;
+            self.record(&records, &records, Side::Target).await?;
             if !self.tables(&records, self.schema).await?.is_empty() {
                 self.guard(&ends.target.session(&self.name()).await?).await?;
             }
@@ -159,6 +165,15 @@ impl Loader<'_> {
         }
         evidence.summary = format!("{} is in {} and follows {}", self.schema, self.target, self.spec.from);
         Ok(evidence)
+    }
+
+    /// Records what a side is now.
+    async fn record(&self, session: &Session, records: &Session, side: Side) -> Result<(), StepError> {
+        let schema = if side == Side::Source { &self.spec.source_schema } else { self.schema };
+        let print = since::Print::read(session, schema, &self.spec.exclude).await?;
+        since::install(records).await.map_err(PgError::into_step_error)?;
+        let sql = since::record_sql(self.schema, side, &print);
+        records.execute(&sql).await.map_err(PgError::into_step_error)
     }
 
     async fn phase(&self, records: &Session, transfer: &mut Transfer, phase: Phase) -> Result<(), StepError> {
@@ -491,6 +506,7 @@ pub async fn abandon(
             .await
             .map_err(PgError::into_step_error)?;
     }
+    session.execute(&since::forget_sql(schema)).await.map_err(PgError::into_step_error)?;
     session.execute(&state::delete_sql(schema)).await.map_err(PgError::into_step_error)?;
     Ok(Evidence::of(format!("the transfer into {schema} was given up; nothing of it is left")))
 }

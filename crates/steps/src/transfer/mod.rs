@@ -17,6 +17,7 @@ mod load;
 pub mod preflight;
 mod proof;
 mod sequences;
+mod since;
 pub mod sqlite;
 mod standing;
 mod streams;

@@ -10,13 +10,13 @@ use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::pgoutput::Event;
 use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::spool::{Follow, Spool};
-use pgrunbook_postgres::{Lsn, Snapshot};
+use pgrunbook_postgres::{Lsn, PgError, Snapshot};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::ends::{End, Ends};
 use super::follow::{Follower, Hold, Turn};
-use super::state::{Phase, Transfer};
+use super::state::{self, Phase, Transfer};
 use super::step::{recorded, records};
 use crate::parity::{Aligned, Ask, Dirty, ParityError, Pass, Place, Prover, Reader};
 use crate::workplace::Workplace;
@@ -81,6 +81,17 @@ pub async fn prepare(
     look(follower, way, cancel).await
 }
 
+/// What was proven holds no more, of either way.
+///
+/// # Errors
+/// If a way ended meanwhile.
+pub async fn forget(follower: &Follower) -> Result<(), StepError> {
+    for way in follower.ways() {
+        *follower.proof(way).await? = Proof::default();
+    }
+    Ok(())
+}
+
 /// Compares every row of a transfer's two sides at one exact position, while writers are at work.
 ///
 /// # Errors
@@ -107,6 +118,9 @@ pub async fn compare_live(
     let follower = workplace.followers().follow(workplace, target, &transfer, Turn::Take).await?;
     follower.proof(way).await?.holds = false;
     let looked = prepare(&ends, &transfer, &follower, way, cancel).await?;
+    if way == Way::Reverse && transfer.lossy.is_some() {
+        records.execute(&state::lossless_sql(schema)).await.map_err(PgError::into_step_error)?;
+    }
     Ok(Evidence::of(format!("{schema}: both sides hold the same rows, at one position")).fact("compared", looked))
 }
 

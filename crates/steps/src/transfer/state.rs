@@ -232,6 +232,27 @@ pub fn lossy_sql(schema: &str, why: &str) -> String {
     )
 }
 
+/// The statement that records that the way back stood still and goes on: what was done about it may have cost a write, until all
+/// rows are compared.
+pub fn unproven_sql(schema: &str, since: Lsn) -> String {
+    let why =
+        format!("the reverse stream stood still since {since} and was accepted, and not all rows were compared since");
+    format!(
+        "UPDATE pgrunbook.transfer SET lossy = {}, updated_at = pg_catalog.clock_timestamp() WHERE schema = {} AND lossy IS NOT NULL",
+        text(&why),
+        text(schema)
+    )
+}
+
+/// The statement that records that going back loses no write: all rows were compared, and the way back does not stand still.
+pub fn lossless_sql(schema: &str) -> String {
+    format!(
+        "UPDATE pgrunbook.transfer SET lossy = NULL, updated_at = pg_catalog.clock_timestamp()
+         WHERE schema = {} AND stopped IS NULL",
+        text(schema)
+    )
+}
+
 /// The statement that forgets the position of a stream, in the database that it led to.
 pub fn forget_stream_sql(stream: &str) -> String {
     let stream = text(stream);

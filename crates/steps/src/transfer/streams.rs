@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgrunbook_engine::{Cancel, StepError};
-use pgrunbook_postgres::relation::{Filter, describe};
+use pgrunbook_postgres::relation::{Filter, Table, describe};
 use pgrunbook_postgres::replication::{CreateSlot, Replication, Slot};
-use pgrunbook_postgres::slots::{self, CreateSlotError, Direction as Way};
+use pgrunbook_postgres::slots::{self, CreateSlotError, Direction as Way, Published};
 use pgrunbook_postgres::{PgError, Session};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -75,7 +75,7 @@ pub fn other(way: Way) -> Way {
     }
 }
 
-/// Publishes the tables of the way's origin.
+/// Publishes the tables of the way's origin: on the way back, of a table that has columns of its own, those of the source.
 ///
 /// # Errors
 /// If the role may not, or no table is there.
@@ -86,14 +86,29 @@ pub async fn publish(
     names: &Names,
     way: Way,
 ) -> Result<(), StepError> {
-    let origin = ends.origin(way);
+    let (origin, destination) = (ends.origin(way), ends.destination(way));
     let tables = describe(session, &origin.schema, Filter::All).await.map_err(PgError::into_step_error)?;
-    let tables: Vec<(String, String)> = tables
+    let there = destination.session("pgrunbook:slot").await?;
+    let others = describe(&there, &destination.schema, Filter::All).await.map_err(PgError::into_step_error)?;
+    let tables: Vec<Published> = tables
         .into_iter()
         .filter(|table| table.holds_rows() && !transfer.spec.exclude.contains(&table.name))
-        .map(|table| (table.schema, table.name))
+        .map(|table| {
+            let other = others.iter().find(|other| other.name == table.name);
+            let columns = if way == Way::Reverse { common(&table, other) } else { Vec::new() };
+            Published { columns, schema: table.schema, table: table.name }
+        })
         .collect();
-    slots::create_publication(session, &names.slot(way), &tables).await.map_err(PgError::into_step_error)
+    slots::create_publication_of(session, &names.slot(way), &tables).await.map_err(PgError::into_step_error)
+}
+
+/// The columns that travel and that both have; none where those are all, so that what comes later is published, too.
+fn common(table: &Table, other: Option<&Table>) -> Vec<String> {
+    let Some(other) = other else { return Vec::new() };
+    let has = |name: &str| other.columns.iter().any(|column| column.name == name);
+    let (both, alone): (Vec<_>, Vec<_>) =
+        table.travelling().map(|column| column.name.clone()).partition(|name| has(name));
+    if alone.is_empty() { Vec::new() } else { both }
 }
 
 /// Makes publication and slot of a way, unless they are there. With `export`, the connection that made the slot is

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::apply;
-use pgrunbook_postgres::relation::{Column, Generated, Table};
+use pgrunbook_postgres::relation::{Column, FIRST_USER_OID, Generated, Shape, Table, Travels};
 use pgrunbook_postgres::rowhash::RowSum;
 use pgrunbook_postgres::{ConnectOptions, Lsn, PgError, Session};
 use tokio::sync::watch;
@@ -272,13 +272,30 @@ pub async fn empty(target: &Session, schema: &str) -> Result<(), BaseCopyError> 
 /// [`BaseCopyError::NoTable`] if one has none.
 pub fn pair(source: Vec<Table>, target: &[Table]) -> Result<Vec<Pair>, BaseCopyError> {
     let mut pairs = Vec::new();
-    for source in source.into_iter().filter(Table::holds_rows) {
+    for mut source in source.into_iter().filter(Table::holds_rows) {
         match target.iter().find(|target| target.name == source.name && target.holds_rows()) {
-            Some(target) => pairs.push(Pair { source, target: target.clone() }),
+            Some(target) => {
+                for column in source.columns.iter_mut().filter(|column| column.travels == Travels::Binary) {
+                    let other = target.columns.iter().find(|other| other.name == column.name);
+                    if other.is_some_and(|other| !has_same_form(column.type_oid, other.type_oid)) {
+                        (column.travels, column.shape) = (Travels::Text, Shape::Plain);
+                    }
+                }
+                pairs.push(Pair { source, target: target.clone() });
+            }
             None => return Err(BaseCopyError::NoTable { table: source.sql() }),
         }
     }
     Ok(pairs)
+}
+
+/// Whether a value of the one type has the binary form of the other: users' types have other OIDs in each database, and
+/// strings are their bytes.
+fn has_same_form(one: u32, other: u32) -> bool {
+    const STRINGS: [u32; 2] = [25, 1043];
+    one == other
+        || (one >= FIRST_USER_OID && other >= FIRST_USER_OID)
+        || (STRINGS.contains(&one) && STRINGS.contains(&other))
 }
 
 /// The pairs whose rows are copied (a table without columns has nothing to copy), once it is known that the target has the columns for them.

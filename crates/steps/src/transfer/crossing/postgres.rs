@@ -10,11 +10,11 @@ use pgrunbook_postgres::{Lsn, PgError, Session, ledger};
 use super::{How, Owner, is_at, is_mine, phase_if};
 use crate::fence::{self, Fence, Lift};
 use crate::topology::ident;
-use crate::transfer::ddl;
 use crate::transfer::ends::{End, Ends};
 use crate::transfer::follow::{Follower, Turn};
 use crate::transfer::proof;
 use crate::transfer::sequences::{positions, set_positions};
+use crate::transfer::since::{self, Since};
 use crate::transfer::spec::Side;
 use crate::transfer::state::{self, Phase, Transfer};
 use crate::transfer::streams::{self, Names, other};
@@ -42,6 +42,8 @@ struct Ready {
     onto: Session,
     /// For the records, in the target.
     records: Session,
+    /// What both sides were when they were looked at.
+    since: Since,
 }
 
 impl PostgresLeg {
@@ -85,7 +87,7 @@ impl PostgresLeg {
 
     pub async fn prepare(&mut self, how: &How, cancel: &Cancel) -> Result<(), StepError> {
         let name = format!("pgrunbook:{}:crossing", how.run);
-        ddl::refuse_altered(&self.ends, &self.transfer.spec.exclude, self.way()).await?;
+        let since = since::refuse_altered(&self.ends, &self.transfer, self.way()).await?;
         if self.to == Side::Target && self.transfer.spec.reverse {
             let names = Names::of(&self.transfer.schema, &self.transfer.target);
             streams::make(&self.ends, &self.transfer, &names, Way::Reverse, false, cancel).await?;
@@ -93,14 +95,26 @@ impl PostgresLeg {
         let follower =
             self.workplace.followers().follow(&self.workplace, &self.target, &self.transfer, Turn::Take).await?;
         follower.caught_up(self.way(), how.asked.catch_up, cancel).await?;
+        let was_lossy = self.to == Side::Source && self.transfer.lossy.is_some();
+        if since.moved || was_lossy {
+            // Rows may differ that nobody wrote (a default of a column that came), or what stopped the stream was put right by hand.
+            proof::forget(&follower).await?;
+        }
         let ready = Ready {
             from: self.from().session(&name).await?,
             onto: self.onto().session(&name).await?,
             records: self.ends.target.session(&name).await?,
             follower,
+            since,
         };
         fence::refuse_fed(&ready.from, &self.from().schema).await?;
         let compared = proof::prepare(&self.ends, &self.transfer, &ready.follower, self.way(), cancel).await?;
+        if let Some(sql) = ready.since.renew_sql(&self.transfer.schema, self.way()) {
+            execute(&ready.records, &sql).await?;
+        }
+        if was_lossy {
+            execute(&ready.records, &state::lossless_sql(&self.transfer.schema)).await?;
+        }
         if self.to == Side::Target {
             refresh(&ready.onto, &self.onto().schema).await?;
         }
@@ -166,11 +180,17 @@ impl PostgresLeg {
         let way = self.way();
         let (from, onto) = (self.from().clone(), self.onto().clone());
         let (id, marker) = (self.fence_id(how), self.marker);
+        let (ends, transfer) = (self.ends.clone(), self.transfer.clone());
         let ready = self.ready()?;
 
         let begun = Instant::now();
-        ready.follower.fenced(way, &id, marker).await?;
-        let drained = begun.elapsed();
+        // Comparing all rows took its time: what was made meanwhile, and a table that was filled, is behind the fence too.
+        let unchanged = ready.since.refuse_changed(&ready.from, &ends, &transfer, way);
+        let drained = async {
+            ready.follower.fenced(way, &id, marker).await?;
+            Ok(begun.elapsed())
+        };
+        let (drained, ()) = tokio::try_join!(drained, unchanged)?;
         let wanted = positions(&ready.from, &from.schema).await.map_err(PgError::into_step_error)?;
         let set = set_positions(&ready.onto, &onto.schema, &wanted).await.map_err(PgError::into_step_error)?;
 

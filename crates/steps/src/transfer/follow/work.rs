@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgrunbook_postgres::apply::{Applier, ApplyError, Options, Rename, text_only_columns};
 use pgrunbook_postgres::pgoutput::{Early, Event, Verdict};
 use pgrunbook_postgres::receiver::{Receive, Receiver, Stopped as ReceiverStopped};
+use pgrunbook_postgres::relation::{FIRST_USER_OID, Filter, describe};
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
 use pgrunbook_postgres::slots::{self, Direction as Way};
 use pgrunbook_postgres::spool::{Batch, Follow, FollowError, Source, Spool, SpoolError};
@@ -15,10 +16,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Order, Turn, What};
 use crate::parity::{Dirty, Reader};
-use crate::transfer::ddl;
 use crate::transfer::standing::{End, Pauses, Standing};
 use crate::transfer::state::{self, Stopped};
 use crate::transfer::streams::other;
+use crate::transfer::{ddl, ends};
 
 /// How often what nobody needs any more is removed from the spool.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -105,7 +106,8 @@ impl Work {
         let source = Source { system: system.identifier, timeline: system.timeline };
         // The option is for a whole stream.
         let session = Session::connect(&origin.options, "pgrunbook:types").await?;
-        let binary = text_only_columns(&session, &origin.schema).await?.is_empty();
+        let binary = text_only_columns(&session, &origin.schema).await?.is_empty()
+            && have_same_types(&session, &origin.schema, what.ends.destination(way)).await?;
         drop(session);
         let slot = what.names.slot(way);
         let begin = self.begin(&slot, position.lsn).await?;
@@ -362,7 +364,7 @@ impl Work {
                 End::Again(error.to_string())
             }
             ApplyError::RelationChanged { lsn, .. } => {
-                let statements = ddl::derive(&self.what.ends, self.way).await.unwrap_or_default();
+                let statements = ddl::derive(&self.what.ends, &self.what.schema, self.way).await.unwrap_or_default();
                 let stream = self.what.names.stream(self.way);
                 let (code, why) = ("ddl".to_owned(), error.to_string());
                 End::Stop(Box::new(Stopped { stream, code, why, lsn: *lsn, statements }))
@@ -410,4 +412,21 @@ impl Work {
             ReceiverStopped::Refused(error) => self.stop("slot", error, at),
         }
     }
+}
+
+/// Whether each column is of one type on both sides: another type's binary form is another. Users' types have other OIDs
+/// everywhere, and one binary form.
+async fn have_same_types(session: &Session, schema: &str, other: &ends::End) -> Result<bool, End> {
+    let there = Session::connect(&other.options, "pgrunbook:types").await?;
+    let (here, there) =
+        (describe(session, schema, Filter::All).await?, describe(&there, &other.schema, Filter::All).await?);
+    Ok(here.iter().all(|table| {
+        let Some(other) = there.iter().find(|other| other.name == table.name) else { return true };
+        table.columns.iter().all(|column| {
+            let other = other.columns.iter().find(|other| other.name == column.name);
+            other.is_none_or(|other| {
+                other.type_oid == column.type_oid || other.type_oid.min(column.type_oid) >= FIRST_USER_OID
+            })
+        })
+    }))
 }

@@ -64,7 +64,7 @@ pub(super) fn differences(wanted: &Catalogue, there: &Catalogue, other_major: bo
 }
 
 /// Words, literals and signs, but for parentheses, blanks, and `name.` before a name.
-fn without_decoration(text: &str) -> String {
+pub(in crate::transfer) fn without_decoration(text: &str) -> String {
     let tokens: Vec<_> =
         lex(text).filter(|token| !token.is_blank()).map(|token| (token.kind, &text[token.range()])).collect();
     let mut out = Vec::new();

@@ -27,6 +27,7 @@ use crate::backup::programs::Audience;
 use catalogue::Catalogue;
 use scratch::Scratch;
 
+pub(in crate::transfer) use catalogue::without_decoration;
 pub use create::{create_before, drop_marked, install, is_marked, run};
 pub use existing::{Definition, Existing};
 
@@ -149,6 +150,21 @@ impl Structure {
         }
         if differences.is_empty() { Ok(()) } else { Err(TransferError::Differs { differences }) }
     }
+}
+
+/// What says of a member of a schema no more than that there is one.
+pub(in crate::transfer) const IS_THERE: &str = "is there";
+
+/// All parts of a schema, by a word and their name: the relation that each is a part of, and its text.
+///
+/// # Errors
+/// If the catalogs cannot be read.
+pub(in crate::transfer) async fn parts(
+    session: &Session,
+    schema: &str,
+) -> Result<BTreeMap<String, (Option<String>, String)>, TransferError> {
+    let parts = catalogue::read(session, schema).await?;
+    Ok(parts.into_iter().map(|(key, entry)| (key, (entry.relation, entry.text))).collect())
 }
 
 async fn major(session: &Session) -> Result<u32, TransferError> {
