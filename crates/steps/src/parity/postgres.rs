@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use pgrunbook_postgres::copy::{CopyError, RowSplitter};
+use futures_util::future::join_all;
+use pgrunbook_postgres::copy::{CopyError, CopyOut, Row, RowSplitter};
 use pgrunbook_postgres::relation::{Filter, describe};
 use pgrunbook_postgres::{ConnectOptions, Lsn, PgError, Session, quote};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
@@ -45,12 +46,28 @@ const SCHEMA: &str = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1";
 /// Below so many pages a table is not cut: a statement costs more than it saves.
 const PAGES: u64 = 1024;
 
+/// Connections that read whole tables under the session's snapshot.
+#[derive(Default)]
+struct Shared {
+    /// The snapshot's name for others, once one has asked.
+    exported: Option<String>,
+    /// Idle, in the snapshot.
+    inside: Vec<CopyOut>,
+    /// Idle, in none. They are kept: in a freeze nobody waits for a log-in.
+    outside: Vec<CopyOut>,
+}
+
 /// An open side. Its snapshot is held until it is dropped.
 pub(super) struct PostgresSide {
     pub which: Which,
     pub label: String,
     schema: String,
-    sessions: Vec<Arc<Session>>,
+    /// Holds the snapshot.
+    session: Arc<Session>,
+    /// Tables are read by so many connections at once.
+    jobs: usize,
+    application_name: String,
+    shared: Mutex<Shared>,
     /// `pg_current_snapshot()`.
     pub snapshot: String,
     /// Read right after the snapshot was taken: no commit that it sees is behind it.
@@ -58,7 +75,7 @@ pub(super) struct PostgresSide {
 }
 
 impl PostgresSide {
-    /// Connects `jobs` times, all in one snapshot.
+    /// Connects, and takes a snapshot. Further connections, `jobs` of them, are made when a table is read whole.
     pub async fn open(
         which: Which,
         options: &ConnectOptions,
@@ -68,27 +85,28 @@ impl PostgresSide {
         application_name: &str,
     ) -> Result<Self, ParityError> {
         let failed = ParityError::server(&label);
-        let mut sessions = Vec::new();
-        for _ in 0..jobs.max(1) {
-            sessions.push(Arc::new(Session::connect(options, application_name).await.map_err(failed)?));
-        }
-        let there = sessions[0].client().query_opt(SCHEMA, &[&schema]).await;
-        if there.map_err(|error| failed(sessions[0].error(&error)))?.is_none() {
+        let session = Arc::new(Session::connect(options, application_name).await.map_err(failed)?);
+        let there = session.client().query_opt(SCHEMA, &[&schema]).await;
+        if there.map_err(|error| failed(session.error(&error)))?.is_none() {
             let error = PgError::Options(format!("there is no schema {schema}"));
             return Err(ParityError::Server { side: label, error });
         }
         let (schema, snapshot) = (schema.to_owned(), String::new());
-        let mut side = Self { which, label, schema, sessions, snapshot, lsn: None };
+        let (jobs, application_name, shared) = (jobs.max(1), application_name.to_owned(), Mutex::default());
+        let mut side = Self { which, label, schema, session, jobs, application_name, shared, snapshot, lsn: None };
         side.begin().await?;
         Ok(side)
     }
 
     /// Ends the snapshot.
     pub async fn end(&self) -> Result<(), ParityError> {
-        for session in &self.sessions {
-            session.execute("ROLLBACK").await.map_err(self.failed())?;
-        }
-        Ok(())
+        let mut shared = self.shared.lock().await;
+        shared.exported = None;
+        let inside = std::mem::take(&mut shared.inside);
+        let ended = inside.into_iter().map(|reader| reader.execute("ROLLBACK"));
+        // One that fails is gone, and with it its snapshot.
+        shared.outside.extend(join_all(ended).await.into_iter().flatten());
+        self.session.execute("ROLLBACK").await.map_err(self.failed())
     }
 
     /// Takes a new one.
@@ -98,30 +116,47 @@ impl PostgresSide {
     }
 
     async fn begin(&mut self) -> Result<(), ParityError> {
-        let begin = format!("{BEGIN};\nSET LOCAL search_path = {}", ident(&self.schema));
-        let mut sessions = self.sessions.iter();
-        let Some(first) = sessions.next() else { return Ok(()) };
-        let failed = self.failed();
         // One message: in a freeze each turn counts.
-        let answers = first.simple(&format!("{begin};\n{POSITION}")).await.map_err(failed)?;
+        let answers =
+            self.session.simple(&format!("{};\n{POSITION}", self.begin_sql())).await.map_err(self.failed())?;
         let row = answers.into_iter().next_back().and_then(|answer| answer.rows.into_iter().next());
         let mut row = row.unwrap_or_default();
         let lsn = row.pop().flatten().and_then(|text| text.parse().ok());
         let snapshot = row.pop().flatten().unwrap_or_default();
-        if sessions.len() > 0 {
-            let exported = first.value("SELECT pg_catalog.pg_export_snapshot()").await.map_err(failed)?;
-            let name = quote::literal(&exported).expect("the server's own name holds no NUL");
-            let import = begin.replacen(';', &format!(";\nSET TRANSACTION SNAPSHOT {name};"), 1);
-            for session in sessions {
-                session.execute(&import).await.map_err(failed)?;
-            }
-        }
         (self.lsn, self.snapshot) = (lsn, snapshot);
         Ok(())
     }
 
+    fn begin_sql(&self) -> String {
+        format!("{BEGIN};\nSET LOCAL search_path = {}", ident(&self.schema))
+    }
+
+    /// A connection in the session's snapshot.
+    async fn reader(&self) -> Result<CopyOut, PgError> {
+        let mut shared = self.shared.lock().await;
+        if let Some(reader) = shared.inside.pop() {
+            return Ok(reader);
+        }
+        let exported = match &shared.exported {
+            Some(exported) => exported.clone(),
+            None => {
+                let exported = self.session.value("SELECT pg_catalog.pg_export_snapshot()").await?;
+                shared.exported.insert(exported).clone()
+            }
+        };
+        let name = quote::literal(&exported).expect("the server's own name holds no NUL");
+        let import = self.begin_sql().replacen(';', &format!(";\nSET TRANSACTION SNAPSHOT {name};"), 1);
+        while let Some(reader) = shared.outside.pop() {
+            // Another is made where the server has ended this one meanwhile.
+            if let Ok(reader) = reader.execute(&import).await {
+                return Ok(reader);
+            }
+        }
+        CopyOut::connect(self.session.options(), &self.application_name).await?.execute(&import).await
+    }
+
     pub fn session(&self) -> &Session {
-        &self.sessions[0]
+        &self.session
     }
 
     pub fn failed(&self) -> impl Fn(PgError) -> ParityError + Copy + '_ {
@@ -149,10 +184,10 @@ impl PostgresSide {
     /// Reads every row once.
     pub async fn sums(&self, pair: &Arc<Pair>, buckets: &Arc<Buckets>, skip: &Skip) -> Result<Sums, ParityError> {
         let table = self.which.of(&pair.sides);
-        let pages = table.pages.filter(|pages| *pages >= PAGES && self.sessions.len() > 1);
-        let parts = if pages.is_some() { self.sessions.len() as u64 } else { 1 };
+        let pages = table.pages.filter(|pages| *pages >= PAGES && self.jobs > 1);
+        let parts = if pages.is_some() { self.jobs as u64 } else { 1 };
         let mut tasks = JoinSet::new();
-        for (number, session) in (0..parts).zip(&self.sessions) {
+        for number in 0..parts {
             // The last one takes what was added since the pages were counted.
             let from = pages.map_or(0, |pages| pages * number / parts);
             let to = pages.filter(|_| number + 1 < parts).map(|pages| pages * (number + 1) / parts);
@@ -162,29 +197,31 @@ impl PostgresSide {
                 None => String::new(),
             };
             let sql = format!("COPY (SELECT {} FROM {}{range}) TO STDOUT (FORMAT binary)", pair.select(), table.from);
-            let (session, pair, buckets, skip) =
-                (Arc::clone(session), Arc::clone(pair), Arc::clone(buckets), skip.clone());
-            let label = self.label.clone();
+            let reader = self.reader().await.map_err(self.failed())?;
+            let (pair, buckets, skip, label) =
+                (Arc::clone(pair), Arc::clone(buckets), skip.clone(), self.label.clone());
             tasks.spawn(async move {
-                let mut sums = Sums::new(buckets.count());
-                let (mut scratch, mut spelled) = (Vec::new(), Vec::new());
-                copy(&session, &label, &pair, &sql, |row| {
-                    let row = pair.common(row, &mut spelled);
-                    let key = &row[..pair.key_end(row)];
+                let columns = u16::try_from(pair.columns.len()).unwrap_or(u16::MAX);
+                let (mut scratch, mut spelled, of) = (Vec::new(), Vec::new(), Arc::clone(&pair));
+                let sums = Sums::new(buckets.count());
+                let each = move |sums: &mut Sums, row: Row<'_>| {
+                    let row = of.common(row.body(), &mut spelled);
+                    let key = &row[..of.key_end(row)];
                     if skip.has(key)? {
                         sums.skipped += 1;
                     } else {
                         sums.parts[buckets.of(key, &mut scratch)].add(row);
                     }
                     Ok(())
-                })
-                .await?;
-                Ok::<_, ParityError>(sums)
+                };
+                reader.rows(&sql, columns, sums, each).await.map_err(|stop: Stop| stop.on(&label, &pair))
             });
         }
         let mut sums = Sums::new(buckets.count());
         while let Some(part) = tasks.join_next().await {
-            sums.merge(&part.map_err(|error| ParityError::Task(error.to_string()))??);
+            let (reader, part) = part.map_err(|error| ParityError::Task(error.to_string()))??;
+            self.shared.lock().await.inside.push(reader);
+            sums.merge(&part);
         }
         Ok(sums)
     }
@@ -199,7 +236,7 @@ impl PostgresSide {
             pair.record()
         );
         let (sender, receiver) = mpsc::channel(2);
-        let (session, pair, label) = (Arc::clone(&self.sessions[0]), Arc::clone(pair), self.label.clone());
+        let (session, pair, label) = (Arc::clone(&self.session), Arc::clone(pair), self.label.clone());
         tokio::spawn(async move {
             let (mut batch, mut spelled) = (Batch::default(), Vec::new());
             let (again, columns) = (sender.clone(), pair.columns.len());
@@ -252,10 +289,17 @@ impl ToSql for Raw<'_> {
     to_sql_checked!();
 }
 
-/// What a row that is read may end in.
+/// What ended the reading of rows.
 enum Stop {
+    Server(PgError),
     Copy(CopyError),
     Parity(ParityError),
+}
+
+impl From<PgError> for Stop {
+    fn from(error: PgError) -> Self {
+        Self::Server(error)
+    }
 }
 
 impl From<CopyError> for Stop {
@@ -264,30 +308,23 @@ impl From<CopyError> for Stop {
     }
 }
 
-/// Runs a COPY and gives each row's bytes to `each`.
-pub(super) async fn copy(
-    session: &Session,
-    label: &str,
-    pair: &Pair,
-    sql: &str,
-    mut each: impl FnMut(&[u8]) -> Result<(), ParityError>,
-) -> Result<(), ParityError> {
-    let failed = |error: tokio_postgres::Error| ParityError::server(label)(session.error(&error));
-    let wrong = |error: CopyError| ParityError::Copy { side: label.to_owned(), table: pair.name.clone(), error };
-    let mut splitter = RowSplitter::new(u16::try_from(pair.columns.len()).unwrap_or(u16::MAX));
-    let stream = session.client().copy_out(sql).await.map_err(failed)?;
-    futures_util::pin_mut!(stream);
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(failed)?;
-        splitter.push(&chunk, |row| each(row.body()).map_err(Stop::Parity)).map_err(|stop| match stop {
-            Stop::Copy(error) => wrong(error),
-            Stop::Parity(error) => error,
-        })?;
+impl From<ParityError> for Stop {
+    fn from(error: ParityError) -> Self {
+        Self::Parity(error)
     }
-    splitter.finish().map_err(wrong)
 }
 
-/// The same, handing on full batches as they are made.
+impl Stop {
+    fn on(self, label: &str, pair: &Pair) -> ParityError {
+        match self {
+            Self::Server(error) => ParityError::server(label)(error),
+            Self::Copy(error) => ParityError::Copy { side: label.to_owned(), table: pair.name.clone(), error },
+            Self::Parity(error) => error,
+        }
+    }
+}
+
+/// Runs a COPY, handing on full batches as they are made.
 async fn read(
     session: &Session,
     label: &str,
