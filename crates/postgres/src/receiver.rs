@@ -56,8 +56,8 @@ pub struct Received {
     /// How far the server had sent or looked through its log when it was last heard.
     pub server_end: Lsn,
     pub spool_bytes: u64,
-    /// Above the soft limit: it receives slowly.
-    pub slowed: bool,
+    /// Above the soft limit: whoever reads the spool is too slow.
+    pub is_filling: bool,
     /// Why it is not connected now; `None` while it is.
     pub interrupted: Option<String>,
     /// How often it connected.
@@ -112,7 +112,7 @@ impl Receiver {
             lsn: writer.end(),
             server_end: writer.end(),
             spool_bytes: spool.bytes(),
-            slowed: false,
+            is_filling: false,
             interrupted: None,
             connections: 0,
         });
@@ -279,7 +279,7 @@ impl Pump {
             let came = self.writer.buffered();
             self.writer.flush().await?;
             self.report(stream, synced.borrow_and_update().lsn, server_end);
-            self.keep_limits().await?;
+            self.keep_limits()?;
             if (1..LITTLE).contains(&came) {
                 // Not by a timer of the runtime, which would be woken by the socket meanwhile.
                 std::thread::sleep(PAUSE);
@@ -317,19 +317,19 @@ impl Pump {
     fn report(&self, stream: &Stream, synced: Lsn, server_end: Lsn) {
         stream.confirm(synced, synced);
         let bytes = self.spool.bytes();
-        let slowed = bytes >= self.what.limits.spool_soft;
+        let is_filling = bytes >= self.what.limits.spool_soft;
         self.publish.send_if_modified(|received| {
             let end = received.server_end.max(server_end);
-            let news = received.lsn != synced || received.server_end != end || received.slowed != slowed;
+            let news = received.lsn != synced || received.server_end != end || received.is_filling != is_filling;
             (received.lsn, received.server_end) = (synced, end);
-            (received.spool_bytes, received.slowed) = (bytes, slowed);
+            (received.spool_bytes, received.is_filling) = (bytes, is_filling);
             news
         });
     }
 
-    /// Between the soft and the hard limit, the nearer the longer a pause: up to a second after each megabyte.
-    async fn keep_limits(&self) -> Result<(), End> {
-        let Limits { spool_soft, spool_hard, disk_free_min } = self.what.limits;
+    /// What is received slowly here is kept by the server in the meantime: so it is received as fast as it comes, or not at all.
+    fn keep_limits(&self) -> Result<(), End> {
+        let Limits { spool_hard, disk_free_min, .. } = self.what.limits;
         let bytes = self.spool.bytes();
         if bytes >= spool_hard {
             return Err(End::Stop(Stopped::SpoolFull { bytes, limit: spool_hard }));
@@ -341,10 +341,6 @@ impl Pump {
                 let folder = folder.display().to_string();
                 return Err(End::Stop(Stopped::DiskLow { folder, free, limit: disk_free_min }));
             }
-        }
-        if bytes >= spool_soft {
-            let fill = (bytes - spool_soft) as f64 / (spool_hard - spool_soft).max(1) as f64;
-            tokio::time::sleep(Duration::from_secs_f64(fill.clamp(0.02, 1.0))).await;
         }
         Ok(())
     }

@@ -431,7 +431,7 @@ async fn limits_stop_it_with_their_reason() {
     rig.writer.execute("INSERT INTO t SELECT generate_series(1, 10000)").await.unwrap();
     let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();
     assert!(matches!(stopped, Stopped::SpoolFull { bytes: 100_000.., limit: 100_000 }), "{stopped}");
-    assert!(received.borrow_and_update().slowed);
+    assert!(received.borrow_and_update().is_filling);
     rig.what.limits = Limits { disk_free_min: u64::MAX, ..NO_LIMITS };
     let (_spool, mut receiver) = rig.receive().await;
     let stopped = tokio::time::timeout(PATIENCE, receiver.ended()).await.unwrap();

@@ -279,3 +279,52 @@ async fn what_flows_back_is_no_finding_of_an_audit_and_everything_else_that_is_p
     this.bench.execute(&format!("CREATE PUBLICATION {ours} FOR TABLE health.visit")).await;
     assert_eq!(published().await, [format!("any role with REPLICATION -> publication `{ours}` -> `health.visit`")]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_whose_stream_stands_still_is_given_up_before_it_fills_the_disk_of_its_server() {
+    // What others write in a shared cluster would count.
+    let settings = [("wal_level", "logical"), ("checkpoint_timeout", "1d")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let cluster = Sandbox::start(SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap();
+    let this = Move::at(&cluster, &cluster).await;
+    let (_, end) = this.bench.run(&MOVE.replace("undo =", "spool_limit = 30000000\nundo =")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.at_legacy("ALTER TABLE visit ADD COLUMN place text; INSERT INTO visit (what, place) VALUES ('new', 'home')")
+        .await;
+    let text = "# Follow\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n## Go\n\n\
+        ```toml step\nfollow = \"on\"\ntarget = \"main\"\nschema = \"health\"\n```\n";
+    assert_eq!(failure(&this.bench.run(text).await.1).1, "stream-ddl");
+
+    let workplace = this.bench.workplace().await;
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    let kept = pgrunbook_steps::transfer::keep_following(&workplace, "main", "health").await.unwrap_err();
+    assert_eq!((kept.code.as_str(), this.legacy_value(slots).await.as_str()), ("stream-ddl", "1"), "{kept}");
+    this.at_legacy("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000)) FROM generate_series(1, 40)")
+        .await;
+    let given_up = pgrunbook_steps::transfer::keep_following(&workplace, "main", "health").await.unwrap_err();
+    assert_eq!(given_up.code, "stream-spool", "{given_up}");
+    assert!(given_up.message.contains("was dropped") && given_up.message.contains("30000000"), "{given_up}");
+    assert_eq!(this.legacy_value(slots).await, "0");
+    // It is recorded, and the source was not touched.
+    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    assert_eq!(all[0].stopped.as_ref().unwrap().code, "spool");
+    this.at_legacy("UPDATE visit SET what = 'goes on' WHERE id = 8").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn materialized_views_are_refreshed_after_those_they_read() {
+    let this = Move::new().await;
+    this.at_legacy(
+        "CREATE MATERIALIZED VIEW z_first AS SELECT count(*) AS n FROM visit;
+         CREATE MATERIALIZED VIEW a_second AS SELECT n FROM z_first",
+    )
+    .await;
+    let (_, end) = this.bench.run(MOVE).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.at_legacy("INSERT INTO visit (what) VALUES ('one more')").await;
+    let (_, end) =
+        this.bench.run(&format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{GO}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let seen = "SELECT (SELECT n FROM health.z_first) || ' ' || (SELECT n FROM health.a_second)";
+    assert_eq!(this.bench.value(seen).await, "501 501");
+}

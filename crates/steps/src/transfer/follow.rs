@@ -4,6 +4,7 @@
 //! follows; a second process waits for it, and takes over when the first is gone. A lane begins anew after every error that
 //! may pass, and stands still, with the reason recorded in the target, where going on needs a person.
 
+mod bound;
 mod work;
 
 use std::collections::BTreeMap;
@@ -399,7 +400,7 @@ pub async fn keep_following(workplace: &Workplace, target: &str, schema: &str) -
     let records = records(workplace, target, "pgrunbook:follow").await?;
     let transfer = recorded(&records, schema).await?;
     if let Some(stopped) = &transfer.stopped {
-        return Err(stopped_error(stopped));
+        return Err(stopped_error(&bound::stopped(workplace, target, &transfer, stopped, &records).await?));
     }
     if !transfer.phase.follows() {
         return Ok(());

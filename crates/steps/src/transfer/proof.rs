@@ -18,7 +18,7 @@ use super::ends::{End, Ends};
 use super::follow::{Follower, Hold, Turn};
 use super::state::{self, Phase, Transfer};
 use super::step::{recorded, records};
-use crate::parity::{Aligned, Ask, Dirty, ParityError, Pass, Place, Prover, Reader};
+use crate::parity::{Aligned, Ask, Difference, Dirty, ParityError, Pass, Place, Prover, Reader, TableParity, What};
 use crate::workplace::Workplace;
 
 /// Dirty keys that a freeze compares without being felt; more are looked at before it.
@@ -218,6 +218,7 @@ fn refuse(pass: &Pass) -> Result<(), StepError> {
             "{}: {} rows missing on the first side, {} on the second, {} differ",
             table.name, totals.missing_in_a, totals.missing_in_b, totals.differ
         ));
+        lines.extend(table.listed.iter().take(TOLD).map(|difference| in_words(table, difference)));
     }
     if lines.is_empty() {
         return Ok(());
@@ -225,6 +226,36 @@ fn refuse(pass: &Pass) -> Result<(), StepError> {
     Err(StepError::failed("parity", format!("both sides are not equal: {}", lines.join("; ")))
         .help("`pgrunbook parity` shows the rows and repairs them; find out who wrote to the side that nobody should write to")
         .evidence(Evidence::of("both sides are not equal").fact("differences", lines)))
+}
+
+/// Rows of a table that the refusal names.
+const TOLD: usize = 5;
+
+/// Characters of a key's value that are told.
+const LENGTH: usize = 40;
+
+/// A row by its key, and which of its columns differ. Values are not told: what refuses is written down and handed round. Without a
+/// key only the whole row could be told.
+fn in_words(table: &TableParity, difference: &Difference) -> String {
+    let value = |value: &Option<String>| match value {
+        Some(value) => {
+            value.chars().take(LENGTH).map(|sign| if sign.is_control() { '\u{fffd}' } else { sign }).collect()
+        }
+        None => "NULL".to_owned(),
+    };
+    let key: Vec<String> = match table.key.is_empty() {
+        true => vec!["a row without a key".to_owned()],
+        false => difference.key.iter().map(|(column, one)| format!("{column} = {}", value(one))).collect(),
+    };
+    let what = match &difference.what {
+        What::MissingInA => "missing on the first side".to_owned(),
+        What::MissingInB => "missing on the second side".to_owned(),
+        What::Differs(cells) => {
+            let columns: Vec<&str> = cells.iter().map(|cell| cell.column.as_str()).collect();
+            format!("differs in {}", columns.join(", "))
+        }
+    };
+    format!("{}: {}: {what}", table.name, key.join(", "))
 }
 
 /// The lanes as parity needs them.

@@ -124,7 +124,10 @@ impl Wish<'_> {
 pub fn stopped_error(stopped: &Stopped) -> StepError {
     let help = match stopped.code.as_str() {
         "ddl" => "look at it, then `pgrunbook transfer accept` makes the same change on the other side and goes on",
-        "conflict" => "`pgrunbook parity` shows the rows; mend them, then `pgrunbook transfer accept`",
+        "conflict" => {
+            "put that row on the side that follows as it was before this change, then `pgrunbook transfer accept`: the stream makes the change \
+             again; then compare all rows (`parity` with mode = \"live\")"
+        }
         _ => "`pgrunbook transfer status` shows it; after it is mended, `pgrunbook transfer accept` goes on",
     };
     StepError::failed(

@@ -1,5 +1,7 @@
 //! How far the transfers of a target are, for people and for monitoring.
 
+use std::time::Duration;
+
 use pgrunbook_engine::StepError;
 use pgrunbook_postgres::slots::{self, Direction as Way, SlotState};
 use pgrunbook_postgres::{Lsn, PgError, Session};
@@ -33,8 +35,10 @@ pub struct Copied {
     pub bytes: u64,
     pub ranges_done: u64,
     pub ranges: u64,
-    /// Seconds since the first range was begun; to the last, once all are there.
-    pub seconds: u64,
+    /// Since the first range was there; to the last, once all are.
+    pub took: Duration,
+    /// Rows that came in that time: those of the first range came before it.
+    pub rows_timed: u64,
 }
 
 /// One way.
@@ -269,15 +273,16 @@ impl Status {
 }
 
 impl Copied {
-    /// Rows in a second.
-    pub fn rate(&self) -> u64 {
-        self.rows / self.seconds.max(1)
+    /// Rows in a second; none where nothing tells how long they took: of a file, and of a copy of one range.
+    pub fn rate(&self) -> Option<u64> {
+        (!self.took.is_zero()).then(|| (self.rows_timed as f64 / self.took.as_secs_f64()) as u64)
     }
 
-    /// Seconds that are left, as far as ranges are alike; none before the first is done.
+    /// Seconds that are left, as far as ranges are alike; none before the second is done.
     pub fn eta(&self) -> Option<u64> {
+        let timed = self.ranges_done.saturating_sub(1);
         let left = self.ranges.saturating_sub(self.ranges_done);
-        (self.ranges_done > 0).then(|| self.seconds * left / self.ranges_done)
+        (timed > 0).then(|| (self.took.as_secs_f64() * left as f64 / timed as f64).ceil() as u64)
     }
 }
 
@@ -293,7 +298,7 @@ pub fn table(all: &[Status]) -> String {
             one.phase.word().to_owned(),
             one.copied.rows.to_string(),
             size(one.copied.bytes),
-            one.copied.rate().to_string(),
+            one.copied.rate().map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
             match one.copied.eta() {
                 Some(eta) if is_copying => format!("{eta} s"),
                 _ => "-".to_owned(),
@@ -335,8 +340,10 @@ fn size(bytes: u64) -> String {
 
 const COPIED: &str = "SELECT coalesce(sum(r.rows), 0), coalesce(sum(r.bytes), 0), count(r.*),
     (SELECT coalesce(sum(t.ranges), 0) FROM pgrunbook.transfer_table AS t WHERE t.schema = SCHEMA),
-    coalesce(extract(epoch FROM (CASE WHEN count(r.*) >= (SELECT sum(t.ranges) FROM pgrunbook.transfer_table AS t
-        WHERE t.schema = SCHEMA) THEN max(r.at) ELSE pg_catalog.clock_timestamp() END) - min(r.at))::bigint, 0)
+    coalesce((extract(epoch FROM (CASE WHEN count(r.*) >= (SELECT sum(t.ranges) FROM pgrunbook.transfer_table AS t
+        WHERE t.schema = SCHEMA) THEN max(r.at) ELSE pg_catalog.clock_timestamp() END) - min(r.at)) * 1000)::bigint, 0),
+    coalesce(sum(r.rows), 0) - coalesce((SELECT f.rows FROM pgrunbook.transfer_range AS f WHERE f.schema = SCHEMA
+        ORDER BY f.at, f.relation, f.range_no LIMIT 1), 0)
 FROM pgrunbook.transfer_range AS r WHERE r.schema = SCHEMA";
 
 async fn copied(session: &Session, schema: &str) -> Result<Copied, PgError> {
@@ -346,5 +353,34 @@ async fn copied(session: &Session, schema: &str) -> Result<Copied, PgError> {
     let answers = session.simple(&COPIED.replace("SCHEMA", &text(schema))).await?;
     let row = answers.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
     let number = |at: usize| row.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or_default();
-    Ok(Copied { rows: number(0), bytes: number(1), ranges_done: number(2), ranges: number(3), seconds: number(4) })
+    let took = Duration::from_millis(number(4));
+    let (rows, bytes, ranges_done, ranges, rows_timed) = (number(0), number(1), number(2), number(3), number(5));
+    Ok(Copied { rows, bytes, ranges_done, ranges, took, rows_timed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_and_what_is_left_count_from_the_first_range_on() {
+        let copied = Copied {
+            rows: 500,
+            bytes: 9_000,
+            ranges_done: 5,
+            ranges: 8,
+            took: Duration::from_secs(10),
+            rows_timed: 400,
+        };
+        assert_eq!((copied.rate(), copied.eta()), (Some(40), Some(8)));
+        assert_eq!(Copied { ranges: 5, ..copied }.eta(), Some(0));
+    }
+
+    #[test]
+    fn a_file_and_a_single_range_have_no_rate() {
+        let copied = Copied { rows: 2_000, bytes: 92_000, ..Copied::default() };
+        assert_eq!((copied.rate(), copied.eta()), (None, None));
+        let single = Copied { ranges_done: 1, ranges: 4, took: Duration::from_secs(3), ..copied };
+        assert_eq!(single.eta(), None, "one range says nothing of the others");
+    }
 }

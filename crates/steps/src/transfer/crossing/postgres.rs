@@ -18,6 +18,7 @@ use crate::transfer::since::{self, Since};
 use crate::transfer::spec::Side;
 use crate::transfer::state::{self, Phase, Transfer};
 use crate::transfer::streams::{self, Names, other};
+use crate::transfer::structure::POPULATED;
 use crate::workplace::Workplace;
 
 /// A PostgreSQL transfer that crosses.
@@ -306,14 +307,9 @@ pub async fn recover(
 
 /// Materialized views show what they showed when they were made. Before the freeze, since it takes as long as there is data.
 async fn refresh(session: &Session, schema: &str) -> Result<(), StepError> {
-    let views = session
-        .simple(&format!(
-            "SELECT m.matviewname FROM pg_catalog.pg_matviews AS m
-             WHERE m.ispopulated AND m.schemaname = {} ORDER BY m.matviewname",
-            state::text(schema)
-        ))
-        .await
-        .map_err(PgError::into_step_error)?;
+    // One that reads another comes after it.
+    let views =
+        session.simple(&POPULATED.replace("{schema}", &state::text(schema))).await.map_err(PgError::into_step_error)?;
     let rows = views.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default();
     for name in rows.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
         execute(session, &format!("REFRESH MATERIALIZED VIEW {}.{}", ident(schema), ident(&name))).await?;

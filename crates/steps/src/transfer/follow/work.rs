@@ -14,7 +14,7 @@ use pgrunbook_postgres::spool::{Batch, Follow, FollowError, Source, Spool, Spool
 use pgrunbook_postgres::{Lsn, Session};
 use tokio::sync::{mpsc, watch};
 
-use super::{Order, Turn, What};
+use super::{Order, Turn, What, bound};
 use crate::parity::{Dirty, Reader};
 use crate::transfer::standing::{End, Pauses, Standing};
 use crate::transfer::state::{self, Stopped};
@@ -48,8 +48,21 @@ impl Work {
         let mut pauses = Pauses::new();
         loop {
             let before = self.publish.borrow().reached;
-            // Without an error, nobody listens any more.
-            let Err(end) = self.follow().await else { return };
+            let what = self.what.clone();
+            let slot = what.names.slot(self.way);
+            let end = tokio::select! {
+                biased;
+                // Whatever it waits for: what its server keeps meanwhile is bounded.
+                found = bound::watch(&what.ends, self.way, &slot, what.limits.spool_hard) => {
+                    let at = self.publish.borrow().reached;
+                    self.stop("spool", found.said(&slot), at)
+                }
+                // Without an error, nobody listens any more.
+                end = self.follow() => match end {
+                    Ok(()) => return,
+                    Err(end) => end,
+                },
+            };
             match end {
                 End::Again(why) => pauses.after(&self.publish, before, why).await,
                 End::Stop(stopped) => {
@@ -402,10 +415,12 @@ impl Work {
                 self.stop("slot", why, at)
             }
             ReceiverStopped::OtherSource { .. } => self.stop("source", why, at),
-            // Room can be made, and then nothing is lost: so the slot stays, at its server's expense.
+            // Room can be made, and then nothing is lost: so the slot stays, at its server's expense, as far as that may go.
             ReceiverStopped::Spool(error @ SpoolError::Full { .. }) => {
-                let slot =
-                    format!("the slot {slot} stays, and its server keeps its WAL for it until there is room here");
+                let slot = format!(
+                    "the slot {slot} stays, and its server keeps its WAL for it until there is room here, up to `spool_limit` ({} bytes)",
+                    self.what.limits.spool_hard
+                );
                 self.stop("spool", format!("{error}; {slot}"), at)
             }
             ReceiverStopped::Spool(error) => self.stop("spool", error, at),

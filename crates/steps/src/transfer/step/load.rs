@@ -47,7 +47,7 @@ pub(super) const ASKED: &[FieldSpec] = &[
     FieldSpec { name: "jobs", about: "Connections at a time on each side; 2.", required: false },
     FieldSpec {
         name: "spool_limit",
-        about: "How many bytes of local disk a stream may take; 16 GB. There it stops, and the source's disk is safe.",
+        about: "How many bytes a stream may take of local disk, or its slot of its server's; 16 GB. There it stops, and that disk is safe.",
         required: false,
     },
 ];

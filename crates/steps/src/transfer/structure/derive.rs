@@ -299,7 +299,7 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = w.schema
 WHERE w.name IS NOT NULL AND (w.extension OR n.nspname = {schema})";
 
 /// Materialised views with rows, those that others read before them. A schema-only dump says nothing of it.
-const POPULATED: &str = "WITH RECURSIVE v AS (
+pub(in crate::transfer) const POPULATED: &str = "WITH RECURSIVE v AS (
     SELECT c.oid, c.relname, c.relispopulated, c.relkind FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = {schema} AND c.relkind IN ('v', 'm')),

@@ -27,6 +27,7 @@ use crate::backup::programs::Audience;
 use catalogue::Catalogue;
 use scratch::Scratch;
 
+pub(in crate::transfer) use self::derive::POPULATED;
 pub(in crate::transfer) use catalogue::without_decoration;
 pub use create::{create_before, drop_marked, install, is_marked, run};
 pub use existing::{Definition, Existing};
