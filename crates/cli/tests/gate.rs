@@ -6,7 +6,7 @@ use pgrunbook_postgres::sandbox::shared_of;
 
 use crate::place::{Place, Said};
 
-const NOTES: &str = "CREATE TABLE notes (id int PRIMARY KEY, body text);\nINSERT INTO notes VALUES (1, 'a');\n";
+pub const NOTES: &str = "CREATE TABLE notes (id int PRIMARY KEY, body text);\nINSERT INTO notes VALUES (1, 'a');\n";
 
 /// A repository with one migration on `main`, and a branch.
 pub async fn repository() -> Place {
@@ -19,7 +19,7 @@ pub async fn repository_of(up: &str, more: &[(&str, &str)]) -> Place {
 }
 
 /// The same beside another database.
-fn repository_at(place: Place, up: &str, more: &[(&str, &str)]) -> Place {
+pub fn repository_at(place: Place, up: &str, more: &[(&str, &str)]) -> Place {
     place.write("pgrunbook.toml", "[targets.main]\nurl = \"env:DATABASE_URL\"\n");
     place.write("db/0001_notes.sql", up);
     for (path, text) in more {
