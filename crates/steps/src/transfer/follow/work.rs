@@ -1,5 +1,6 @@
 //! The task of one lane: one receiver, one applier, and what to do when either of them ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use pgrunbook_postgres::apply::{Applier, ApplyError, Options, Rename, text_only_columns};
 use pgrunbook_postgres::pgoutput::{Early, Event, Verdict};
 use pgrunbook_postgres::receiver::{Receive, Receiver, Stopped as ReceiverStopped};
-use pgrunbook_postgres::relation::{FIRST_USER_OID, Filter, describe};
+use pgrunbook_postgres::relation::FIRST_USER_OID;
 use pgrunbook_postgres::replication::{Replication, StreamOptions};
 use pgrunbook_postgres::slots::{self, Direction as Way};
 use pgrunbook_postgres::spool::{Batch, Follow, FollowError, Source, Spool, SpoolError};
@@ -433,15 +434,24 @@ impl Work {
 /// everywhere, and one binary form.
 async fn have_same_types(session: &Session, schema: &str, other: &ends::End) -> Result<bool, End> {
     let there = Session::connect(&other.options, "pgrunbook:types").await?;
-    let (here, there) =
-        (describe(session, schema, Filter::All).await?, describe(&there, &other.schema, Filter::All).await?);
-    Ok(here.iter().all(|table| {
-        let Some(other) = there.iter().find(|other| other.name == table.name) else { return true };
-        table.columns.iter().all(|column| {
-            let other = other.columns.iter().find(|other| other.name == column.name);
-            other.is_none_or(|other| {
-                other.type_oid == column.type_oid || other.type_oid.min(column.type_oid) >= FIRST_USER_OID
-            })
-        })
-    }))
+    let (here, there) = (types(session, schema).await?, types(&there, &other.schema).await?);
+    let is_own = |oid: &u32| *oid >= FIRST_USER_OID;
+    Ok(here
+        .iter()
+        .all(|(column, oid)| there.get(column).is_none_or(|other| other == oid || (is_own(other) && is_own(oid)))))
 }
+
+/// Types by table and column. From the catalog alone: what asks for a table's size waits for its lock, which a copy holds for as long as
+/// it takes, and nothing would be received meanwhile.
+async fn types(session: &Session, schema: &str) -> Result<BTreeMap<(String, String), u32>, End> {
+    let answers = session.simple(&format!("{TYPES}{}", state::text(schema))).await?;
+    let rows = answers.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default();
+    let text = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+    Ok(rows.iter().map(|row| ((text(row, 0), text(row, 1)), text(row, 2).parse().unwrap_or(0))).collect())
+}
+
+const TYPES: &str = "SELECT c.relname, a.attname, a.atttypid
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND n.nspname = ";
