@@ -109,6 +109,7 @@ async fn one_that_is_not_ready_keeps_all_where_they_are() {
     let (run, end) = this.bench.run(&format!("# Go\n\n{HEAD}{}", cutover("target"))).await;
     let (_, code, message) = failure(&end);
     assert_eq!(code, "parity", "{message}");
+    assert!(message.contains("both sides of shop are not equal: visit"), "{message}");
     this.all_take(false).await;
 
     // Held up by a reader that has locked a table of one: all go on, and he is named.

@@ -37,6 +37,7 @@ use work::Work;
 
 /// The streams of one transfer. Ends when it is dropped; what was applied stays.
 pub struct Follower {
+    schema: String,
     lanes: Vec<Lane>,
 }
 
@@ -102,7 +103,12 @@ impl Follower {
             let known = proven.iter().position(|(of, ..)| of == way).map(|at| proven.swap_remove(at));
             Lane::start(what.clone(), *way, known.map(|(_, lsn, prover)| (lsn, prover)))
         };
-        Self { lanes: ways.iter().map(&mut lane).collect() }
+        Self { schema: what.schema.clone(), lanes: ways.iter().map(&mut lane).collect() }
+    }
+
+    /// The schema of the transfer, in the target.
+    pub fn schema(&self) -> &str {
+        &self.schema
     }
 
     /// Which ways it follows.

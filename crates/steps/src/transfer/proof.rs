@@ -138,7 +138,7 @@ pub async fn look(follower: &Follower, way: Way, cancel: &Cancel) -> Result<Valu
     let mut looks = Vec::new();
     if !*holds {
         let pass = prover.base_pass(&aligned, &dirty).await?;
-        refuse(&pass)?;
+        refuse(follower.schema(), &pass)?;
         looks.push(pass);
         *holds = true;
         follower.proven(way).await?;
@@ -149,7 +149,7 @@ pub async fn look(follower: &Follower, way: Way, cancel: &Cancel) -> Result<Valu
             break;
         }
         let pass = prover.recheck(&aligned, &dirty).await?;
-        refuse(&pass)?;
+        refuse(follower.schema(), &pass)?;
         looks.push(pass);
     }
     prover.rest().await?;
@@ -174,7 +174,7 @@ pub async fn settle(follower: &Follower, way: Way, whole: bool) -> Result<Value,
     let keys = count(&dirty)?;
     let pass = prover.settle(&dirty).await?;
     prover.rest().await?;
-    refuse(&pass)?;
+    refuse(follower.schema(), &pass)?;
     let (mut counts, mut compared) = (serde_json::Map::new(), 0);
     for table in &pass.tables {
         // Where no first look has counted them, what was read just now: a truncated table whole; of one that was equal when this
@@ -210,7 +210,7 @@ fn count(dirty: &Dirty) -> Result<u64, StepError> {
     Ok(all)
 }
 
-fn refuse(pass: &Pass) -> Result<(), StepError> {
+fn refuse(schema: &str, pass: &Pass) -> Result<(), StepError> {
     let mut lines = Vec::new();
     for table in pass.tables.iter().filter(|table| !table.holds()) {
         let totals = table.totals;
@@ -223,9 +223,9 @@ fn refuse(pass: &Pass) -> Result<(), StepError> {
     if lines.is_empty() {
         return Ok(());
     }
-    Err(StepError::failed("parity", format!("both sides are not equal: {}", lines.join("; ")))
+    Err(StepError::failed("parity", format!("both sides of {schema} are not equal: {}", lines.join("; ")))
         .help("`pgrunbook parity` shows the rows and repairs them; find out who wrote to the side that nobody should write to")
-        .evidence(Evidence::of("both sides are not equal").fact("differences", lines)))
+        .evidence(Evidence::of(format!("both sides of {schema} are not equal")).fact("differences", lines)))
 }
 
 /// Rows of a table that the refusal names.
