@@ -582,7 +582,8 @@ fn fence_and_switch_that_are_killed_at_any_point_end_as_if_undisturbed() {
         place
     };
     let state = |place: &Place| {
-        let fenced = "SELECT string_agg(tgrelid::regclass || ' ' || tgenabled, ', ' ORDER BY tgrelid::regclass::text)
+        let fenced =
+            "SELECT string_agg(tgrelid::regclass || ' ' || tgenabled::text, ', ' ORDER BY tgrelid::regclass::text)
                       FROM pg_trigger WHERE starts_with(tgname, 'pgrunbook_fence')";
         runtime().block_on(async {
             let session = Session::connect(&place.database, "test").await.unwrap();

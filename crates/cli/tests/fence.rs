@@ -73,14 +73,14 @@ async fn pooler_that_a_killed_run_left_paused_is_told_and_resumed() {
         let begun = std::time::Instant::now();
         let sessions = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, 'pgrunbook:')";
         while place.value(sessions).await != "0" {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             assert!(begun.elapsed() < std::time::Duration::from_secs(60), "they do not go");
         }
         let died = place.call_and_die(&["run", "RUNBOOK.md", "--no-input"], at);
         assert_eq!(died.code, None, "it was never killed with the pooler paused: {died:?}");
     }
     let run = place.run_id();
-    let command =
-        format!("psql -h 127.0.0.1 -p {} -U postgres -d pgbouncer -c 'RESUME \"legacy\";'", front.hosts[0].port);
+    let command = format!("psql -h 127.0.0.1 -p {} -U postgres -d pgbouncer -c 'RESUME legacy;'", front.hosts[0].port);
     for args in [vec!["status"], vec!["status", &run], vec!["fence", "status"]] {
         let said = place.call(&args).done().out;
         assert!(

@@ -66,7 +66,7 @@ async fn squawk_tells_what_nobody_else_does() {
     let said = review(&place, &["--format", "json"]);
     let style = ["db/0002_more.sql:1 squawk/prefer-text-field"];
     assert_eq!((said.code, findings(&said)), (Some(0), style.map(str::to_owned).into()), "{said:?}");
-    place.write("pgrunbook.toml", &asked.replace("prefer-text-field", "prefer-text"));
+    place.write("pgrunbook.toml", &asked.replace("prefer-text-field", "prefer-text-fields"));
     let said = review(&place, &[]);
     assert!(said.code == Some(2) && said.err.contains("is `prefer-text-field` meant?"), "{said:?}");
 }

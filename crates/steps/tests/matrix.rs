@@ -215,7 +215,9 @@ async fn held(this: &Move) -> Session {
 async fn disk_that_runs_full_while_rows_are_copied_ends_the_copy_and_the_source_goes_on() {
     let Some(disk) = SmallDisk::new(32 << 20) else { return };
     let target = own(&[]).await;
-    let this = Move::at(&logical().await, &target).await;
+    // Of its own: what others write would be kept by its slot, and `spool_limit` bounds that, too.
+    let source = own(&[("wal_level", "logical")]).await;
+    let this = Move::at(&source, &target).await;
     this.bench.write(".pgrunbook/there", "");
     std::os::unix::fs::symlink(disk.path(), this.bench.path(".pgrunbook/spool")).unwrap();
     let holder = held(&this).await;

@@ -9,7 +9,7 @@ use crate::bench::{Bench, failure};
 
 /// A cluster whose log can be decoded, for both sides.
 pub async fn logical() -> Sandbox {
-    let settings = [("wal_level", "logical"), ("max_replication_slots", "60"), ("max_wal_senders", "60")];
+    let settings = [("wal_level", "logical"), ("max_replication_slots", "400"), ("max_wal_senders", "100")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     shared("transfer-tests", SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap()
 }
@@ -138,7 +138,10 @@ async fn undo_leaves_nothing_on_either_side() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_open_transaction_changes_counts_once_it_is_committed() {
-    let this = Move::new().await;
+    // A source of its own: the slot of the way back would wait for the transaction, and so would every other test's.
+    let settings = vec![("wal_level".to_owned(), "logical".to_owned())];
+    let source = Sandbox::start(SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap();
+    let this = Move::at(&source, &logical().await).await;
     // It is sent while it is open.
     let small = format!("ALTER DATABASE {} SET logical_decoding_work_mem = '64kB'", this.legacy.database);
     this.at_legacy(&small).await;
@@ -154,7 +157,11 @@ async fn what_an_open_transaction_changes_counts_once_it_is_committed() {
     let committed = async {
         // The first look is over when the fence waits for it.
         let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'visit'::regclass";
-        let waited = async { while this.legacy_value(waits).await == "0" {} };
+        let waited = async {
+            while this.legacy_value(waits).await == "0" {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
         tokio::time::timeout(std::time::Duration::from_secs(120), waited).await.unwrap();
         open.execute("DELETE FROM visit WHERE what = 'open' AND id % 5 = 0; COMMIT").await.unwrap();
     };

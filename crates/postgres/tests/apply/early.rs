@@ -150,7 +150,12 @@ impl Live {
 }
 
 fn options() -> Options {
-    Options { batch_rows: 100, ..Options::new("tenant:forward", Rename::one("public", "tenant")) }
+    // On a busy machine blocks may be seconds apart.
+    Options {
+        batch_rows: 100,
+        early_patience: PATIENCE,
+        ..Options::new("tenant:forward", Rename::one("public", "tenant"))
+    }
 }
 
 const ALL: &str = "UPDATE note SET n = n + 1";

@@ -102,7 +102,11 @@ pub(super) fn tell(before: &State, after: &State, scripts: &[&Script], files: &F
         let path = files.shown(&script.path);
         review.forget(|found, sources| {
             let source = sources.get(found.span.file).filter(|source| source.path == path);
-            let shown = source.and_then(|source| source.text.get(found.span.start..found.span.end));
+            // It points at an action, such as `DROP DEFAULT`; the name stands before it.
+            let shown = source.and_then(|source| {
+                let begin = source.text.get(..found.span.start)?.rfind(';').map_or(0, |at| at + 1);
+                source.text.get(begin..found.span.end)
+            });
             squawk::says(found.code, "not-additive") && shown.is_some_and(|shown| names(shown, &one.name))
         });
         let found = finding("not-additive", one.severity, one.message).help(EXPAND);

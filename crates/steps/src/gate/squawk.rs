@@ -328,7 +328,7 @@ mod tests {
     fn what_the_trial_sees_is_guessed_only_where_it_does_not_look() {
         let unique = "ALTER TABLE a ADD CONSTRAINT u UNIQUE (b);";
         check(unique, &[], true, &[]);
-        check(unique, &[], false, &["squawk/disallowed-unique-constraint"]);
+        check(unique, &[], false, &["squawk/constraint-missing-not-valid", "squawk/disallowed-unique-constraint"]);
     }
 
     #[test]
@@ -337,8 +337,11 @@ mod tests {
         check(text, &[], true, &[]);
         check(text, &["prefer-bigint-over-int"], true, &["squawk/prefer-bigint-over-int"]);
         check("ALTER TABLE a ALTER COLUMN b DROP NOT NULL;", &["-ban-drop-not-null"], true, &[]);
-        let unknown = Rules::parse(&[Spanned::new(3..9, "prefer-text".to_owned())]).unwrap_err();
-        assert_eq!(unknown, (3..9, "squawk has no rule `prefer-text`; is `prefer-text-field` meant?".to_owned()));
+        let unknown = Rules::parse(&[Spanned::new(3..9, "prefer-text-fields".to_owned())]).unwrap_err();
+        assert_eq!(
+            unknown,
+            (3..9, "squawk has no rule `prefer-text-fields`; is `prefer-text-field` meant?".to_owned())
+        );
     }
 
     #[test]

@@ -10,10 +10,12 @@ use crate::transfer::{GO, MOVE, Move};
 
 const HEAD: &str = "# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n";
 
-/// Crosses while another process does `theirs` in the target between the fence's beginning and the opening. How it ended.
-async fn crosses_while(this: &Move, theirs: &str) -> (String, RunEnd) {
+/// Crosses while another process does `theirs` in the target, and `old` in the source, between the fence's beginning and the opening.
+/// How it ended.
+async fn crosses_while(this: &Move, theirs: &str, old: &str) -> (String, RunEnd) {
+    // The fence waits for it. It writes nothing, or the slot of the way back would wait for it before, and so would other tests'.
     let writer = this.session().await;
-    writer.execute("BEGIN; UPDATE visit SET what = 'held' WHERE id = 1").await.unwrap();
+    writer.execute("BEGIN; LOCK TABLE visit IN ROW EXCLUSIVE MODE").await.unwrap();
     let other = this.bench.session().await;
     let run = this.bench.begin(&format!("{HEAD}{GO}")).await;
     let (engine, options) = (this.bench.engine().await, RunOptions::default());
@@ -21,23 +23,27 @@ async fn crosses_while(this: &Move, theirs: &str) -> (String, RunEnd) {
         let phase = "SELECT phase FROM pgrunbook.transfer WHERE schema = 'health'";
         until("it is under way", async || other.value(phase).await.unwrap() == "forth").await;
         other.execute(theirs).await.unwrap();
+        this.at_legacy(old).await;
         writer.execute("COMMIT").await.unwrap();
     };
     let (end, ()) = tokio::join!(engine.run(&run, &options, &this.bench.hand), beside);
     (run, end.unwrap())
 }
 
+/// As a process does that takes a run over, in every database of it.
+const TAKE_OVER: &str = "UPDATE pgrunbook.claim SET epoch = epoch + 1";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn process_that_lost_its_run_in_the_freeze_does_not_open_the_target() {
     let this = Move::new().await;
     assert!(matches!(this.bench.run(MOVE).await.1, RunEnd::Completed));
-    let (run, end) = crosses_while(&this, "UPDATE pgrunbook.claim SET epoch = epoch + 1").await;
+    let (run, end) = crosses_while(&this, TAKE_OVER, TAKE_OVER).await;
     let (step, _, message) = failure(&end);
     assert_eq!(step, "go", "{message}");
     assert!(message.contains("was taken over by another process"), "{message}");
-    // It has neither opened the one nor let go the other: that is for whoever has the run.
+    // It has not opened the target, and settled nothing: that is for whoever has the run.
     assert_eq!(this.bench.value("SELECT phase FROM pgrunbook.transfer").await, "forth");
-    let refused = this.session().await.execute("DELETE FROM note").await.unwrap_err();
+    let refused = this.bench.session().await.execute("DELETE FROM health.note").await.unwrap_err();
     assert_eq!(refused.sqlstate(), Some("25006"), "{refused}");
     let end = this.bench.resume(&run).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
@@ -51,7 +57,7 @@ async fn crossing_that_another_process_has_settled_does_not_open_the_target() {
     assert!(matches!(this.bench.run(MOVE).await.1, RunEnd::Completed));
     // As a recovery records it.
     let settled = "UPDATE pgrunbook.transfer SET phase = 'following', crossing = NULL";
-    let (run, end) = crosses_while(&this, settled).await;
+    let (run, end) = crosses_while(&this, settled, "").await;
     let (step, _, message) = failure(&end);
     assert_eq!(step, "go", "{message}");
     assert!(message.contains("another one has settled it"), "{message}");
