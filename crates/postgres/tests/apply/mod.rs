@@ -559,6 +559,7 @@ async fn transaction_larger_than_memory_is_one_all_the_same() {
     let mut applier = Applier::open(&pair.to, options()).await.unwrap();
     apply(&mut applier, most).await.unwrap();
     apply(&mut applier, last).await.unwrap();
+    applier.flush().await.unwrap();
     pair.same().await;
 }
 
