@@ -123,6 +123,18 @@ impl PgError {
         }
     }
 
+    /// Whether it may pass by itself, so that to try again may help: the server is gone, starts or stops, has no connection,
+    /// memory or disk to spare just now, or ended this transaction for the sake of another.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::Unreachable { .. } => true,
+            Self::Refused { error, .. } | Self::Server(error) => {
+                matches!(error.sqlstate.get(..2), Some("08" | "40" | "53")) || error.sqlstate.starts_with("57P")
+            }
+            _ => false,
+        }
+    }
+
     /// As the engine reports it: bad input where nothing can have been touched, in doubt where the connection was lost.
     ///
     /// A caller that knows that nothing had been sent yet, or that the transaction cannot have been committed, turns a
@@ -209,4 +221,51 @@ fn root_cause(error: &tokio_postgres::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PgError, ServerError};
+
+    fn server(sqlstate: &str) -> Box<ServerError> {
+        Box::new(ServerError {
+            sqlstate: sqlstate.to_owned(),
+            severity: "FATAL".to_owned(),
+            message: "refused".to_owned(),
+            detail: None,
+            hint: None,
+            position: None,
+            context: None,
+            object: None,
+        })
+    }
+
+    #[test]
+    fn server_that_starts_or_has_no_room_may_answer_later_and_what_is_wrong_stays_wrong() {
+        let (address, why) = (|| "here".to_owned(), || "gone".to_owned());
+        assert!(PgError::Lost { address: address(), why: why() }.may_pass());
+        assert!(PgError::Unreachable { address: address(), why: why() }.may_pass());
+        assert!(!PgError::Tls { address: address(), why: why() }.may_pass());
+        assert!(!PgError::Options(why()).may_pass());
+        for (sqlstate, passes) in [
+            ("57P03", true),  // cannot_connect_now
+            ("57P01", true),  // admin_shutdown
+            ("53300", true),  // too_many_connections
+            ("53100", true),  // disk_full
+            ("40P01", true),  // deadlock_detected
+            ("08006", true),  // connection_failure
+            ("28P01", false), // invalid_password
+            ("3D000", false), // invalid_catalog_name
+            ("57014", false), // query_canceled
+            ("42501", false), // insufficient_privilege
+            ("23505", false), // unique_violation
+        ] {
+            assert_eq!(
+                PgError::Refused { address: address(), error: server(sqlstate) }.may_pass(),
+                passes,
+                "{sqlstate}"
+            );
+            assert_eq!(PgError::Server(server(sqlstate)).may_pass(), passes, "{sqlstate}");
+        }
+    }
 }

@@ -365,14 +365,16 @@ async fn asked(stopping: &mut watch::Receiver<bool>) {
 
 /// Whether an error may pass by itself.
 fn passing(error: PgError) -> End {
-    match &error {
-        PgError::Unreachable { .. } | PgError::Lost { .. } | PgError::Client(_) => End::Again(error),
-        PgError::Refused { error: server, .. } | PgError::Server(server) => match server.sqlstate.get(..2) {
-            // Connection, resources, the slot is still held, a server that starts, an internal matter of the server.
-            Some("08" | "53" | "57" | "58" | "XX" | "40") => End::Again(error),
-            _ if server.sqlstate == "55006" => End::Again(error),
-            _ => End::Stop(Stopped::Refused(error)),
-        },
-        _ => End::Stop(Stopped::Refused(error)),
+    let again = match &error {
+        PgError::Client(_) => true,
+        // The slot is still held, somebody cancelled it, an internal matter of the server.
+        PgError::Refused { error: server, .. } | PgError::Server(server) => {
+            server.sqlstate == "55006" || matches!(server.sqlstate.get(..2), Some("57" | "58" | "XX"))
+        }
+        _ => false,
+    };
+    match again || error.may_pass() {
+        true => End::Again(error),
+        false => End::Stop(Stopped::Refused(error)),
     }
 }

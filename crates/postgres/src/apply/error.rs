@@ -57,9 +57,13 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// Whether the connection is gone, so that to open it again may help.
-    pub fn is_lost(&self) -> bool {
-        matches!(self, Self::Lost { .. })
+    /// Whether to open the applier again may help: see [`PgError::may_pass`]. Also where another has the stream, or had.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::Busy { .. } | Self::Usurped { .. } | Self::Stopped => true,
+            Self::Postgres { source, .. } => source.may_pass(),
+            _ => false,
+        }
     }
 
     /// Of a statement of the batch after `lsn`.

@@ -291,7 +291,7 @@ async fn crash_in_the_middle_leaves_nothing_and_loses_nothing() {
     session.execute(&format!("{ALL}; COMMIT")).await.unwrap();
     let error = live.catch_up().await.unwrap_err();
     // What it was doing may be told why.
-    assert!(error.is_lost() || error.to_string().contains("terminating connection"), "{error}");
+    assert!(error.may_pass(), "{error}");
     assert_eq!(live.changed_by(&xid).await, 0);
     live.open_again().await;
     assert_eq!(live.applier.position().transactions, before.transactions);

@@ -257,11 +257,8 @@ async fn work(shared: Arc<Shared>, sender: mpsc::Sender<Moved>) -> Result<(), Ba
 
 fn is_loss(error: &BaseCopyError) -> bool {
     let (BaseCopyError::Table { error, .. } | BaseCopyError::Server(error)) = error else { return false };
-    match error {
-        PgError::Lost { .. } | PgError::Unreachable { .. } => true,
-        PgError::Refused { error, .. } => error.sqlstate == "57P03",
-        _ => false,
-    }
+    // What a session that stands is told of a statement, it would be told again.
+    !matches!(error, PgError::Server(_)) && error.may_pass()
 }
 
 async fn once(

@@ -311,8 +311,7 @@ impl Work {
                 session.execute(&format!("SELECT pg_catalog.pg_terminate_backend({})", state::text(&pid))).await?;
                 Err(End::Again(format!("pid {pid} has it")))
             }
-            Err(error @ ApplyError::Busy { .. }) => Err(End::Again(error.to_string())),
-            Err(error) if error.is_lost() => Err(End::Again(error.to_string())),
+            Err(error) if error.may_pass() => Err(End::Again(error.to_string())),
             Err(error) => Err(self.stop("apply", error, Lsn::default())),
         }
     }
@@ -373,10 +372,10 @@ impl Work {
     }
 
     async fn apply_failed(&self, error: ApplyError) -> End {
+        if error.may_pass() {
+            return End::Again(error.to_string());
+        }
         match &error {
-            ApplyError::Lost { .. } | ApplyError::Busy { .. } | ApplyError::Usurped { .. } | ApplyError::Stopped => {
-                End::Again(error.to_string())
-            }
             ApplyError::RelationChanged { lsn, .. } => {
                 let statements = ddl::derive(&self.what.ends, &self.what.schema, self.way).await.unwrap_or_default();
                 let stream = self.what.names.stream(self.way);
@@ -385,14 +384,8 @@ impl Work {
             }
             ApplyError::Conflict { lsn, .. } => self.stop("conflict", &error, *lsn),
             ApplyError::Unfit { lsn, .. } | ApplyError::Stream { lsn, .. } => self.stop("apply", &error, *lsn),
-            ApplyError::Postgres { lsn, source, .. } => match source.sqlstate() {
-                // Shut down, out of memory, disk or connections, deadlock, cannot connect now: these pass.
-                Some(state) if state.starts_with("57P") || state.starts_with("53") || state.starts_with("40") => {
-                    End::Again(error.to_string())
-                }
-                _ => self.stop("apply", &error, *lsn),
-            },
-            ApplyError::ReplicaRole { .. } => self.stop("apply", &error, Lsn::default()),
+            ApplyError::Postgres { lsn, .. } => self.stop("apply", &error, *lsn),
+            _ => self.stop("apply", &error, Lsn::default()),
         }
     }
 
