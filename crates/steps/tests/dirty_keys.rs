@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgrunbook_engine::Cancel;
-use pgrunbook_steps::transfer::{abandon, complete};
+use pgrunbook_steps::transfer::{Source, abandon, complete};
 use rusqlite::config::DbConfig;
 use serde_json::Value;
 
@@ -286,7 +286,7 @@ async fn with_dirty_keys_it_goes_there_and_back_and_there_again_under_writers() 
     let facts = this.bench.evidence(&run, "again").await.facts["health"].clone();
     assert!(facts["parity"]["proof"]["by"].as_str().unwrap().contains("whose key was noted"), "{facts}");
     let workplace = this.bench.opened().await.workplace;
-    complete(&workplace, "main", "health", "test", &Cancel::default()).await.unwrap();
+    complete(&workplace, "main", "health", "test", &Cancel::default(), Source::There).await.unwrap();
     assert_eq!(ours(&this), "0");
     // The fence alone stays, by design; without it the file is what it was.
     let connection = this.open();

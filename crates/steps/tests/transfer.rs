@@ -227,7 +227,16 @@ async fn complete_says_that_rollback_is_gone() {
     assert_eq!(all[0].rollback.line(), "rollback is lossless: yes");
     this.bench.execute("INSERT INTO health.visit (what) VALUES ('last')").await;
     let cancel = pgrunbook_engine::Cancel::default();
-    pgrunbook_steps::transfer::complete(&workplace, "main", "health", "test", &cancel).await.unwrap();
+    pgrunbook_steps::transfer::complete(
+        &workplace,
+        "main",
+        "health",
+        "test",
+        &cancel,
+        pgrunbook_steps::transfer::Source::There,
+    )
+    .await
+    .unwrap();
     assert_eq!(this.legacy_value("SELECT count(*) FROM visit WHERE what = 'last'").await, "1");
     let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
     assert_eq!(all[0].rollback.line(), "rollback is gone: the transfer is complete");
@@ -281,7 +290,16 @@ async fn what_flows_back_is_no_finding_of_an_audit_and_everything_else_that_is_p
     this.bench.execute("DROP PUBLICATION pgrunbook_health_reverse").await;
     let cancel = pgrunbook_engine::Cancel::default();
     let workplace = this.bench.workplace().await;
-    pgrunbook_steps::transfer::complete(&workplace, "main", "health", "test", &cancel).await.unwrap();
+    pgrunbook_steps::transfer::complete(
+        &workplace,
+        "main",
+        "health",
+        "test",
+        &cancel,
+        pgrunbook_steps::transfer::Source::There,
+    )
+    .await
+    .unwrap();
     assert_eq!(published().await, [""; 0]);
     this.bench.execute(&format!("CREATE PUBLICATION {ours} FOR TABLE health.visit")).await;
     assert_eq!(published().await, [format!("any role with REPLICATION -> publication `{ours}` -> `health.visit`")]);

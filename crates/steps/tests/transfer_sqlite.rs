@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrunbook_engine::{Cancel, RunEnd};
-use pgrunbook_steps::transfer::{complete, keep_following, status, table};
+use pgrunbook_steps::transfer::{Source, complete, keep_following, status, table};
 use rusqlite::Connection;
 
 use crate::bench::{Bench, failure};
@@ -232,7 +232,7 @@ async fn a_file_goes_there_and_back_and_there_again_under_writers() {
     let all = status(&workplace, "main", None).await.unwrap();
     assert_eq!(all[0].rollback.line(), "rollback is lossless: yes");
     assert_eq!(all[0].streams.len(), 2, "{all:?}");
-    complete(&workplace, "main", "health", "test", &Cancel::default()).await.unwrap();
+    complete(&workplace, "main", "health", "test", &Cancel::default(), Source::There).await.unwrap();
     assert_eq!(status(&workplace, "main", None).await.unwrap()[0].to_json()["rollback_is_lossless"], false);
     assert_eq!(this.in_file("SELECT count(*) FROM sqlite_master WHERE name = '_pgrunbook_state'"), "0");
     assert!(this.open().execute("DELETE FROM visit", []).is_err(), "the file stays fenced");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use pgrunbook_document::StepId;
 use pgrunbook_engine::step::{Progress, Watcher};
 use pgrunbook_steps::transfer::{
-    self, Loader, Making, Offer, Rollback, Spec, Status, Sync, abandon, blocking, complete, complete_without_source,
-    go_on, offer, status, to_json, to_table,
+    self, Loader, Making, Offer, Rollback, Source, Spec, Status, Sync, abandon, blocking, complete, go_on, offer,
+    status, to_json, to_table,
 };
 use serde_json::json;
 
@@ -31,7 +31,8 @@ pub async fn transfer(app: &App, action: TransferAction) -> Result<u8, Failure> 
             accept(app, &schema, &target, yes, (!instead.is_empty()).then_some(instead.as_slice())).await
         }
         TransferAction::Complete { schema, target, without_source, yes } => {
-            end(app, &schema, &target, yes, if without_source { End::WithoutSource } else { End::Complete }).await
+            end(app, &schema, &target, yes, End::Complete(if without_source { Source::Gone } else { Source::There }))
+                .await
         }
         TransferAction::Abandon { schema, target, yes } => end(app, &schema, &target, yes, End::Abandon).await,
     }
@@ -231,17 +232,13 @@ fn tell_offer(app: &App, found: &Offer, instead: Option<&[String]>) {
 /// How a transfer ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    Complete,
-    /// The source's server is gone.
-    WithoutSource,
+    Complete(Source),
     Abandon,
 }
 
 async fn end(app: &App, schema: &str, target: &str, yes: bool, how: End) -> Result<u8, Failure> {
     let (command, step, loss) = match how {
-        End::Complete | End::WithoutSource => {
-            ("transfer complete", "complete", "after it there is no way back to the source")
-        }
+        End::Complete(_) => ("transfer complete", "complete", "after it there is no way back to the source"),
         End::Abandon => ("transfer abandon", "transfer", "what was copied into the schema is taken away"),
     };
     app.refuse_if_protected(command, step)?;
@@ -250,10 +247,7 @@ async fn end(app: &App, schema: &str, target: &str, yes: bool, how: End) -> Resu
     }
     let (workplace, cancel) = (app.workplace()?, app.stop_on_ctrl_c());
     let evidence = match how {
-        End::Complete => complete(&workplace, target, schema, "pgrunbook:complete", &cancel).await?,
-        End::WithoutSource => {
-            complete_without_source(&workplace, target, schema, "pgrunbook:complete", &cancel).await?
-        }
+        End::Complete(source) => complete(&workplace, target, schema, "pgrunbook:complete", &cancel, source).await?,
         End::Abandon => abandon(&workplace, target, schema, "by-hand", &cancel).await?,
     };
     app.say(

@@ -18,43 +18,28 @@ const GONE: &str = "if the source's server is gone for good: `without_source = t
 /// How long the last writes may take to flow back.
 const LAST: Duration = Duration::from_secs(60);
 
+/// Whether the source can be asked when its transfer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It is asked, and has everything that was written up to now.
+    There,
+    /// Its server is gone for good: it is not asked, and what flowed back last is not waited for. Were it there after all, its slot would
+    /// keep its WAL, and its fence would stand.
+    Gone,
+}
+
 /// Ends the transfer into a schema, on which writers are at work in the target. The source stays as it is: fenced, and
 /// with everything that was written up to now.
 ///
 /// # Errors
-/// If the target does not take the writes, or a side cannot be asked; it may be called again.
+/// If the target does not take the writes, a side cannot be asked, or a file is said to be gone; it may be called again.
 pub async fn complete(
     workplace: &Workplace,
     target: &str,
     schema: &str,
     application_name: &str,
     cancel: &Cancel,
-) -> Result<Evidence, StepError> {
-    end(workplace, target, schema, application_name, cancel, false).await
-}
-
-/// The same where the source's server is gone for good: it is not asked, and what flowed back last is not waited for. Were it
-/// there after all, its slot would keep its WAL, and its fence would stand.
-///
-/// # Errors
-/// As [`complete`]; and if the source is a file.
-pub async fn complete_without_source(
-    workplace: &Workplace,
-    target: &str,
-    schema: &str,
-    application_name: &str,
-    cancel: &Cancel,
-) -> Result<Evidence, StepError> {
-    end(workplace, target, schema, application_name, cancel, true).await
-}
-
-async fn end(
-    workplace: &Workplace,
-    target: &str,
-    schema: &str,
-    application_name: &str,
-    cancel: &Cancel,
-    is_gone: bool,
+    source: Source,
 ) -> Result<Evidence, StepError> {
     let session =
         Session::connect(workplace.postgres(target)?, application_name).await.map_err(PgError::into_step_error)?;
@@ -78,7 +63,7 @@ async fn end(
             .help("undo the `transfer` step to give it up, or cut over first"));
         }
     }
-    if is_gone && super::sqlite::is_file(workplace, &transfer.spec.from) {
+    if source == Source::Gone && super::sqlite::is_file(workplace, &transfer.spec.from) {
         return Err(StepError::unusable(
             "bad-value",
             format!(
@@ -97,7 +82,7 @@ async fn end(
     let ends = Ends::of(workplace, target, &transfer)?;
     let names = Names::of(schema, &transfer.target);
     let mut evidence = Evidence::of(format!("the transfer into {schema} is complete: there is no way back any more"));
-    if is_gone {
+    if source == Source::Gone {
         evidence = evidence.fact("source", "not asked: it is gone");
     } else if transfer.spec.reverse && transfer.lossy.is_none() {
         let caught_up = async {
@@ -115,7 +100,7 @@ async fn end(
     }
     workplace.followers().end(target, schema).await;
     for way in [Way::Forward, Way::Reverse] {
-        if !(is_gone && way == Way::Forward) {
+        if !(source == Source::Gone && way == Way::Forward) {
             streams::unmake(&ends, &names, way).await?;
         }
         // Its spools hold nothing that is needed.

@@ -33,7 +33,7 @@ mod finding;
 mod step;
 
 pub use accept::{Offer, go_on, offer};
-pub use complete::{complete, complete_without_source};
+pub use complete::{Source, complete};
 pub use error::TransferError;
 pub use finding::{Finding, Severity, accept, blocking, to_json, to_table};
 pub use follow::{Follower, Followers, keep_following};

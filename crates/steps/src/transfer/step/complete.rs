@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{recorded, records, session_name};
 use crate::registry::{Kind, bound_fields, fields, required_target};
-use crate::transfer::complete::{complete, complete_without_source};
+use crate::transfer::complete::{Source, complete};
 use crate::transfer::state::Phase;
 use crate::workplace::Workplace;
 
@@ -85,10 +85,8 @@ impl Step for Complete {
 
     async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
         let name = session_name(cx);
-        match self.without_source {
-            true => complete_without_source(&self.workplace, &self.target, &self.schema, &name, cx.cancel).await,
-            false => complete(&self.workplace, &self.target, &self.schema, &name, cx.cancel).await,
-        }
+        let source = if self.without_source { Source::Gone } else { Source::There };
+        complete(&self.workplace, &self.target, &self.schema, &name, cx.cancel, source).await
     }
 
     async fn resolve(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
