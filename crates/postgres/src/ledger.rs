@@ -87,6 +87,19 @@ pub async fn install(session: &Session) -> Result<(), PgError> {
     Ok(())
 }
 
+/// Makes what a capability keeps in this database beside the ledger, unless `installed` says `t`. One transaction, under the lock of the
+/// ledger's installation: `IF NOT EXISTS` alone races.
+///
+/// # Errors
+/// If the role may not; nothing is made then.
+pub async fn install_beside(session: &Session, installed: &str, sql: &str) -> Result<(), PgError> {
+    install(session).await?;
+    if session.value(installed).await? == "t" {
+        return Ok(());
+    }
+    session.execute(&format!("SELECT pg_catalog.pg_advisory_xact_lock(1885827694, 0); {sql}")).await
+}
+
 /// One attempt of one step, as the ledger records it.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {

@@ -29,16 +29,12 @@ const INSTALL: &str = "
 const INSTALLED: &str = "SELECT pg_catalog.to_regclass('pgrunbook.stream') IS NOT NULL
     AND pg_catalog.to_regclass('pgrunbook.stream_relation') IS NOT NULL";
 
-/// Makes what is missing; under the advisory lock of the ledger's installation, since `IF NOT EXISTS` alone races.
+/// Makes what is missing.
 ///
 /// # Errors
 /// If the role may not create schemas in this database.
 pub(super) async fn install(session: &Session) -> Result<(), PgError> {
-    crate::ledger::install(session).await?;
-    if session.value(INSTALLED).await? == "t" {
-        return Ok(());
-    }
-    session.execute(&format!("SELECT pg_catalog.pg_advisory_xact_lock(1885827694, 0); {INSTALL}")).await
+    crate::ledger::install_beside(session, INSTALLED, INSTALL).await
 }
 
 /// What is known in a stream.

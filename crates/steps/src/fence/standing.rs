@@ -24,8 +24,6 @@ const ROW_TYPE: i32 = 1 + 2 + 4 + 8 + 16;
 
 /// The message is data and never a format; `{table}` in it stands for the table's name.
 const INSTALL: &str = r"
-BEGIN;
-SELECT pg_catalog.pg_advisory_xact_lock(1885827694, 0);
 CREATE TABLE IF NOT EXISTS pgrunbook.fence (
     id text PRIMARY KEY,
     schema text NOT NULL,
@@ -50,8 +48,7 @@ BEGIN
     RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = replace(TG_ARGV[0], '{table}', TG_TABLE_NAME),
         SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME;
 END $$;
-COMMENT ON TABLE pgrunbook.fence IS 'Schemas whose tables refuse writes, by which run, since when.';
-COMMIT";
+COMMENT ON TABLE pgrunbook.fence IS 'Schemas whose tables refuse writes, by which run, since when.'";
 
 const INSTALLED: &str = "SELECT pg_catalog.to_regclass('pgrunbook.fence') IS NOT NULL
     AND pg_catalog.to_regprocedure('pgrunbook.refuse_write()') IS NOT NULL";
@@ -61,21 +58,10 @@ const INSTALLED: &str = "SELECT pg_catalog.to_regclass('pgrunbook.fence') IS NOT
 /// # Errors
 /// [`FenceError::NoRecord`] if the role may not.
 pub async fn install(session: &Session) -> Result<(), FenceError> {
-    if session.value(INSTALLED).await? == "t" {
-        return Ok(());
-    }
-    let made = async {
-        ledger::install(session).await?;
-        session.execute(INSTALL).await
-    };
-    if let Err(error) = made.await {
-        let _ = session.execute("ROLLBACK").await;
-        return Err(match error.sqlstate() {
-            Some("42501") => FenceError::NoRecord { role: session.options().user.clone(), source: error },
-            _ => error.into(),
-        });
-    }
-    Ok(())
+    ledger::install_beside(session, INSTALLED, INSTALL).await.map_err(|error| match error.sqlstate() {
+        Some("42501") => FenceError::NoRecord { role: session.options().user.clone(), source: error },
+        _ => error.into(),
+    })
 }
 
 /// A fence that stands, as it was recorded when it was set.

@@ -121,12 +121,7 @@ const SAID: [&str; 11] = [
 /// # Errors
 /// If the role may not create in this database.
 pub async fn install(session: &Session) -> Result<(), PgError> {
-    ledger::install(session).await?;
-    if session.value(INSTALLED).await? == "t" {
-        return Ok(());
-    }
-    session.execute(&format!("SELECT pg_catalog.pg_advisory_lock(1885827694, 0); {INSTALL}")).await?;
-    session.execute("SELECT pg_catalog.pg_advisory_unlock(1885827694, 0)").await
+    ledger::install_beside(session, INSTALLED, INSTALL).await
 }
 
 /// The statement that records what a side is.

@@ -131,12 +131,7 @@ FROM pgrunbook.transfer";
 /// # Errors
 /// If the role may not create schemas in this database.
 pub async fn install(session: &Session) -> Result<(), PgError> {
-    ledger::install(session).await?;
-    if session.value(INSTALLED).await? == "t" {
-        return Ok(());
-    }
-    session.execute(&format!("SELECT pg_catalog.pg_advisory_lock(1885827694, 0); {INSTALL}")).await?;
-    session.execute("SELECT pg_catalog.pg_advisory_unlock(1885827694, 0)").await
+    ledger::install_beside(session, INSTALLED, INSTALL).await
 }
 
 /// The transfer into a schema, if there is one.

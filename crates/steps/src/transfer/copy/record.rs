@@ -7,8 +7,6 @@ use pgrunbook_postgres::{Lsn, PgError, Session, ledger, quote};
 /// A table's row is its plan: under which snapshot it was begun (`base`), in how many ranges of how many blocks, and which
 /// file the source kept it in. `snapshot` and `until` are set where it was brought to a later snapshot than the stream's.
 const INSTALL: &str = "
-BEGIN;
-SELECT pg_catalog.pg_advisory_xact_lock(1885827694, 0);
 CREATE TABLE IF NOT EXISTS pgrunbook.transfer_table (
     schema text NOT NULL,
     relation text NOT NULL,
@@ -38,8 +36,7 @@ CREATE TABLE IF NOT EXISTS pgrunbook.transfer_range (
     PRIMARY KEY (schema, relation, range_no)
 );
 COMMENT ON TABLE pgrunbook.transfer_table IS 'How each table of a transfer is copied: ranges of blocks of the source''s file.';
-COMMENT ON TABLE pgrunbook.transfer_range IS 'Ranges whose rows are in the target: committed with them.';
-COMMIT";
+COMMENT ON TABLE pgrunbook.transfer_range IS 'Ranges whose rows are in the target: committed with them.'";
 
 const INSTALLED: &str = "SELECT pg_catalog.to_regclass('pgrunbook.transfer_table') IS NOT NULL
     AND pg_catalog.to_regclass('pgrunbook.transfer_range') IS NOT NULL";
@@ -49,15 +46,7 @@ const INSTALLED: &str = "SELECT pg_catalog.to_regclass('pgrunbook.transfer_table
 /// # Errors
 /// If the role may not.
 pub async fn install(session: &Session) -> Result<(), PgError> {
-    ledger::install(session).await?;
-    if session.value(INSTALLED).await? == "t" {
-        return Ok(());
-    }
-    if let Err(error) = session.execute(INSTALL).await {
-        let _ = session.execute("ROLLBACK").await;
-        return Err(error);
-    }
-    Ok(())
+    ledger::install_beside(session, INSTALLED, INSTALL).await
 }
 
 /// How one table is copied.

@@ -186,7 +186,7 @@ ALTER TABLE pgrunbook.transfer_file ADD COLUMN IF NOT EXISTS noted jsonb;
 COMMENT ON TABLE pgrunbook.transfer_file IS 'Transfers from SQLite files: how values travel, and how far the target is'";
 
 /// With the column that came last.
-const INSTALLED: &str = "SELECT count(*) FROM pg_catalog.pg_attribute
+const INSTALLED: &str = "SELECT count(*) = 1 FROM pg_catalog.pg_attribute
 WHERE attrelid = pg_catalog.to_regclass('pgrunbook.transfer_file') AND attname = 'noted' AND NOT attisdropped";
 
 /// Makes the record's table, unless it is there.
@@ -194,11 +194,7 @@ WHERE attrelid = pg_catalog.to_regclass('pgrunbook.transfer_file') AND attname =
 /// # Errors
 /// If the role may not.
 pub async fn install(session: &Session) -> Result<(), PgError> {
-    if session.value(INSTALLED).await? == "1" {
-        return Ok(());
-    }
-    session.execute(&format!("SELECT pg_catalog.pg_advisory_lock(1885827694, 0); {INSTALL}")).await?;
-    session.execute("SELECT pg_catalog.pg_advisory_unlock(1885827694, 0)").await
+    pgrunbook_postgres::ledger::install_beside(session, INSTALLED, INSTALL).await
 }
 
 /// Records the shape of a transfer.
