@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgrunbook_engine::{Cancel, RunEnd, StepError, SystemClock};
+use pgrunbook_engine::{Cancel, RunEnd, StepError};
 use pgrunbook_guard::{Guard, GuardError, Notice, Outcome, Source, check};
 use pgrunbook_postgres::ConnectOptions;
 use pgrunbook_postgres::sandbox::url;
@@ -56,8 +56,7 @@ async fn up(bench: &Bench, version: VersionRow) -> Result<Applied, StepError> {
     let chain = Chain::read("db", &bench.path("db")).unwrap();
     let cancel = Cancel::default();
     let tell = |_: String| ();
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: "anna@desk", run: None, assert: None, tell: &tell };
+    let around = Around::by_hand(&cancel, "anna@desk", &tell);
     let options = Options { version: Some(VersionWrite::Set(version)), ..Options::default() };
     let runner = Runner { chain: &chain, target: &bench.database, options, around };
     let mut applied = Applied::default();

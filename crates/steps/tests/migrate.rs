@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use pgrunbook_engine::{Cancel, RunEnd, SystemClock, UNDO};
+use pgrunbook_engine::{Cancel, RunEnd, UNDO};
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::migrate::adopt::{Tool, adopt, find};
 use pgrunbook_steps::migrate::chain::Chain;
@@ -40,8 +40,7 @@ async fn go(bench: &Bench, goal: &Goal, options: Options) -> Result<Applied, pgr
     let chain = Chain::read("db", &bench.path("db")).unwrap();
     let cancel = Cancel::default();
     let tell = |line: String| bench.hand.said.lock().unwrap().push(line);
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: "anna@desk", run: None, assert: None, tell: &tell };
+    let around = Around::by_hand(&cancel, "anna@desk", &tell);
     let runner = Runner { chain: &chain, target: &bench.database, options, around };
     let mut applied = Applied::default();
     runner.go(goal, &mut applied).await.map(|()| applied)
@@ -253,7 +252,7 @@ async fn dry_run_reports_locks_and_leaves_nothing() {
     bench.write("db/2_b.sql", "CREATE INDEX CONCURRENTLY i ON old (m);\n");
     let chain = Chain::read("db", &bench.path("db")).unwrap();
     let cancel = Cancel::default();
-    let around = Around { clock: &SystemClock, cancel: &cancel, operator: "a", run: None, assert: None, tell: &|_| {} };
+    let around = Around::by_hand(&cancel, "a", &|_| {});
     let runner = Runner { chain: &chain, target: &bench.database, options: Options::default(), around };
     let DryRun { ran, not_tried, locks, .. } = dry_run(&runner).await.unwrap();
     assert_eq!(ran, ["1_a.sql"]);
@@ -273,7 +272,7 @@ async fn dry_run_of_each_says_what_each_statement_did_to_what_was_there() {
     );
     let chain = Chain::read("db", &bench.path("db")).unwrap();
     let cancel = Cancel::default();
-    let around = Around { clock: &SystemClock, cancel: &cancel, operator: "a", run: None, assert: None, tell: &|_| {} };
+    let around = Around::by_hand(&cancel, "a", &|_| {});
     let runner = Runner { chain: &chain, target: &bench.database, options: Options::default(), around };
     let seen = dry_run_of_each(&runner).await.unwrap();
     let shown = |act: &Act| {
@@ -375,7 +374,7 @@ async fn dry_run_names_what_needs_the_files_before_it_committed() {
 async fn dry(bench: &Bench) -> Result<DryRun, pgrunbook_engine::StepError> {
     let chain = Chain::read("db", &bench.path("db")).unwrap();
     let cancel = Cancel::default();
-    let around = Around { clock: &SystemClock, cancel: &cancel, operator: "a", run: None, assert: None, tell: &|_| {} };
+    let around = Around::by_hand(&cancel, "a", &|_| {});
     dry_run(&Runner { chain: &chain, target: &bench.database, options: Options::default(), around }).await
 }
 
@@ -406,8 +405,7 @@ async fn history_of_other_tools_is_taken_over() {
         assert_eq!(find(&session).await.unwrap(), Some(tool));
         let chain = Chain::read("db", &bench.path("db")).unwrap();
         let cancel = Cancel::default();
-        let around =
-            Around { clock: &SystemClock, cancel: &cancel, operator: "a", run: None, assert: None, tell: &|_| {} };
+        let around = Around::by_hand(&cancel, "a", &|_| {});
         assert_eq!(adopt(&session, &chain, tool, &around).await.unwrap(), ["0001", "0002"], "{tool:?}");
         assert_eq!(up(&bench).await.unwrap().versions, ["0003"], "{tool:?}");
     }

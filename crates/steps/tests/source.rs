@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pgrunbook_engine::{Cancel, Redactor, RunEnd, StepError, SystemClock};
+use pgrunbook_engine::{Cancel, Redactor, RunEnd, StepError};
 use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::isolation::{self, Action, Verdict};
 use pgrunbook_steps::migrate::Around;
@@ -114,7 +114,7 @@ impl Sx {
 }
 
 fn around(cancel: &Cancel) -> Around<'_> {
-    Around { clock: &SystemClock, cancel, operator: "anna@desk", run: None, assert: None, tell: &|_| {} }
+    Around::by_hand(cancel, "anna@desk", &|_| {})
 }
 
 #[tokio::test]

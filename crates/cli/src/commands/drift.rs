@@ -1,6 +1,5 @@
 //! `drift`: a target beside what its files make.
 
-use pgrunbook_engine::SystemClock;
 use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::Workplace;
 use pgrunbook_steps::drift::{Change, Drift, DriftError, Ignore, Shadow, ShadowOf, compare};
@@ -51,8 +50,7 @@ async fn of_chains(
     };
     let chains = args.chain.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &|_| {} };
+    let around = Around::by_hand(&cancel, &operator, &|_| {});
     app.aside("starting a throwaway server, made of the chain's files");
     let shadow = Shadow::build(ShadowOf { chains, live, pending: args.pending, on: None }, &around).await?;
     app.aside(&format!("{} applied there", count(shadow.migration_count, "migration")));
@@ -62,8 +60,7 @@ async fn of_chains(
 async fn of_project(app: &App, args: &DriftArgs, live: &Session, ignore: &Ignore) -> Result<Drift, Failure> {
     let project = app.project()?;
     let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &|_| {} };
+    let around = Around::by_hand(&cancel, &operator, &|_| {});
     let major = live.value("SELECT pg_catalog.current_setting('server_version_num')::int / 10000").await?.parse().ok();
     app.aside("starting a throwaway server, made of the project's files");
     let made =

@@ -1,6 +1,6 @@
 //! `migrate`: a chain without a runbook.
 
-use pgrunbook_engine::{StepError, SystemClock};
+use pgrunbook_engine::StepError;
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::migrate::adopt::{adopt, find};
 use pgrunbook_steps::migrate::chain::Chain;
@@ -35,8 +35,7 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
     let cancel = app.stop_on_ctrl_c();
     let tell = |line: String| app.tell(&line);
     let operator = app.operator();
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &tell };
+    let around = Around::by_hand(&cancel, &operator, &tell);
     let mut runner = Runner { chain: &chain, target: options, options: Options::default(), around };
     match action {
         MigrateAction::Status(_) => {

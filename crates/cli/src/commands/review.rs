@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use pgrunbook_document::{Format, Severity, render};
-use pgrunbook_engine::{StepError, SystemClock};
+use pgrunbook_engine::StepError;
 use pgrunbook_steps::drift::Ignore;
 use pgrunbook_steps::gate::{self, Columns, Form, Wish};
 use pgrunbook_steps::migrate::Around;
@@ -74,14 +74,8 @@ pub async fn review(app: &App, args: &GateArgs) -> Result<u8, Failure> {
     let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
     // A job that is cancelled is told by SIGTERM: temporary databases are dropped then, too.
     app.stop_on_term(&cancel)?;
-    let around = Around {
-        clock: &SystemClock,
-        cancel: &cancel,
-        operator: &operator,
-        run: None,
-        assert: None,
-        tell: &|line| app.aside(&line),
-    };
+    let tell = |line: String| app.aside(&line);
+    let around = Around::by_hand(&cancel, &operator, &tell);
     app.aside(match &on {
         Some(_) => "trying the migrations in a temporary database",
         None => "trying the migrations on a throwaway server",

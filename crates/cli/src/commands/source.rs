@@ -1,6 +1,6 @@
 //! `source`: the mapping of sources to schemas, looked at and added to without a runbook.
 
-use pgrunbook_engine::{Cancel, StepError, SystemClock};
+use pgrunbook_engine::{Cancel, StepError};
 use pgrunbook_postgres::Session;
 use pgrunbook_steps::migrate::Around;
 use pgrunbook_steps::source::{self, Bootstrapped};
@@ -68,8 +68,7 @@ async fn add(app: &App, id: &str, target: &str) -> Result<u8, Failure> {
     let cancel: Cancel = app.stop_on_ctrl_c();
     let operator = app.operator();
     let tell = |line: String| app.tell(&line);
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &tell };
+    let around = Around::by_hand(&cancel, &operator, &tell);
     let mut done = Bootstrapped::default();
     source::bootstrap(&workplace, options, workplace.topology()?, id, &around, &mut done).await?;
     if app.global.format == Output::Json {

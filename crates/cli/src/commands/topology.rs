@@ -77,14 +77,7 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
             let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
             // The statements of a server that goes away are nobody's concern.
             let tell = |_: String| {};
-            let around = Around {
-                clock: &SystemClock,
-                cancel: &cancel,
-                operator: &operator,
-                run: None,
-                assert: None,
-                tell: &tell,
-            };
+            let around = Around::by_hand(&cancel, &operator, &tell);
             app.aside("starting a throwaway server, made of the project's files");
             let made =
                 ephemeral(&project, &app.surroundings, &target, version, around).await.map_err(
@@ -125,8 +118,7 @@ pub async fn provision(app: &App, target: &str, only: &[String]) -> Result<u8, F
     let cancel: Cancel = app.stop_on_ctrl_c();
     let operator = app.operator();
     let tell = |line: String| app.tell(&line);
-    let around =
-        Around { clock: &SystemClock, cancel: &cancel, operator: &operator, run: None, assert: None, tell: &tell };
+    let around = Around::by_hand(&cancel, &operator, &tell);
     let mut done = provision::provision(&workplace, options, topology, only, around).await?;
     done.database = made;
     if app.global.format == Output::Json {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgrunbook_document::sql::{Class, classify};
 use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_engine::step::Failure;
-use pgrunbook_engine::{Cancel, Clock, StepError};
+use pgrunbook_engine::{Cancel, Clock, StepError, SystemClock};
 use pgrunbook_postgres::retry::{LOCK_NOT_AVAILABLE, LockPolicy, LockRetry};
 use pgrunbook_postgres::{ConnectOptions, PgError, ServerError, Session};
 
@@ -37,7 +37,12 @@ pub struct Around<'a> {
     pub tell: &'a (dyn Fn(String) + Send + Sync),
 }
 
-impl Around<'_> {
+impl<'a> Around<'a> {
+    /// Of a person who calls it by hand: for no run, by the clock on the wall.
+    pub fn by_hand(cancel: &'a Cancel, operator: &'a str, tell: &'a (dyn Fn(String) + Send + Sync)) -> Self {
+        Self { clock: &SystemClock, cancel, operator, run: None, assert: None, tell }
+    }
+
     pub(super) fn say(&self, line: impl Into<String>) {
         (self.tell)(line.into());
     }
