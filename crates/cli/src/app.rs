@@ -13,8 +13,9 @@ use pgrunbook_steps::{Opened, Project, Surroundings, Workplace, open, registry};
 use serde_json::json;
 
 use crate::args::{Global, Output};
-use crate::console::put;
+use crate::console::{self, put};
 use crate::failure::Failure;
+use crate::signals;
 
 /// A call of the program.
 pub struct App {
@@ -110,32 +111,15 @@ impl App {
     /// A line that is not the command's result.
     pub fn aside(&self, line: &str) {
         if self.global.format != Output::Json {
-            eprintln!("  {line}");
+            console::aside(&format!("  {line}"));
         }
     }
 
-    /// Once: stop after what is under way. Twice: cancel the statement.
-    pub fn stop_on_ctrl_c(&self) -> Cancel {
+    /// Asked by the signals that [`signals::heed`] names.
+    pub fn cancel_on_signals(&self) -> Cancel {
         let cancel = Cancel::default();
-        let asked = cancel.clone();
-        tokio::spawn(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                asked.ask();
-            }
-        });
+        signals::heed(&cancel, |_| {});
         cancel
-    }
-
-    /// SIGTERM does what Ctrl-C does.
-    pub fn stop_on_term(&self, cancel: &Cancel) -> Result<(), Failure> {
-        let mut ends = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let asked = cancel.clone();
-        tokio::spawn(async move {
-            while ends.recv().await.is_some() {
-                asked.ask();
-            }
-        });
-        Ok(())
     }
 
     /// A server: a target's name, a reference to a URL, or a URL.

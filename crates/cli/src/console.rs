@@ -107,7 +107,7 @@ impl Console {
         {
             let shown = self.shown();
             let show = || {
-                eprint!("{question} ");
+                let _ = write!(std::io::stderr(), "{question} ");
                 let _ = std::io::stderr().flush();
             };
             match &shown.bar {
@@ -137,6 +137,11 @@ pub fn count(number: usize, what: &str) -> String {
 /// Prints a line to standard output. Whoever reads it may have gone: that is no reason to stop a run.
 pub fn put(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints a line to standard error, for people. The terminal may have gone: that is no reason to stop, either.
+pub fn aside(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A text in a colour of the terminal.
@@ -380,8 +385,8 @@ impl Operator for Console {
 
     async fn decide(&self, doubt: &Doubt) -> Option<DoubtAnswer> {
         if self.interactive {
-            eprintln!("\n  ? step `{}`, attempt {}: {}", doubt.step, doubt.attempt, doubt.why);
-            eprintln!("    Look at the target. There is no default answer.");
+            aside(&format!("\n  ? step `{}`, attempt {}: {}", doubt.step, doubt.attempt, doubt.why));
+            aside("    Look at the target. There is no default answer.");
         }
         loop {
             let answer = self.ask("      [done] it happened  [again] run it again  [q] stop here >").await?;

@@ -6,6 +6,7 @@ mod commands;
 mod console;
 mod exit;
 mod failure;
+mod signals;
 #[cfg(test)]
 mod surface;
 

@@ -142,34 +142,54 @@ async fn backup_is_made_and_put_back() {
 }
 
 #[tokio::test]
-async fn interrupt_stops_after_the_step_and_a_second_one_cancels_it() {
+async fn signals_stop_after_the_step_or_cancel_it() {
     let place = Place::new().await;
     let text = "# T\n\n## P\n\n```sql step\n-- check: slow    target: main\n-- expect: 1 row\nSELECT pg_sleep(SECONDS);\n```\n\n```sql step\n-- check: next    target: main\n-- expect: 1 row\nSELECT 1;\n```\n";
-    for (seconds, signals) in [("2.5", 1), ("60", 2)] {
+    let told = |signal: &str, process: u32| {
+        std::process::Command::new("kill").args([signal, &process.to_string()]).status().unwrap();
+    };
+    let under_way = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid() \
+        AND datname = current_database()";
+    for (seconds, signal, times) in [("2.5", "-INT", 1), ("60", "-INT", 2), ("60", "-TERM", 1), ("60", "-HUP", 1)] {
         place.write("RUNBOOK.md", &text.replace("SECONDS", seconds));
-        let mut child = place
-            .command(&["run", "RUNBOOK.md"])
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        // Until the statement runs.
-        while place.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid() AND datname = current_database()").await == "0" {
+        let mut command = place.command(&["run", "RUNBOOK.md"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        while place.value(under_way).await == "0" {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         // The second until it is heard: a machine that is busy may take two for one.
         let mut sent = 0;
-        while sent < signals || (signals > 1 && child.try_wait().unwrap().is_none()) {
-            std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        while sent < times || (times > 1 && child.try_wait().unwrap().is_none()) {
+            told(signal, child.id());
             sent += 1;
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         }
         let said = crate::place::Said::of(child.wait_with_output().unwrap());
-        assert_eq!(said.code, Some(1), "{}\n{}", said.out, said.err);
-        assert!(said.out.contains("Stopped: ") && said.out.contains("pgrunbook resume "), "{}", said.out);
-        assert_eq!(said.out.contains("✓ slow"), signals == 1, "{}", said.out);
-        assert!(!said.out.contains("✓ next"), "{}", said.out);
+        assert_eq!(said.code, Some(1), "{signal}: {}\n{}", said.out, said.err);
+        assert!(said.out.contains("Stopped: ") && said.out.contains("pgrunbook resume "), "{signal}: {}", said.out);
+        assert_eq!(said.out.contains("✓ slow"), seconds != "60", "{signal}: {}", said.out);
+        assert!(!said.out.contains("✓ next"), "{signal}: {}", said.out);
     }
+}
+
+#[tokio::test]
+async fn terminal_that_is_gone_is_none_of_the_business_of_a_run_under_nohup() {
+    let place = Place::new().await;
+    let text =
+        "# T\n\n## P\n\n```sql step\n-- check: slow    target: main\n-- expect: 1 row\nSELECT pg_sleep(1.5);\n```\n";
+    place.write("RUNBOOK.md", text);
+    let mut command = std::process::Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_pgrunbook")).args(["run", "RUNBOOK.md"]).current_dir(place.path(""));
+    command.envs(place.env.clone()).env("HOME", place.path(""));
+    command.stdin(std::process::Stdio::null());
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while place.value("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid() AND datname = current_database()").await == "0" {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    std::process::Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    let said = crate::place::Said::of(child.wait_with_output().unwrap()).done();
+    assert!(said.out.contains("✓ slow"), "{}", said.out);
 }
 
 #[tokio::test]

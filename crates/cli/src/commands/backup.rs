@@ -11,9 +11,10 @@ use pgrunbook_steps::restore::put_back;
 
 use crate::app::App;
 use crate::args::{Output, VerifyHow};
-use crate::console::put;
+use crate::console::{aside, put};
 use crate::exit;
 use crate::failure::Failure;
+use crate::signals;
 
 /// Says what a long command does, line by line.
 struct Lines {
@@ -23,7 +24,7 @@ struct Lines {
 impl Watcher for Lines {
     fn progress(&self, _step: &StepId, progress: Progress) {
         if let (Progress::Line { text }, false) = (progress, self.quiet) {
-            eprintln!("  {text}");
+            aside(&format!("  {text}"));
         }
     }
 }
@@ -32,12 +33,7 @@ impl Watcher for Lines {
 fn cancel() -> Cancel {
     let cancel = Cancel::default();
     let asked = cancel.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            asked.ask();
-            asked.ask();
-        }
-    });
+    signals::heed(&cancel, move |_| asked.ask());
     cancel
 }
 

@@ -49,7 +49,7 @@ async fn of_chains(
             .map_err(|error| Failure::unusable(error.code(), error.to_string()).help(error.help()))
     };
     let chains = args.chain.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
+    let (cancel, operator) = (app.cancel_on_signals(), app.operator());
     let around = Around::by_hand(&cancel, &operator, &|_| {});
     app.aside("starting a throwaway server, made of the chain's files");
     let shadow = Shadow::build(ShadowOf { chains, live, pending: args.pending, on: None }, &around).await?;
@@ -59,7 +59,7 @@ async fn of_chains(
 
 async fn of_project(app: &App, args: &DriftArgs, live: &Session, ignore: &Ignore) -> Result<Drift, Failure> {
     let project = app.project()?;
-    let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
+    let (cancel, operator) = (app.cancel_on_signals(), app.operator());
     let around = Around::by_hand(&cancel, &operator, &|_| {});
     let major = live.value("SELECT pg_catalog.current_setting('server_version_num')::int / 10000").await?.parse().ok();
     app.aside("starting a throwaway server, made of the project's files");

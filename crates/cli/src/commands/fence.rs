@@ -109,7 +109,7 @@ async fn drop_fence(
         };
         return Err(Failure::unusable("confirm", message).help(help));
     }
-    let cancel = app.stop_on_ctrl_c();
+    let cancel = app.cancel_on_signals();
     let operator = app.operator();
     let lift = Lift { schema: &held.schema, id: Some(id), by: &operator, ..Lift::default() };
     let lifted = fence::unfence(&session, &lift, &cancel).await.map_err(StepError::from);

@@ -32,7 +32,7 @@ pub async fn migrate(app: &App, action: MigrateAction) -> Result<u8, Failure> {
         app.refuse_if_protected("migrate", "migrate = \"...\"")?;
     }
     let json = app.global.format == Output::Json;
-    let cancel = app.stop_on_ctrl_c();
+    let cancel = app.cancel_on_signals();
     let tell = |line: String| app.tell(&line);
     let operator = app.operator();
     let around = Around::by_hand(&cancel, &operator, &tell);

@@ -1,6 +1,6 @@
 //! `parity`: whether two sides hold the same rows.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use pgrunbook_steps::parity::{
@@ -24,7 +24,7 @@ pub async fn parity(app: &App, args: &ParityArgs) -> Result<u8, Failure> {
     if args.repair {
         app.refuse_if_protected("parity --repair", "`parity = \"...\"` with `repair = true`")?;
     }
-    let cancel = app.stop_on_ctrl_c();
+    let cancel = app.cancel_on_signals();
     let human = app.global.format == Output::Human && std::io::stderr().is_terminal();
     let ask = Ask {
         tables: &args.tables,
@@ -35,7 +35,8 @@ pub async fn parity(app: &App, args: &ParityArgs) -> Result<u8, Failure> {
         cancel: &cancel,
         tell: &|done, total| {
             if human && total > 1 {
-                eprint!("\r  {done} of {total} tables{}", if done == total { "\n" } else { "" });
+                let end = if done == total { "\n" } else { "" };
+                let _ = write!(std::io::stderr(), "\r  {done} of {total} tables{end}");
             }
         },
     };

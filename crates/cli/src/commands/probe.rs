@@ -24,7 +24,7 @@ pub async fn probe(
     let workplace = app.workplace()?;
     let topology = workplace.topology()?;
     let options = workplace.postgres(target)?;
-    let cancel = app.stop_on_ctrl_c();
+    let cancel = app.cancel_on_signals();
     let some = |names: Vec<String>| (!names.is_empty()).then(|| names.into_iter().collect());
     let how = How {
         all_objects,

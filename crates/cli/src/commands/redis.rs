@@ -117,7 +117,7 @@ async fn count(
     prefix: &Prefix,
     (sample, show, batch): (usize, usize, u32),
 ) -> Result<keys::Counted, Failure> {
-    let cancel = app.stop_on_ctrl_c();
+    let cancel = app.cancel_on_signals();
     let how = keys::How { batch, sample, show, keep: None, cancel: &cancel, tell: &|_| {} };
     Ok(keys::count(nodes, prefix, how).await.map_err(StepError::from)?)
 }
@@ -141,7 +141,7 @@ async fn remove(
         let message = format!("{} keys begin with `{prefix}`, more than {most}. Nothing was touched", counted.keys);
         return Err(Failure::unusable("redis-too-many", message));
     }
-    let cancel = app.stop_on_ctrl_c();
+    let cancel = app.cancel_on_signals();
     let how = delete::How { batch: BATCH, keep: None, cancel: &cancel, tell: &|_| {} };
     let deleted = delete::delete(&mut nodes, prefix, how).await;
     let deleted = deleted.map_err(|cut| {

@@ -71,9 +71,7 @@ pub async fn review(app: &App, args: &GateArgs) -> Result<u8, Failure> {
         large: args.large,
         columns: if args.no_column_statistics { Columns::LeftOut } else { Columns::Copied },
     };
-    let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
-    // A job that is cancelled is told by SIGTERM: temporary databases are dropped then, too.
-    app.stop_on_term(&cancel)?;
+    let (cancel, operator) = (app.cancel_on_signals(), app.operator());
     let tell = |line: String| app.aside(&line);
     let around = Around::by_hand(&cancel, &operator, &tell);
     app.aside(match &on {

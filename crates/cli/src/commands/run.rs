@@ -16,9 +16,10 @@ use serde::Deserialize;
 use super::after::After;
 use crate::app::{App, quoted, variables};
 use crate::args::{Consent, Output, Overrides, Vars};
-use crate::console::{Console, put};
+use crate::console::{Console, aside, put};
 use crate::exit;
 use crate::failure::Failure;
+use crate::signals;
 
 /// Plans (or takes a saved plan), begins and runs.
 pub async fn run(
@@ -301,7 +302,7 @@ pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Stat
     found.into_iter().next().ok_or_else(none)
 }
 
-/// What a person said in advance, and their Ctrl-C.
+/// What a person said in advance, and the signals that stop a run.
 pub fn options(
     app: &App,
     opened: &Opened,
@@ -321,21 +322,12 @@ pub fn options(
         confirmation: consent.confirm.clone(),
         overrides,
     };
-    let (cancel, quiet) = (options.cancel.clone(), app.global.format == Output::Json);
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            let first = !cancel.is_stopping();
-            cancel.ask();
-            if !quiet {
-                eprintln!(
-                    "\n{}",
-                    if first {
-                        "Stopping after this step; the run can be resumed. Press Ctrl-C again to cancel the step."
-                    } else {
-                        "Cancelling the step."
-                    }
-                );
-            }
+    let quiet = app.global.format == Output::Json;
+    signals::heed(&options.cancel, move |cancelled| match cancelled {
+        _ if quiet => {}
+        true => aside("\nCancelling the step."),
+        false => {
+            aside("\nStopping after this step; the run can be resumed. Press Ctrl-C again to cancel the step.");
         }
     });
     Ok(options)

@@ -60,7 +60,7 @@ pub async fn sandbox(app: &App, action: SandboxAction) -> Result<u8, Failure> {
                 }
             }
             if !detach {
-                tokio::signal::ctrl_c().await?;
+                app.cancel_on_signals().stopping().await;
             }
         }
         SandboxAction::Down { all: true, .. } => {

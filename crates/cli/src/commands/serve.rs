@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::App;
 use crate::args::{Output, ServeArgs};
 use crate::commands::guard::{given, source};
-use crate::console::put;
+use crate::console::{aside, put};
 use crate::exit;
 use crate::failure::Failure;
 
@@ -25,15 +25,15 @@ pub async fn serve(app: &App, args: &ServeArgs) -> Result<u8, Failure> {
     let server = Server::bind(args.listen, guarding).await?;
     let address = server.address();
     if skip == Some("true") {
-        eprintln!(
-            "WARNING: SCHEMA GUARD BYPASSED. SKIP_SCHEMA_GUARD=true: every check is answered with 200, and NOTHING is checked."
+        aside(
+            "WARNING: SCHEMA GUARD BYPASSED. SKIP_SCHEMA_GUARD=true: every check is answered with 200, and NOTHING is checked.",
         );
     }
     if !address.ip().is_loopback() {
-        eprintln!(
+        aside(&format!(
             "WARNING: listening on {address}, which others than this machine may reach. /guard asks for no password and \
              has no TLS: it tells which schema versions there are. Put a proxy before it, or listen on 127.0.0.1."
-        );
+        ));
     }
     // Printed once it listens: whoever started it can wait for the line, and learn a port that was chosen.
     put(&match app.global.format {

@@ -65,7 +65,7 @@ async fn add(app: &App, id: &str, target: &str) -> Result<u8, Failure> {
     let workplace = app.workplace()?;
     let options = workplace.postgres(target)?;
     app.refuse_if_protected("source add", "source = \"bootstrap\"")?;
-    let cancel: Cancel = app.stop_on_ctrl_c();
+    let cancel: Cancel = app.cancel_on_signals();
     let operator = app.operator();
     let tell = |line: String| app.tell(&line);
     let around = Around::by_hand(&cancel, &operator, &tell);

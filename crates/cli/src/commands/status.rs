@@ -16,7 +16,7 @@ use super::after::{self, After};
 use super::run::find;
 use crate::app::App;
 use crate::args::Output;
-use crate::console::{Console, line, put};
+use crate::console::{Console, aside, line, put};
 use crate::exit;
 use crate::failure::Failure;
 
@@ -60,7 +60,7 @@ pub async fn status(app: &App, run: Option<&str>) -> Result<u8, Failure> {
         Ok(paths) => paths,
         // A target that cannot be asked must not hide where the run stands.
         Err(error) => {
-            eprintln!("the ways back cannot be told now: {error}");
+            aside(&format!("the ways back cannot be told now: {error}"));
             Vec::new()
         }
     };

@@ -43,7 +43,7 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
                 return Ok(exit::DONE);
             }
             app.refuse_if_protected("topology apply", "topology = \"roles\"")?;
-            let cancel = app.stop_on_ctrl_c();
+            let cancel = app.cancel_on_signals();
             let tell = |line: String| app.tell(&line);
             let how = How {
                 wish,
@@ -74,7 +74,7 @@ pub async fn topology(app: &App, action: TopologyAction) -> Result<u8, Failure> 
         }
         TopologyAction::Verify { target, version, all_objects, level, .. } => {
             let project = app.project()?;
-            let (cancel, operator) = (app.stop_on_ctrl_c(), app.operator());
+            let (cancel, operator) = (app.cancel_on_signals(), app.operator());
             // The statements of a server that goes away are nobody's concern.
             let tell = |_: String| {};
             let around = Around::by_hand(&cancel, &operator, &tell);
@@ -115,7 +115,7 @@ pub async fn provision(app: &App, target: &str, only: &[String]) -> Result<u8, F
     if let Some(name) = &made {
         app.tell(&format!("CREATE DATABASE {name}"));
     }
-    let cancel: Cancel = app.stop_on_ctrl_c();
+    let cancel: Cancel = app.cancel_on_signals();
     let operator = app.operator();
     let tell = |line: String| app.tell(&line);
     let around = Around::by_hand(&cancel, &operator, &tell);
@@ -169,7 +169,7 @@ async fn verify(
         pooler,
         statement_timeout: isolation::STATEMENT_TIMEOUT,
         application_name: "pgrunbook:verify",
-        cancel: &app.stop_on_ctrl_c(),
+        cancel: &app.cancel_on_signals(),
         tell: &|_, _| {},
     };
     let found = verify::verify(options, topology, &how).await?;

@@ -73,7 +73,7 @@ fn spec(wish: &TransferWish) -> Result<Spec, Failure> {
 }
 
 async fn preflight(app: &App, wish: &TransferWish, target: &str) -> Result<u8, Failure> {
-    let (workplace, spec, cancel) = (app.workplace()?, spec(wish)?, app.stop_on_ctrl_c());
+    let (workplace, spec, cancel) = (app.workplace()?, spec(wish)?, app.cancel_on_signals());
     let step = "preflight".parse().expect("a constant that is a step's id");
     let loader = Loader {
         workplace: &workplace,
@@ -104,7 +104,7 @@ async fn preflight(app: &App, wish: &TransferWish, target: &str) -> Result<u8, F
 
 async fn start(app: &App, wish: &TransferWish, target: &str) -> Result<u8, Failure> {
     app.refuse_if_protected("transfer start", "transfer = \"move\"")?;
-    let (workplace, spec, cancel) = (app.workplace()?, spec(wish)?, app.stop_on_ctrl_c());
+    let (workplace, spec, cancel) = (app.workplace()?, spec(wish)?, app.cancel_on_signals());
     let step = "transfer".parse().expect("a constant that is a step's id");
     let operator = app.operator();
     let loader = Loader {
@@ -135,7 +135,7 @@ async fn start(app: &App, wish: &TransferWish, target: &str) -> Result<u8, Failu
 /// Follows until it is stopped: what runs between two runs of a runbook, as a service.
 async fn follow(app: &App, target: &str, schema: Option<&str>) -> Result<u8, Failure> {
     let workplace = app.workplace()?;
-    let cancel = app.stop_on_ctrl_c();
+    let cancel = app.cancel_on_signals();
     app.aside("following; Ctrl-C stops, and what was applied stays");
     loop {
         let all = status(&workplace, target, schema).await?;
@@ -245,7 +245,7 @@ async fn end(app: &App, schema: &str, target: &str, yes: bool, how: End) -> Resu
     if !yes {
         return Err(Failure::unusable("confirm", format!("{loss}; nothing was changed")).help("say --yes"));
     }
-    let (workplace, cancel) = (app.workplace()?, app.stop_on_ctrl_c());
+    let (workplace, cancel) = (app.workplace()?, app.cancel_on_signals());
     let evidence = match how {
         End::Complete(source) => complete(&workplace, target, schema, "pgrunbook:complete", &cancel, source).await?,
         End::Abandon => abandon(&workplace, target, schema, "by-hand", &cancel).await?,
