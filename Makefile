@@ -16,6 +16,7 @@ demo:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen age
 	@examples/butlers/demo
 
+# The program that ends is the one that the tests built: for `cargo run` it would be built again, with fewer features of what it rests on.
 # On Debian psql and pg_dump in /usr/bin are a Perl program that looks for the real ones, which takes longer than they do.
 test:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git
@@ -24,7 +25,7 @@ test:
 	export PATH="$$(pg_config --bindir 2>/dev/null || echo /usr/bin):$$PATH"; \
 	threads=$$(($$(nproc) * 2)); \
 	echo "TMPDIR=$$TMPDIR cargo nextest run --workspace --test-threads $$threads -E '$$which'"; \
-	cargo nextest run --workspace --test-threads $$threads -E "$$which" && cargo run --quiet --package pgrunbook -- sandbox down --all
+	cargo nextest run --workspace --test-threads $$threads -E "$$which" && "$${CARGO_TARGET_DIR:-target}/debug/pgrunbook" sandbox down --all
 
 soak:
 	@scripts/need rust cc postgresql nextest
