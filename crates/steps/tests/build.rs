@@ -105,6 +105,25 @@ async fn invalid_leftover_is_built_anew_and_a_foreign_key_is_validated() {
 }
 
 #[tokio::test]
+async fn table_is_vacuumed_behind_its_indexes_and_before_its_foreign_keys() {
+    let (options, session) = tables().await;
+    let mut objects = objects();
+    for table in ["note", "person"] {
+        objects.insert(0, Object::vacuum("health", table.to_owned(), false));
+    }
+    let (order, _) = built(&options, &objects).await.unwrap();
+    let at = |name: &str| order.iter().position(|built| built == name).unwrap();
+    for built in ["note_pkey", "note_body", "note_both"] {
+        assert!(at(built) < at("statistics of note"), "{order:?}");
+    }
+    assert!(at("person_pkey") < at("statistics of person"), "{order:?}");
+    assert!(at("statistics of person").max(at("statistics of note")) < at("note_person"), "{order:?}");
+    let visible = "SELECT bool_and(relallvisible = relpages AND relpages > 0) FROM pg_class
+        WHERE relname IN ('note', 'person') AND relkind = 'r'";
+    assert_eq!(session.value(visible).await.unwrap(), "t");
+}
+
+#[tokio::test]
 async fn rows_that_contradict_are_named_and_the_rest_stays() {
     let (options, session) = tables().await;
     session.execute("INSERT INTO note VALUES (6000, 9999, 'orphan')").await.unwrap();

@@ -125,6 +125,7 @@ impl Loader<'_> {
             return Err(stopped_error(stopped));
         }
         let mut evidence = Evidence::of(String::new());
+        let mut is_built = false;
         if transfer.phase == Phase::Prepared {
             // Before it is read to be made again: what changes from here on is found.
             self.record(&source, &records, Side::Source).await?;
@@ -140,15 +141,17 @@ impl Loader<'_> {
             let copied = self.rows(&ends, &mut transfer, &records, structure.as_ref()).await?;
             let rows: u64 = copied.tables.iter().map(|table| table.rows).sum();
             evidence = evidence.fact("rows", rows).fact("tables", tables_json(&copied));
+            is_built = structure.is_some();
             self.phase(&records, &mut transfer, Phase::Building).await?;
         }
         if transfer.phase == Phase::Building {
-            if let Some(structure) = &structure {
+            if !is_built {
                 // What was built while rows were copied is passed over.
-                self.build(&ends, structure, None).await?;
+                self.build(&ends, structure.as_ref(), None).await?;
+            }
+            if let Some(structure) = &structure {
                 structure.verify(&records).await?;
             }
-            self.analyze(&ends).await?;
             self.record(&records, &records, Side::Target).await?;
             if !self.tables(&records, self.schema).await?.is_empty() {
                 self.guard(&ends.target.session(&self.name()).await?).await?;
@@ -279,7 +282,7 @@ impl Loader<'_> {
         };
         let building = async {
             match structure {
-                Some(structure) => self.build(ends, structure, Some(ready)).await,
+                Some(_) => self.build(ends, structure, Some(ready)).await,
                 None => Ok(()),
             }
         };
@@ -364,10 +367,11 @@ impl Loader<'_> {
     async fn build(
         &self,
         ends: &Ends,
-        structure: &Structure,
+        structure: Option<&Structure>,
         ready: Option<watch::Receiver<BTreeSet<String>>>,
     ) -> Result<(), StepError> {
-        let objects: Vec<build::Object> = structure.after.iter().map(built).collect();
+        let mut objects = self.vacuums(ends).await?;
+        objects.extend(structure.iter().flat_map(|structure| &structure.after).map(built));
         let tell = |built: &build::Built| {
             if !built.was_there && built.took >= TOLD {
                 self.say(format!("built {} in {:.1} s", built.name, built.took.as_secs_f64()));
@@ -377,13 +381,14 @@ impl Loader<'_> {
         Ok(build::build(&ends.target.options, &objects, how).await?)
     }
 
-    /// The planner of the target knows nothing of rows that came by COPY.
-    async fn analyze(&self, ends: &Ends) -> Result<(), StepError> {
+    /// The planner of the target knows nothing of rows that came by COPY, and their pages are not known to be visible to all: foreign
+    /// keys are checked three times as fast when they are, and autovacuum need not come by afterwards.
+    async fn vacuums(&self, ends: &Ends) -> Result<Vec<build::Object>, StepError> {
         let session = ends.target.session(&self.name()).await?;
-        for table in self.tables(&session, self.schema).await? {
-            session.execute(&format!("ANALYZE {}", table.sql())).await.map_err(PgError::into_step_error)?;
-        }
-        Ok(())
+        let found = session.client().query(TABLES, &[&self.schema]).await.map_err(|error| session.error(&error));
+        let tables = found.map_err(PgError::into_step_error)?.into_iter().map(|row| (row.get(0), row.get(1)));
+        let of = |(table, is_root): (String, bool)| build::Object::vacuum(self.schema, table, is_root);
+        Ok(tables.filter(|(table, _)| !self.spec.exclude.contains(table)).map(of).collect())
     }
 
     /// Nobody writes to the target before it is opened: what was copied must stay what was copied. `session` is the target's.
@@ -413,6 +418,12 @@ impl Loader<'_> {
         Ok(())
     }
 }
+
+/// A schema's tables, from the catalog alone, since some of them may be locked; and whether each is the root of partitions, whose
+/// leaves are vacuumed by themselves.
+const TABLES: &str = "SELECT c.relname::text, c.relkind = 'p'
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') ORDER BY c.relname";
 
 /// An object of the structure as the build wants it.
 fn built(object: &Object) -> build::Object {

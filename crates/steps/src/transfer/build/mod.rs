@@ -1,7 +1,7 @@
 //! What comes after the rows: keys, indexes, foreign keys, and then what stands on them; in parallel, and resumable.
 //!
 //! Keys and indexes of a table are built as soon as its rows are complete, a table's constraints one after another (each
-//! locks it) and its indexes side by side. Foreign keys come when all tables have theirs: added `NOT VALID`, which locks two
+//! locks it) and its indexes side by side; then it is vacuumed and analyzed. Foreign keys come when all tables have theirs: added `NOT VALID`, which locks two
 //! tables for an instant, and then validated under locks that readers and writers do not meet, one at a time for each table.
 //! The rest follows in the order given. What is there already is passed over, so that a build that died is begun again.
 //!
@@ -34,6 +34,8 @@ pub enum Kind {
     /// A primary key, unique or exclusion constraint.
     Key,
     Index,
+    /// The table's visibility map and statistics, once its indexes are there.
+    Vacuum,
     /// A foreign key. One that is not valid at the source says `NOT VALID` itself, and stays so.
     ForeignKey,
     Trigger,

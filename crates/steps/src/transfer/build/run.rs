@@ -24,6 +24,15 @@ const RULE: &str = "SELECT pg_catalog.set_config('maintenance_work_mem', greates
 const SETTINGS: &str = "SET statement_timeout = 0; SET client_min_messages = warning;
 SET idle_in_transaction_session_timeout = 0; SET jit = off";
 
+impl Object {
+    /// The vacuum of a table; the leaves of a `root` of partitions are tables by themselves.
+    pub fn vacuum(schema: &str, table: String, is_root: bool) -> Self {
+        let what = if is_root { "ANALYZE" } else { "VACUUM (ANALYZE)" };
+        let sql = format!("{what} {}.{}", ident(schema), ident(&table));
+        Self { kind: Kind::Vacuum, name: format!("statistics of {table}"), table: Some(table), sql }
+    }
+}
+
 /// A part of the work that one session does at a time.
 #[derive(Debug, Clone)]
 struct Part {
@@ -60,7 +69,7 @@ pub async fn build(target: &ConnectOptions, objects: &[Object], how: Building<'_
         parts.sort_by_key(|part| part.object.kind);
         parts
     };
-    round(&mut idle, of(&[Kind::Key, Kind::Index], Does::Make), &mut ready, &how).await?;
+    round(&mut idle, of(&[Kind::Key, Kind::Index, Kind::Vacuum], Does::Make), &mut ready, &how).await?;
     // Each is done in an instant, and locks two tables: one session, so that none waits for another's.
     let mut one = idle.drain(..1).collect();
     round(&mut one, of(&[Kind::ForeignKey], Does::Make), &mut ready, &how).await?;
@@ -173,6 +182,11 @@ fn may_begin(part: &Part, waiting: &[Part], under_way: &[Part], complete: Option
         Kind::Index => {
             let is_key = |other: &Part| same(&other) && other.object.kind == Kind::Key;
             !under_way.iter().chain(waiting).any(is_key)
+        }
+        // Not beside a build, and when no other comes.
+        Kind::Vacuum => {
+            let is_build = |other: &Part| same(&other) && matches!(other.object.kind, Kind::Key | Kind::Index);
+            !under_way.iter().chain(waiting).any(is_build)
         }
         _ => !under_way.iter().any(|other| same(&other)),
     }

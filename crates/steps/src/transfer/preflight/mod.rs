@@ -70,7 +70,7 @@ impl Wanted {
             reverse: true,
             // Longer than an application's transaction should take, shorter than a person's patience.
             long_transaction: Duration::from_secs(60),
-            measure: Duration::from_secs(1),
+            measure: Duration::from_millis(300),
         }
     }
 
