@@ -142,6 +142,8 @@ async fn load(
     structure: &mut Structure,
 ) -> Result<(), TransferError> {
     session.execute(PREAMBLE).await?;
+    // Each statement commits, and nothing of it is kept.
+    session.execute("SET synchronous_commit = off").await?;
     for one in dumped {
         let (kind, name) = (one.object.kind.as_str(), one.object.name.as_str());
         // A user mapping holds a password, and no definition needs it.
