@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec, Surroundings};
 use serde_json::Value;
 
+use crate::crash::each;
 use crate::place::Place;
 
 pub struct Server {
@@ -94,6 +95,67 @@ fn keys_are_counted_and_deleted_only_by_the_exact_text() {
     assert!(done.out.contains("250 keys"), "{done:?}");
     assert_eq!(json(&place.call(&["redis", "keys", "stg:", "--format", "json"]).out)["keys"], 0);
     assert_eq!(json(&place.call(&["redis", "keys", "prod:", "--format", "json"]).out)["keys"], 10);
+}
+
+const CLEAR: &str = "# Clear
+
+## Phase
+
+```toml step
+redis-delete = \"clear\"
+target = \"cache\"
+prefix = \"stg:cache:\"
+confirm = \"default: delete stg:cache: in cache\"
+batch = 10
+undo = \"refill\"
+```
+
+```toml undo
+sh = \"refill\"
+run = \"true\"
+```
+";
+
+/// A server with 400 keys to delete and 70 to leave, and a project that deletes them.
+fn to_clear() -> (Server, Place) {
+    let server = Server::start();
+    for (prefix, count) in [("stg:cache:", 400), ("stg:cache2:", 10), ("stg:session:", 30), ("prod:cache:", 30)] {
+        server.fill(prefix, count);
+    }
+    let place = server.project("");
+    place.write("RUNBOOK.md", CLEAR);
+    (server, place)
+}
+
+#[test]
+fn delete_that_is_killed_at_any_batch_deletes_the_rest_and_counts_every_key_once() {
+    let (_server, undisturbed) = to_clear();
+    undisturbed.points(&["run", "RUNBOOK.md"]).0.done();
+    let trace = undisturbed.read("trace");
+    let effects: Vec<usize> =
+        (1..).zip(trace.lines()).filter(|(_, name)| name.ends_with("Effect")).map(|at| at.0).collect();
+    assert!(effects.len() > 40, "before and after each batch: {trace}");
+    // Before the first batch is sent and after its answer; so in the middle; and at the end, where the walk is noted as done.
+    let middle = effects.len() / 2;
+    let chosen = [&effects[..2], &effects[middle..middle + 2], &effects[effects.len() - 3..]].concat();
+    each(chosen.len(), |number| {
+        let at = chosen[number - 1];
+        let (_server, place) = to_clear();
+        let died = place.call_and_die(&["run", "RUNBOOK.md"], at);
+        assert_eq!(died.code, None, "point {at} was not reached: {died:?}");
+        place.call(&["resume"]).done();
+        let left = json(&place.call(&["redis", "keys", "stg:cache:", "--format", "json"]).out);
+        assert_eq!((left["keys"].as_u64(), left["held"].as_u64()), (Some(0), Some(70)), "killed at point {at}");
+        let report = place.read(&format!("evidence/{}/report.md", place.run_id()));
+        assert!(report.contains("400 keys that begin with"), "killed at point {at}: {report}");
+        let counted = (1..=2).filter_map(|attempt| {
+            let text = place.read(&format!("evidence/{}/checks/clear.{attempt}.json", place.run_id()));
+            let value: Value = serde_json::from_str(&text).ok()?;
+            Some(value["outcome"].to_string())
+        });
+        let counted: String = counted.collect();
+        assert!(counted.contains("\"counted_before\":400") && counted.contains("\"deleted\":400"), "{at}: {counted}");
+    });
 }
 
 #[test]

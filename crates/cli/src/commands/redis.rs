@@ -142,7 +142,7 @@ async fn remove(
         return Err(Failure::unusable("redis-too-many", message));
     }
     let cancel = app.cancel_on_signals();
-    let how = delete::How { batch: BATCH, keep: None, cancel: &cancel, tell: &|_| {} };
+    let how = delete::How { batch: BATCH, keep: None, counted: None, cancel: &cancel, tell: &|_| {} };
     let deleted = delete::delete(&mut nodes, prefix, how).await;
     let deleted = deleted.map_err(|cut| {
         let error = StepError::from(cut.fault);

@@ -1,15 +1,18 @@
 //! Deleting the keys of a prefix: UNLINK in batches, so that memory is given back beside the server's work and not in it.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ::redis::{cmd, pipe};
 use pgrunbook_engine::Cancel;
+use pgrunbook_engine::fault::{self, Point};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::error::RedisFault;
 use super::keys::note;
 use super::node::{Node, Nodes, number};
 use super::prefix::Prefix;
-use super::scan::{Keep, Walk, subject};
+use super::scan::{Keep, Mark, Walk, anybody, subject};
 
 /// How often all is walked: keys that are written meanwhile, or move between the servers of a cluster, are found by the
 /// next walk. Whoever still writes after the third goes on writing.
@@ -18,16 +21,21 @@ const WALKS: u32 = 3;
 /// What deleting may do, and tells.
 pub struct How<'a> {
     pub batch: u32,
+    /// What the walk is about, and where it is noted before each batch.
     pub keep: Option<(&'a str, Keep)>,
+    /// Keys counted beforehand, which are noted with it: an attempt that goes on has fewer before it.
+    pub counted: Option<u64>,
     pub cancel: &'a Cancel,
-    /// Keys deleted so far.
+    /// Keys deleted so far, by earlier attempts too.
     pub tell: &'a (dyn Fn(u64) + Send + Sync),
 }
 
-/// What was deleted.
+/// What was deleted, by this attempt and those that it goes on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deleted {
     pub keys: u64,
+    /// Keys that the first attempt counted.
+    pub counted: Option<u64>,
     pub walks: u32,
     /// The last walk still found keys: they are written while they are deleted.
     pub is_written: bool,
@@ -35,7 +43,7 @@ pub struct Deleted {
     pub took: Duration,
 }
 
-/// A deletion that did not come to its end, with how many keys are gone.
+/// A deletion that did not come to its end, with how many keys are gone for certain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     pub deleted: u64,
@@ -46,55 +54,91 @@ pub struct Cut {
 ///
 /// # Errors
 /// [`Cut`]: what is deleted stays so, and the next attempt goes on.
+///
+/// Cancellation: what is sent to a server happens or not, whoever waits for the answer. So the batch is noted before it is sent, and
+/// the next attempt counts those of its keys that it does not find again.
 pub async fn delete(nodes: &mut Nodes, prefix: &Prefix, mut how: How<'_>) -> Result<Deleted, Cut> {
     let begin = Instant::now();
     let is_cluster = nodes.is_cluster;
-    let about = how.keep.as_ref().and_then(|(place, _)| subject(place, prefix, &nodes.primaries));
-    let mut keep = how.keep.take().map(|(_, keep)| keep).filter(|_| about.is_some());
-    let about = about.unwrap_or_default();
-    let mut mark = keep.as_ref().and_then(|keep| keep.found(&about)).map(|(mark, _)| mark);
-    let resumed = mark.is_some();
-    let (mut deleted, mut walks) = (mark.as_ref().map_or(0, |mark| mark.deleted), 0);
+    let subject = how.keep.as_ref().and_then(|(place, _)| subject(place, prefix, &nodes.primaries));
+    let about = how.keep.as_ref().map_or_else(String::new, |(place, _)| anybody(place, prefix));
+    let left = how.keep.as_ref().and_then(|(place, keep)| keep.cut_short(place, prefix));
+    let mut keep = how.keep.take().map(|(_, keep)| keep);
+    let resumed = left.is_some();
+    let mut mark = match left {
+        Some(left) => left.taken_up(subject.as_deref()),
+        None => Mark::of(subject.as_deref().unwrap_or(&about)),
+    };
+    mark.counted = mark.counted.or(how.counted);
+    if let Some(keep) = keep.as_mut() {
+        // In the place of whatever an earlier walk left.
+        note(keep, &mut mark, &mut Vec::new()).map_err(|fault| Cut { deleted: mark.deleted, fault })?;
+    }
+    let mut doubtful: HashSet<u64> = mark.doubtful.iter().copied().collect();
+    let mut walks = 0;
     let mut is_written = true;
     let mut told = Instant::now();
     while is_written && walks < WALKS {
         walks += 1;
         is_written = false;
-        let mut walk = Walk::new(&mut nodes.primaries, prefix, how.batch, &about, mark.take());
-        walk.mark.deleted = deleted;
+        let mut walk = Walk::new(&mut nodes.primaries, prefix, how.batch, "", Some(mark));
         loop {
-            let cut = |fault: RedisFault, deleted: u64| Cut { deleted, fault };
-            let Some((at, keys)) = walk.next().await.map_err(|fault| cut(fault, deleted))? else { break };
+            let before = walk.mark.place();
+            let deleted = walk.mark.deleted;
+            let cut = |fault: RedisFault| Cut { deleted, fault };
+            let Some((at, keys)) = walk.next().await.map_err(cut)? else { break };
+            let hashes: Vec<u64> = keys.iter().map(|key| xxh3_64(key)).collect();
+            if let Some(keep) = keep.as_mut().filter(|keep| !keys.is_empty() || keep.is_due()) {
+                let mut ahead = walk.mark.clone().standing(before);
+                ahead.doubtful = doubtful.iter().chain(&hashes).copied().collect();
+                jotted(keep, &mut ahead).map_err(cut)?;
+            }
             if !keys.is_empty() {
                 is_written = true;
-                let gone = unlink(&mut walk.nodes[at], &keys, is_cluster).await;
-                deleted += gone.map_err(|fault| cut(fault, deleted))?;
-                walk.mark.deleted = deleted;
+                fault::pass(Point::BeforeEffect);
+                let gone = unlink(&mut walk.nodes[at], &keys, is_cluster).await.map_err(cut)?;
+                fault::pass(Point::AfterEffect);
+                // An attempt that was dropped may have deleted them since they were found here.
+                let unsure = hashes.iter().filter(|hash| doubtful.remove(hash)).count() as u64;
+                walk.mark.deleted += gone + unsure.min((keys.len() as u64).saturating_sub(gone));
             }
-            let stopping = how.cancel.is_stopping();
-            if let Some(keep) = keep.as_mut().filter(|keep| stopping || keep.is_due()) {
-                note(keep, &mut walk.mark, &mut Vec::new()).map_err(|fault| cut(fault, deleted))?;
-            }
-            if stopping {
+            let deleted = walk.mark.deleted;
+            if how.cancel.is_stopping() {
+                let cut = |fault: RedisFault| Cut { deleted, fault };
+                if let Some(keep) = keep.as_mut() {
+                    walk.mark.doubtful = doubtful.into_iter().collect();
+                    note(keep, &mut walk.mark, &mut Vec::new()).map_err(cut)?;
+                }
                 let after = format!(" after {deleted} keys, which stay deleted");
-                return Err(cut(RedisFault::Stopped { after }, deleted));
+                return Err(cut(RedisFault::Stopped { after }));
             }
             if told.elapsed() >= Duration::from_millis(200) {
                 told = Instant::now();
                 (how.tell)(deleted);
             }
         }
+        mark = walk.mark.standing((0, 0));
     }
+    // What an attempt that was cut short had sent, and no walk found again, it had deleted.
+    mark.deleted += doubtful.len() as u64;
+    mark.doubtful.clear();
+    let (deleted, counted) = (mark.deleted, mark.counted);
     if let Some(keep) = keep.as_mut() {
         // Between this and the journal's outcome a crash loses nothing: the mark tells how many were deleted.
-        let mut mark = Walk::new(&mut [], prefix, 1, &about, None).mark;
-        mark.deleted = deleted;
         keep.finish(&mut mark).map_err(|error| Cut {
             deleted,
             fault: RedisFault::File { path: "the run's folder".to_owned(), why: error.to_string() },
         })?;
     }
-    Ok(Deleted { keys: deleted, walks, is_written, resumed, took: begin.elapsed() })
+    Ok(Deleted { keys: deleted, counted, walks, is_written, resumed, took: begin.elapsed() })
+}
+
+/// Notes a batch before it is sent; on disk once in a while, which is what a crash of the machine costs at most.
+fn jotted(keep: &mut Keep, mark: &mut Mark) -> Result<(), RedisFault> {
+    if keep.is_due() {
+        return note(keep, mark, &mut Vec::new());
+    }
+    keep.jot(mark).map_err(|error| RedisFault::File { path: "the run's folder".to_owned(), why: error.to_string() })
 }
 
 /// How many of these were there. In a cluster one command may name keys of one slot only.

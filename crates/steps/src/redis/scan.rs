@@ -6,7 +6,7 @@
 //! hash seed differs: a walk that is taken up after the server started anew begins anew.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ pub const BATCH: u32 = 100;
 /// How often a walk notes where it is: what a crash costs at most.
 const NOTED_EVERY: Duration = Duration::from_secs(1);
 
-/// The version of [`Mark`]. A reader that finds another begins anew.
-const VERSION: u32 = 1;
+/// The version of [`Mark`]. A reader that finds another begins anew. 2: what a deletion counts beside its cursor.
+const VERSION: u32 = 2;
 
 /// Where a walk stands, in a file of the run's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,20 +42,62 @@ pub struct Mark {
     pub returned: u64,
     pub deleted: u64,
     pub calls: u64,
+    /// Keys that a deletion counted before its first batch.
+    pub counted: Option<u64>,
+    /// Hashes of keys of which nobody knows whether they are deleted: the batch that was sent when this was written.
+    pub doubtful: Vec<u64>,
     /// The walk came to its end.
     done: bool,
+}
+
+impl Mark {
+    /// Where it stands: server, and cursor.
+    pub fn place(&self) -> (usize, u64) {
+        (self.node, self.cursor)
+    }
+
+    /// The same, standing elsewhere.
+    #[must_use]
+    pub fn standing(self, (node, cursor): (usize, u64)) -> Self {
+        Self { node, cursor, ..self }
+    }
+
+    /// The mark to go on from on servers that are `subject`: at its cursor if they are the processes that it was of, else from the
+    /// beginning; what was deleted and what is in doubt stays either way.
+    #[must_use]
+    pub fn taken_up(self, subject: Option<&str>) -> Self {
+        if subject == Some(self.subject.as_str()) {
+            return self;
+        }
+        let subject = subject.map_or_else(|| self.subject.clone(), str::to_owned);
+        Self { subject, ..self }.standing((0, 0))
+    }
+
+    /// A mark of nothing yet.
+    pub fn of(subject: &str) -> Self {
+        Self { version: VERSION, subject: subject.to_owned(), ..Self::default() }
+    }
 }
 
 /// Where marks are kept.
 pub struct Keep {
     path: PathBuf,
     last: Instant,
+    /// What was written since the mark, a line each; opened with the first.
+    ahead: Option<File>,
 }
+
+/// The last line of what was written since a mark stands within so many bytes of its end: that of a batch of 10,000 keys has 210 kB.
+const LAST_LINE: u64 = 4 << 20;
 
 impl Keep {
     /// In a folder, under the step's name.
     pub fn at(folder: &Path, step: &str) -> Self {
-        Self { path: folder.join(format!("{step}.scan.json")), last: Instant::now() }
+        Self { path: folder.join(format!("{step}.scan.json")), last: Instant::now(), ahead: None }
+    }
+
+    fn ahead(&self) -> PathBuf {
+        self.path.with_extension("ahead")
     }
 
     fn hashes(&self) -> PathBuf {
@@ -79,8 +121,30 @@ impl Keep {
 
     /// The mark of a walk that came to its end, whatever process of the server it was.
     pub fn finished(&self, place: &str, prefix: &Prefix) -> Option<Mark> {
+        self.of_any(place, prefix).filter(|mark| mark.done)
+    }
+
+    /// The mark of a walk that was cut short, whatever process of the server it was: [`Mark::taken_up`] says where to go on.
+    pub fn cut_short(&self, place: &str, prefix: &Prefix) -> Option<Mark> {
+        self.of_any(place, prefix).filter(|mark| !mark.done)
+    }
+
+    fn of_any(&self, place: &str, prefix: &Prefix) -> Option<Mark> {
         let mark: Mark = serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()?;
-        (mark.done && mark.subject.starts_with(&format!("{place} {prefix} "))).then_some(mark)
+        let wanted = |mark: &Mark| mark.version == VERSION && mark.subject.starts_with(&anybody(place, prefix));
+        let newer = |ahead: &Mark| !mark.done && ahead.subject == mark.subject && ahead.calls > mark.calls;
+        let ahead = self.last_line().filter(newer);
+        ahead.or(Some(mark)).filter(wanted)
+    }
+
+    /// What was written last since the mark. A line that a crash tore is of no account: nothing was done after it.
+    fn last_line(&self) -> Option<Mark> {
+        let mut file = File::open(self.ahead()).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LAST_LINE))).ok()?;
+        let mut bytes = Vec::new();
+        file.take(LAST_LINE).read_to_end(&mut bytes).ok()?;
+        bytes.rsplit(|byte| *byte == b'\n').find_map(|line| serde_json::from_slice(line).ok())
     }
 
     /// Notes that the walk came to its end.
@@ -106,7 +170,7 @@ impl Keep {
             let mut file = File::options().create(true).truncate(false).write(true).open(self.hashes())?;
             // What an attempt wrote behind its last mark is of no account.
             file.set_len(mark.hashes * 8)?;
-            std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
+            file.seek(SeekFrom::End(0))?;
             let bytes: Vec<u8> = fresh.iter().flat_map(|hash| hash.to_le_bytes()).collect();
             file.write_all(&bytes)?;
             file.sync_data()?;
@@ -118,24 +182,52 @@ impl Keep {
         file.write_all(&serde_json::to_vec(mark).map_err(std::io::Error::other)?)?;
         file.sync_data()?;
         std::fs::rename(&next, &self.path)?;
+        match &self.ahead {
+            Some(file) => file.set_len(0)?,
+            // Of an earlier attempt, if there is one.
+            None => drop(std::fs::remove_file(self.ahead())),
+        }
         self.last = Instant::now();
         Ok(())
+    }
+
+    /// Writes where the walk is so that this process may die, and does not wait for the disk: 10 µs, where a file that takes another's
+    /// place is 1 ms on ext4. [`Keep::note`] comes before; what a crash of the machine takes is what came since it.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn jot(&mut self, mark: &Mark) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(mark).map_err(std::io::Error::other)?;
+        line.push(b'\n');
+        let mut file = match self.ahead.take() {
+            Some(file) => file,
+            None => File::options().create(true).append(true).open(self.ahead())?,
+        };
+        let written = file.write_all(&line);
+        self.ahead = Some(file);
+        written
     }
 
     /// Forgets the walk: it is over, or begins anew.
     pub fn forget(&self) {
         let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(self.ahead());
         let _ = std::fs::remove_file(self.hashes());
     }
 }
 
 /// What a walk is about, as [`Mark`] compares it; `None` where a server does not say which process it is.
 pub fn subject(place: &str, prefix: &Prefix, nodes: &[Node]) -> Option<String> {
-    let mut subject = format!("{place} {prefix}");
+    let mut subject = anybody(place, prefix);
     for node in nodes {
-        subject.push_str(&format!(" {}={}", node.address, node.info.run_id()?));
+        subject.push_str(&format!("{}={} ", node.address, node.info.run_id()?));
     }
     Some(subject)
+}
+
+/// What every subject of a place and a prefix begins with, whatever the processes.
+pub fn anybody(place: &str, prefix: &Prefix) -> String {
+    format!("{place} {prefix} ")
 }
 
 /// A walk over all keys of a prefix, server by server.
@@ -152,7 +244,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// From the beginning, or from a mark.
     pub fn new(nodes: &'a mut [Node], prefix: &'a Prefix, batch: u32, subject: &str, mark: Option<Mark>) -> Self {
-        let mark = mark.unwrap_or_else(|| Mark { version: VERSION, subject: subject.to_owned(), ..Mark::default() });
+        let mark = mark.unwrap_or_else(|| Mark::of(subject));
         Self { nodes, prefix, pattern: prefix.pattern(), batch: batch.clamp(1, 10_000), mark, slowest: Duration::ZERO }
     }
 
@@ -206,6 +298,34 @@ mod tests {
         assert_eq!(keep.found("another process"), None);
         keep.forget();
         assert_eq!(keep.found("a"), None);
+    }
+
+    #[test]
+    fn what_was_written_since_the_mark_counts_up_to_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let prefix = Prefix::parse("a:").unwrap();
+        let at =
+            |calls| Mark { calls, deleted: calls * 10, doubtful: vec![calls, u64::MAX], ..Mark::of("here a: x=1 ") };
+        let found = || Keep::at(folder.path(), "clear").cut_short("here", &prefix);
+        let mut keep = Keep::at(folder.path(), "clear");
+        assert_eq!(found(), None);
+        keep.note(&mut at(1), &mut Vec::new()).unwrap();
+        assert_eq!(found(), Some(at(1)));
+        keep.jot(&at(2)).unwrap();
+        keep.jot(&at(3)).unwrap();
+        assert_eq!(found(), Some(at(3)));
+        let mut file = File::options().append(true).open(keep.ahead()).unwrap();
+        file.write_all(b"{\"version\":2,\"subject\":\"here").unwrap();
+        assert_eq!(found(), Some(at(3)));
+        // What stands there from before the mark was renamed into its place is older than it.
+        keep.note(&mut at(4), &mut Vec::new()).unwrap();
+        assert_eq!(found(), Some(at(4)));
+        keep.jot(&at(3)).unwrap();
+        assert_eq!(found(), Some(at(4)));
+        keep.jot(&at(5)).unwrap();
+        assert_eq!(found(), Some(at(5)));
+        keep.finish(&mut at(6)).unwrap();
+        assert_eq!((found(), keep.finished("here", &prefix).unwrap().deleted), (None, 60));
     }
 
     #[test]

@@ -57,7 +57,7 @@ async fn all_primaries_of_a_cluster_are_counted_and_deleted_from() {
     let how = || How { batch: 100, sample: 10, show: 0, keep: None, cancel: &cancel, tell: &|_| {} };
     let counted = count(&mut found, &prefix, how()).await.unwrap();
     assert_eq!((counted.keys, counted.held, counted.nodes), (300, Some(330), 3));
-    let how = delete::How { batch: 100, keep: None, cancel: &cancel, tell: &|_| {} };
+    let how = delete::How { batch: 100, keep: None, counted: None, cancel: &cancel, tell: &|_| {} };
     let deleted = delete::delete(&mut found, &prefix, how).await.unwrap();
     assert_eq!((deleted.keys, deleted.is_written), (300, false));
     let left: i64 = nodes.iter().map(|node| node.number(&["DBSIZE"])).sum();

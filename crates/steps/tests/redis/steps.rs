@@ -1,8 +1,11 @@
 //! `redis-health`, `redis-keys`, `redis-delete`.
 
+use std::path::Path;
+use std::task::Poll;
+
 use pgrunbook_engine::{Cancel, Purpose, RunEnd};
 use pgrunbook_steps::redis::keys::{How, count};
-use pgrunbook_steps::redis::{Keep, Prefix, RedisFault, TIMEOUT, connect};
+use pgrunbook_steps::redis::{Keep, Prefix, RedisFault, RedisOptions, TIMEOUT, connect, delete};
 
 use super::server::{Server, ask};
 use super::{bench, on, one};
@@ -97,7 +100,7 @@ async fn keys_are_counted_by_a_prefix_taken_literally() {
 
 /// Counts, and is stopped after its first SCAN where that is wanted.
 async fn count_and_stop(server: &Server, keep: Keep, stop: bool) -> Result<(u64, u64, bool), RedisFault> {
-    let options = pgrunbook_steps::redis::RedisOptions::parse(&server.url(), std::path::Path::new("/")).unwrap();
+    let options = RedisOptions::parse(&server.url(), Path::new("/")).unwrap();
     let mut nodes = connect(&options, TIMEOUT).await.unwrap();
     let cancel = Cancel::default();
     if stop {
@@ -136,7 +139,7 @@ const DELETE: &str = "redis-delete = \"clear\"\ntarget = \"cache\"\nprefix = \"s
                       confirm = \"default: delete stg:cache: in cache\"\nundo = \"refill\"";
 
 /// The step, with a block that stands for filling the keys anew.
-fn delete(block: &str) -> String {
+fn refilled(block: &str) -> String {
     format!("{}\n```toml undo\nsh = \"refill\"\nrun = \"true\"\n```\n", one(block))
 }
 
@@ -147,7 +150,7 @@ async fn keys_of_a_prefix_are_deleted_and_no_others() {
     server.fill("stg:session:", 40);
     server.fill("prod:cache:", 30);
     let bench = on(&server);
-    let (run, end) = bench.run(&delete(DELETE)).await;
+    let (run, end) = bench.run(&refilled(DELETE)).await;
     assert_eq!(end, RunEnd::Completed);
     let facts = bench.evidence(&run, "clear").await.facts;
     assert_eq!((facts["deleted"].as_u64(), facts["counted_before"].as_u64()), (Some(2_500), Some(2_500)));
@@ -165,7 +168,7 @@ async fn nothing_is_deleted_without_the_exact_text_or_above_the_limit() {
         (format!("{DELETE}\nat_most = 9"), "`at_most` allows"),
     ] {
         let engine = bench.engine().await;
-        let plan = engine.plan(&bench.parse(&delete(&block)), &Default::default()).await.unwrap();
+        let plan = engine.plan(&bench.parse(&refilled(&block)), &Default::default()).await.unwrap();
         let error = engine.begin(plan, Purpose::Real).await.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
@@ -178,7 +181,7 @@ async fn redis_that_is_down_stops_a_delete_and_no_runbook_that_has_one_on_a_way_
     let bench = on(&server);
     server.stop();
     let engine = bench.engine().await;
-    let plan = engine.plan(&bench.parse(&delete(DELETE)), &Default::default()).await.unwrap();
+    let plan = engine.plan(&bench.parse(&refilled(DELETE)), &Default::default()).await.unwrap();
     let error = engine.begin(plan, Purpose::Real).await.unwrap_err().to_string();
     assert!(error.contains("cannot be reached"), "{error}");
 
@@ -198,7 +201,7 @@ async fn prefix_that_is_too_wide_is_refused() {
     for prefix in ["", "*", "stg:*", "stg", "s:"] {
         let block = DELETE.replace("\"stg:cache:\"", &format!("\"{prefix}\""));
         let engine = bench.engine().await;
-        let error = engine.plan(&bench.parse(&delete(&block)), &Default::default()).await.unwrap_err().to_string();
+        let error = engine.plan(&bench.parse(&refilled(&block)), &Default::default()).await.unwrap_err().to_string();
         assert!(error.contains("Nothing was touched"), "{prefix}: {error}");
     }
 }
@@ -208,7 +211,7 @@ async fn delete_that_was_refused_half_way_says_how_much_is_gone() {
     let server = Server::start(&["--user", "half", "on", ">half-w0rd", "%R~stg:*", "~stg:cache:1*", "+@all"]);
     server.fill("stg:cache:", 20);
     let bench = bench(&format!("redis://half:half-w0rd@127.0.0.1:{}", server.port));
-    let (run, end) = bench.run(&delete(&format!("{DELETE}\nbatch = 1"))).await;
+    let (run, end) = bench.run(&refilled(&format!("{DELETE}\nbatch = 1"))).await;
     let (_, code, message) = failure(&end);
     assert_eq!(code, "redis-refused");
     assert!(message.contains("`UNLINK` is refused"), "{message}");
@@ -222,7 +225,60 @@ async fn delete_that_was_refused_half_way_says_how_much_is_gone() {
     assert_eq!(bench.resume(&run).await, RunEnd::Completed);
     assert_eq!(server.number(&["DBSIZE"]), 0);
     let facts = bench.evidence(&run, "clear").await.facts;
-    assert_eq!((facts["deleted"].as_i64(), facts["left_none"].as_bool()), (Some(left), Some(true)));
+    assert_eq!((facts["deleted"].as_i64(), facts["left_none"].as_bool()), (Some(20), Some(true)));
+    assert_eq!((facts["counted_before"].as_i64(), facts["resumed"].as_bool()), (Some(20), Some(true)));
+}
+
+/// Deletes `stg:cache:`, and drops the future after so many polls.
+async fn delete_and_drop(server: &Server, folder: &Path, counted: u64, polls: u32) -> Option<(u64, Option<u64>, bool)> {
+    let options = RedisOptions::parse(&server.url(), Path::new("/")).unwrap();
+    let mut nodes = connect(&options, TIMEOUT).await.unwrap();
+    let (cancel, prefix) = (Cancel::default(), Prefix::parse("stg:cache:").unwrap());
+    let keep = Some(("here", Keep::at(folder, "clear")));
+    let how = delete::How { batch: 10, keep, counted: Some(counted), cancel: &cancel, tell: &|_| {} };
+    let mut future = std::pin::pin!(delete::delete(&mut nodes, &prefix, how));
+    let mut polled = 0;
+    let end = std::future::poll_fn(|cx| {
+        polled += 1;
+        if polled > polls { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
+    });
+    end.await.map(|done| {
+        let done = done.unwrap();
+        (done.keys, done.counted, done.resumed)
+    })
+}
+
+#[tokio::test]
+async fn delete_that_is_dropped_anywhere_goes_on_and_counts_every_key_once() {
+    let mut server = Server::start(&[]);
+    server.fill("stg:cache:", 1_000);
+    server.fill("stg:session:", 40);
+    let folder = tempfile::tempdir().unwrap();
+    let mut dropped = 0;
+    let done = loop {
+        // A different number each time: before a batch is sent, while it is on its way, after its answer.
+        match delete_and_drop(&server, folder.path(), 1_000, 2 + dropped % 11).await {
+            Some(done) => break done,
+            None => dropped += 1,
+        }
+        assert!(dropped < 2_000, "it comes to its end");
+    };
+    assert!(dropped > 10, "it was dropped {dropped} times only");
+    assert_eq!(done, (1_000, Some(1_000), true), "dropped {dropped} times");
+    assert_eq!(server.number(&["DBSIZE"]), 40);
+
+    // Another process of the server: the cursor is of no use, and what was deleted before still counts.
+    server.fill("stg:cache:", 1_000);
+    assert_eq!(delete_and_drop(&server, folder.path(), 1_000, 40).await, None);
+    let left = server.number(&["DBSIZE"]) - 40;
+    assert!((1..1_000).contains(&left), "{left}");
+    server.restart();
+    server.fill("stg:cache:", 300);
+    let (deleted, counted, resumed) = delete_and_drop(&server, folder.path(), 300, u32::MAX).await.unwrap();
+    assert_eq!((counted, resumed), (Some(1_000), true));
+    // Of the batch that was under way nobody knows: the server took its keys along.
+    assert!(deleted.abs_diff(1_000 - left as u64 + 300) <= 20, "{deleted} deleted, {left} were left");
+    assert_eq!(server.number(&["DBSIZE"]), 0);
 }
 
 #[tokio::test]
@@ -231,7 +287,7 @@ async fn keys_command_is_never_used() {
         Server::start(&["--rename-command", "KEYS", "NOBODYS_KEYS", "--rename-command", "FLUSHDB", "NOBODYS_FLUSH"]);
     server.fill("stg:cache:", 100);
     let bench = on(&server);
-    let (_, end) = bench.run(&delete(DELETE)).await;
+    let (_, end) = bench.run(&refilled(DELETE)).await;
     assert_eq!(end, RunEnd::Completed);
     let mut connection = server.connection();
     let Ok(redis::Value::BulkString(stats)) = ask(&mut connection, &["INFO", "commandstats"]) else { panic!() };

@@ -176,22 +176,24 @@ impl Step for Delete {
         let options = self.place.options()?;
         let place = options.key();
         let mut nodes = connect(options, self.place.timeout).await?;
+        // What an attempt that was cut short has deleted.
+        let before = keep(cx).cut_short(&place, &self.prefix).map_or(0, |mark| mark.deleted);
         let held = self.count(&mut nodes, cx).await?;
         if let Some(most) = self.fields.at_most.filter(|most| held > *most) {
-            let message = format!("{held} keys begin with `{}`, more than {most}. Nothing was deleted.", self.prefix);
+            let more = if before > 0 { " more" } else { "" };
+            let message =
+                format!("{held} keys begin with `{}`, more than {most}. Nothing{more} was deleted.", self.prefix);
             return Err(StepError::failed("redis-too-many", message).help("look at them first: `pgrunbook redis keys`"));
         }
-        let tell = |keys| cx.amount(keys, Some(held), "keys");
+        let tell = |keys| cx.amount(keys, Some(held + before), "keys");
         let batch = self.fields.batch.unwrap_or(BATCH);
-        let how = How { batch, keep: Some((&place, keep(cx))), cancel: cx.cancel, tell: &tell };
-        fault::pass(Point::BeforeEffect);
-        let deleted = delete(&mut nodes, &self.prefix, how).await;
+        let how = How { batch, keep: Some((&place, keep(cx))), counted: Some(held), cancel: cx.cancel, tell: &tell };
+        let deleted = delete(&mut nodes, &self.prefix, how).await.map_err(|cut| self.cut(cut))?;
         fault::pass(Point::AfterEffect);
-        let deleted = deleted.map_err(|cut| self.cut(cut))?;
         let written = if deleted.is_written { "; others go on writing keys there" } else { "; none is left" };
         Ok(Evidence::of(format!("{} keys that begin with `{}` deleted{written}", deleted.keys, self.prefix))
             .fact("prefix", self.prefix.as_str())
-            .fact("counted_before", held)
+            .fact("counted_before", deleted.counted.unwrap_or(held))
             .fact("deleted", deleted.keys)
             .fact("walks", deleted.walks)
             .fact("left_none", !deleted.is_written)
@@ -202,7 +204,11 @@ impl Step for Delete {
     async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
         let Some(mark) = keep(cx).finished(&self.place.options()?.key(), &self.prefix) else { return Ok(Happened::No) };
         let summary = format!("{} keys that begin with `{}` deleted, as was noted", mark.deleted, self.prefix);
-        Ok(Happened::Yes(Evidence::of(summary).fact("prefix", self.prefix.as_str()).fact("deleted", mark.deleted)))
+        let evidence = Evidence::of(summary).fact("prefix", self.prefix.as_str()).fact("deleted", mark.deleted);
+        Ok(Happened::Yes(match mark.counted {
+            Some(counted) => evidence.fact("counted_before", counted),
+            None => evidence,
+        }))
     }
 }
 
