@@ -7,6 +7,8 @@ use pgrunbook_engine::StepError;
 pub enum RedisFault {
     #[error("Redis at {at} cannot be reached: {why}")]
     Unreachable { at: String, why: String },
+    #[error("TLS with Redis at {at} fails: {why}")]
+    Tls { at: String, why: String },
     #[error("Redis at {at} does not let {who} in: {why}")]
     LogIn { at: String, who: String, why: String },
     #[error("the Sentinels {asked} know no primary `{master}` that answers as one: {why}")]
@@ -32,6 +34,7 @@ impl RedisFault {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "redis-unreachable",
+            Self::Tls { .. } => "redis-tls",
             Self::LogIn { .. } => "redis-log-in",
             Self::NoPrimary { .. } => "redis-no-primary",
             Self::NotWhole { .. } => "redis-cluster",
@@ -48,9 +51,15 @@ impl RedisFault {
         matches!(self, Self::Unreachable { .. } | Self::NoPrimary { .. } | Self::NotWhole { .. })
     }
 
+    /// Whether somebody answered, and did not get on with who asks: that is a mistake to mend, whoever else is down.
+    pub fn is_distrust(&self) -> bool {
+        matches!(self, Self::Tls { .. } | Self::LogIn { .. })
+    }
+
     fn help(&self) -> Option<&'static str> {
         Some(match self {
             Self::Unreachable { .. } => "check the address, and whether it wants TLS (rediss://)",
+            Self::Tls { .. } => "check `ca` in the address, and `cert` with `key` where the server wants them",
             Self::LogIn { .. } => "check the user and the reference of its password",
             Self::NoPrimary { .. } => "check the name that the Sentinels watch, and `SENTINEL MASTERS`",
             Self::NotWhole { .. } => "see `CLUSTER INFO` and `CLUSTER NODES`, and try again when every slot is served",

@@ -12,7 +12,7 @@ use ::redis::{
     RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd,
 };
 
-use super::address::{RedisOptions, place};
+use super::address::{RedisOptions, Sentinel, place};
 use super::error::RedisFault;
 
 /// For connecting and for one answer, where nobody says otherwise.
@@ -220,7 +220,7 @@ async fn dial_at(
             let who = options.user.clone().unwrap_or_else(|| "the default user".to_owned());
             return RedisFault::LogIn { at: at.clone(), who, why };
         }
-        RedisFault::Unreachable { at: at.clone(), why }
+        unanswered(at.clone(), why)
     };
     let info = address.into_connection_info().map_err(failed)?.set_redis_settings(settings);
     let client = match &options.tls {
@@ -277,7 +277,7 @@ pub async fn connect(options: &RedisOptions, timeout: Duration) -> Result<Nodes,
             }
             // A wrong password is wrong everywhere.
             Err(fault @ RedisFault::LogIn { .. }) => return Err(fault),
-            Err(fault) => last = Some(fault),
+            Err(fault) => last = last.filter(RedisFault::is_distrust).or(Some(fault)),
         }
     }
     Err(last.unwrap_or(RedisFault::Unreachable { at: options.shown(), why: "it names no host".to_owned() }))
@@ -308,14 +308,15 @@ pub async fn everywhere(options: &RedisOptions, timeout: Duration) -> Result<Nod
 async fn primary_of(options: &RedisOptions, timeout: Duration) -> Result<Node, RedisFault> {
     let sentinel = options.sentinel.as_ref().expect("asked only where there are Sentinels");
     let mut why = "none was asked".to_owned();
+    let mut distrust = None;
     for (host, port) in &options.hosts {
-        let asked = RedisOptions { user: None, db: 0, ..options.clone() };
-        let found = match dial_at(&asked, host, *port, sentinel.password.as_deref(), timeout).await {
-            Ok(mut connection) => {
-                let question = cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinel.master).to_owned();
-                question.query_async::<Option<(String, u16)>>(&mut connection).await.map_err(|error| words(&error))
+        let found = match sentinels_answer(options, sentinel, host, *port, timeout).await {
+            Err(fault) if fault.is_distrust() => {
+                let why = fault.to_string();
+                distrust.get_or_insert(fault);
+                Err(why)
             }
-            Err(fault) => Err(fault.to_string()),
+            found => found.map_err(|fault| fault.to_string()),
         };
         match found {
             Ok(Some((at, port))) => match node(options, &at, port, timeout).await {
@@ -323,15 +324,39 @@ async fn primary_of(options: &RedisOptions, timeout: Duration) -> Result<Node, R
                     why = format!("{} is a replica now", node.address);
                 }
                 Ok(node) => return Ok(node),
-                Err(fault @ RedisFault::LogIn { .. }) => return Err(fault),
+                Err(fault) if fault.is_distrust() => return Err(fault),
                 Err(fault) => why = fault.to_string(),
             },
             Ok(None) => why = format!("{} does not watch that name", place(host, *port)),
             Err(fault) => why = fault,
         }
     }
+    // Sentinels that are down would be no failure where a step may go without; one that lets nobody in is.
+    if let Some(fault) = distrust {
+        return Err(fault);
+    }
     let asked = options.hosts.iter().map(|(host, port)| place(host, *port)).collect::<Vec<_>>().join(", ");
     Err(RedisFault::NoPrimary { asked, master: sentinel.master.clone(), why })
+}
+
+/// Whom one Sentinel takes for the primary; `None` if it does not watch the name.
+async fn sentinels_answer(
+    options: &RedisOptions,
+    sentinel: &Sentinel,
+    host: &str,
+    port: u16,
+    timeout: Duration,
+) -> Result<Option<(String, u16)>, RedisFault> {
+    let asked = RedisOptions { user: None, db: 0, ..options.clone() };
+    let mut connection = dial_at(&asked, host, port, sentinel.password.as_deref(), timeout).await?;
+    let question = cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&sentinel.master).to_owned();
+    let answer = question.query_async(&mut connection).await;
+    answer.map_err(|error: RedisError| match error.code() {
+        Some("NOAUTH") => {
+            RedisFault::LogIn { at: place(host, port), who: "the default user".to_owned(), why: words(&error) }
+        }
+        _ => fault(&place(host, port), "SENTINEL", &error),
+    })
 }
 
 /// All primaries of the cluster that a node belongs to.
@@ -346,7 +371,7 @@ async fn cluster(options: &RedisOptions, mut seed: Node, timeout: Duration) -> R
     for (host, port) in &found.primaries {
         let node = node(options, host, *port, timeout).await;
         primaries.push(node.map_err(|fault| match fault {
-            fault @ RedisFault::LogIn { .. } => fault,
+            fault if fault.is_distrust() => fault,
             fault => not_whole(fault.to_string()),
         })?);
     }
@@ -434,9 +459,18 @@ fn fault(at: &str, command: &str, error: &RedisError) -> RedisFault {
         return RedisFault::Refused { command, at, why };
     }
     if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
-        return RedisFault::Unreachable { at, why };
+        return unanswered(at, why);
     }
     RedisFault::Failed { command, at, why }
+}
+
+/// Nobody answered; or somebody did, and one of the two does not trust the other's certificate. The client keeps of the TLS stack's
+/// errors the text alone: these words are those of `rustls::Error`.
+fn unanswered(at: String, why: String) -> RedisFault {
+    if why.contains("invalid peer certificate") || why.contains("received fatal alert") {
+        return RedisFault::Tls { at, why };
+    }
+    RedisFault::Unreachable { at, why }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod access;
 mod places;
+mod secured;
 mod server;
 mod steps;
 

@@ -1,7 +1,6 @@
-//! Where a Redis can be: a cluster, behind Sentinels, behind TLS, and its replicas.
+//! Where a Redis can be: a cluster, behind Sentinels, and its replicas.
 
 use std::path::Path;
-use std::process::Command;
 
 use pgrunbook_engine::{Cancel, RunEnd};
 use pgrunbook_steps::redis::access::{load, plan};
@@ -10,7 +9,6 @@ use pgrunbook_steps::redis::{Prefix, RedisFault, RedisOptions, Role, TIMEOUT, co
 
 use super::server::{Server, ask, until};
 use super::{bench, one};
-use crate::bench::failure;
 
 fn options(url: &str) -> RedisOptions {
     RedisOptions::parse(url, Path::new("/")).unwrap()
@@ -19,11 +17,16 @@ fn options(url: &str) -> RedisOptions {
 /// Three primaries that serve all slots.
 fn cluster() -> Vec<Server> {
     let start = |_| Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]);
-    let nodes: Vec<Server> = (0..3).map(start).collect();
+    joined((0..3).map(start).collect())
+}
+
+/// Three servers that become a cluster.
+pub fn joined(nodes: Vec<Server>) -> Vec<Server> {
     let ends = [(0, 5460), (5461, 10922), (10923, 16383)];
+    let first_port = nodes[0].tls_port.unwrap_or(nodes[0].port).to_string();
     for (node, (first, last)) in nodes.iter().zip(ends) {
         node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
-        node.ask(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string()]);
+        node.ask(&["CLUSTER", "MEET", "127.0.0.1", &first_port]);
     }
     for node in &nodes {
         until("the cluster is whole", || {
@@ -35,7 +38,7 @@ fn cluster() -> Vec<Server> {
 }
 
 /// Sets keys wherever their slot is.
-fn spread(nodes: &[Server], prefix: &str, number: usize) {
+pub fn spread(nodes: &[Server], prefix: &str, number: usize) {
     let mut connections: Vec<_> = nodes.iter().map(Server::connection).collect();
     for number in 0..number {
         let key = format!("{prefix}{number}");
@@ -119,7 +122,7 @@ async fn sentinels_lead_to_the_primary_of_the_moment() {
         format!("{:?}", sentinel.ask(&["SENTINEL", "REPLICAS", "main"])).contains(&replica.port.to_string())
     });
     primary.stop();
-    until("the replica is the primary", || format!("{:?}", replica.ask(&["ROLE"])).contains("master"));
+    until("the replica is the primary", || replica.tells(&["ROLE"]).contains("master"));
     let mut now = None;
     for _ in 0..600 {
         match connect(&options(&url), TIMEOUT).await {
@@ -137,48 +140,4 @@ async fn sentinels_lead_to_the_primary_of_the_moment() {
     let wrong = url.replace("/main/", "/other/");
     let fault = connect(&options(&wrong), TIMEOUT).await.err().unwrap();
     assert!(matches!(fault, RedisFault::NoPrimary { .. }), "{fault}");
-}
-
-/// A certificate of `localhost` and 127.0.0.1, signed by an authority of its own.
-fn certificates(folder: &Path) {
-    let script = "
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=test-ca &&
-        openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out csr.pem -subj /CN=localhost &&
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1' > ext &&
-        openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem";
-    let made = Command::new("sh").arg("-c").arg(script).current_dir(folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-#[tokio::test]
-async fn tls_is_spoken_and_its_certificate_checked() {
-    let folder = tempfile::tempdir().unwrap();
-    certificates(folder.path());
-    let port = super::server::port();
-    let file = |name: &str| folder.path().join(name).display().to_string();
-    let (port_text, cert, key, ca) = (port.to_string(), file("cert.pem"), file("key.pem"), file("ca.pem"));
-    let ports = [
-        "--port",
-        "0",
-        "--tls-port",
-        &port_text,
-        "--tls-cert-file",
-        &cert,
-        "--tls-key-file",
-        &key,
-        "--tls-ca-cert-file",
-        &ca,
-    ];
-    let health = one("redis-health = \"up\"\ntarget = \"cache\"\nrole = \"primary\"");
-    // Once with any client, once only with one that shows a certificate.
-    for clients in ["no", "yes"] {
-        let _server = Server::with(port, &ports, &["--tls-auth-clients", clients]);
-        let shown = if clients == "yes" { format!("&cert={cert}&key={key}") } else { String::new() };
-        let trusting = bench(&format!("rediss://localhost:{port}/0?ca={ca}{shown}"));
-        let (run, end) = trusting.run(&health).await;
-        assert_eq!(end, RunEnd::Completed, "{clients}: {run}");
-        let doubting = bench(&format!("rediss://localhost:{port}/0"));
-        let (_, code, _) = failure(&doubting.run(&health).await.1);
-        assert_eq!(code, "redis-unreachable", "nobody vouches for that certificate");
-    }
 }

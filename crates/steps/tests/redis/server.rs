@@ -9,8 +9,11 @@ use redis::{Client, Connection, Value};
 
 /// A server that ends with this value.
 pub struct Server {
+    /// Without TLS.
     pub port: u16,
+    pub tls_port: Option<u16>,
     pub folder: tempfile::TempDir,
+    password: Option<String>,
     args: Vec<String>,
     child: Child,
 }
@@ -51,28 +54,43 @@ impl Server {
     /// In memory alone, on a port of its own, with these further arguments.
     pub fn start(more: &[&str]) -> Self {
         let port = port();
-        Self::with(port, &["--port", &port.to_string()], more)
+        let folder = tempfile::tempdir().unwrap();
+        let fixed = ["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let args: Vec<String> = fixed.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
+        let password = more.iter().skip_while(|argument| **argument != "--requirepass").nth(1);
+        let password = password.map(|password| (*password).to_owned());
+        let child = spawn(folder.path(), &args);
+        let server = Self { port, tls_port: None, folder, password, args, child };
+        server.wait();
+        server
     }
 
-    /// The same with its own arguments for the port.
-    pub fn with(port: u16, ports: &[&str], more: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let fixed = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-        let args: Vec<String> = ports.iter().chain(&fixed).chain(more).map(|argument| (*argument).to_owned()).collect();
-        let child = spawn(folder.path(), &args);
-        let server = Self { port, folder, args, child };
-        server.wait();
+    /// The same behind TLS too, on another port; what the test itself asks goes without.
+    pub fn tls(certificates: &Certificates, more: &[&str]) -> Self {
+        let port = port();
+        let mut args = vec!["--tls-port".to_owned(), port.to_string()];
+        for (name, value) in certificates.options() {
+            args.extend([format!("--{name}"), value]);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let mut server = Self::start(&args);
+        server.tls_port = Some(port);
         server
     }
 
     /// A Sentinel of a configuration.
     pub fn sentinel(text: &str) -> Self {
-        let (port, folder) = (port(), tempfile::tempdir().unwrap());
+        Self::sentinel_at(port(), text)
+    }
+
+    /// The same, on a port that the configuration may speak of.
+    pub fn sentinel_at(port: u16, text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sentinel.conf");
         std::fs::write(&path, format!("port {port}\nbind 127.0.0.1\n{text}")).unwrap();
         let args = vec![path.display().to_string(), "--sentinel".to_owned()];
         let child = spawn(folder.path(), &args);
-        let server = Self { port, folder, args, child };
+        let server = Self { port, tls_port: None, folder, password: None, args, child };
         server.wait();
         server
     }
@@ -94,7 +112,8 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
+        let password = self.password.as_ref().map_or_else(String::new, |password| format!(":{password}@"));
+        format!("redis://{password}127.0.0.1:{}/0", self.port)
     }
 
     pub fn connection(&self) -> Connection {
@@ -104,6 +123,13 @@ impl Server {
     /// A command's words and its answer.
     pub fn ask(&self, words: &[&str]) -> Value {
         ask(&mut self.connection(), words).unwrap()
+    }
+
+    /// The answer as a text, empty where there is none: who is promoted by a Sentinel has its clients' connections closed.
+    pub fn tells(&self, words: &[&str]) -> String {
+        let connection = Client::open(self.url()).unwrap().get_connection();
+        let answer = connection.and_then(|mut connection| ask(&mut connection, words));
+        answer.map_or_else(|_| String::new(), |answer| format!("{answer:?}"))
     }
 
     pub fn number(&self, words: &[&str]) -> i64 {
@@ -123,6 +149,43 @@ impl Server {
             }
             pipe.query::<()>(&mut connection).unwrap();
         }
+    }
+}
+
+/// An authority, and a certificate that it signed.
+pub struct Certificates(tempfile::TempDir);
+
+impl Certificates {
+    /// Of `localhost` and 127.0.0.1.
+    pub fn new() -> Self {
+        Self::of("DNS:localhost,IP:127.0.0.1")
+    }
+
+    pub fn of(names: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout ca.key -out ca.pem -subj /CN=test-ca &&
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out csr.pem -subj /CN=localhost &&
+            printf \"subjectAltName=$NAMES\" > ext &&
+            openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out cert.pem";
+        let made =
+            Command::new("sh").arg("-c").arg(script).env("NAMES", names).current_dir(folder.path()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self(folder)
+    }
+
+    /// `ca.pem`, `cert.pem`, `key.pem`.
+    pub fn file(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// What a server's configuration says of them.
+    pub fn options(&self) -> [(&'static str, String); 3] {
+        [
+            ("tls-cert-file", self.file("cert.pem")),
+            ("tls-key-file", self.file("key.pem")),
+            ("tls-ca-cert-file", self.file("ca.pem")),
+        ]
     }
 }
 
