@@ -7,13 +7,38 @@ use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::drift::{self, Change, Drift, Ignore, State, between, compare};
 
 const BASE: &str = include_str!("drift/base.sql");
-const CHANGES: &str = include_str!("drift/changes.sql");
+/// What is created, altered and dropped; and what has a form of `ALTER` of its own: renaming, moving, giving away, extensions.
+const CHANGES: [&str; 2] = [include_str!("drift/changes.sql"), include_str!("drift/forms.sql")];
+
+/// A change: what must be found, and its statements.
+struct Case {
+    found: Vec<&'static str>,
+    sql: String,
+}
+
+/// Lines that begin with `-- ` name what must be found; the lines behind them make it so.
+fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    for line in CHANGES.iter().flat_map(|text| text.lines()) {
+        let Some(name) = line.strip_prefix("-- ") else {
+            let case = cases.last_mut().expect("what makes a change stands behind its name");
+            case.sql.push_str(line);
+            case.sql.push('\n');
+            continue;
+        };
+        match cases.last_mut() {
+            Some(case) if case.sql.is_empty() => case.found.push(name),
+            _ => cases.push(Case { found: vec![name], sql: String::new() }),
+        }
+    }
+    cases
+}
 
 /// A cluster of its own: roles and a tablespace are shared by all of one.
 async fn cluster() -> Sandbox {
     let sandbox = shared("drift-tests", SandboxOptions::default()).await.unwrap();
     let session = Session::connect(&sandbox.options(), "test").await.unwrap();
-    for role in ["drift_owner", "drift_reader"] {
+    for role in ["drift_owner", "drift_reader", "drift_super SUPERUSER"] {
         // Another test may have made it.
         let _ = session.execute(&format!("CREATE ROLE {role}")).await;
     }
@@ -44,7 +69,7 @@ async fn copy(sandbox: &Sandbox, base: &ConnectOptions, name: &str) -> ConnectOp
 /// Drops a database, and the subscriptions that would keep it.
 async fn gone(sandbox: &Sandbox, name: &str) {
     if let Ok(session) = Session::connect(&sandbox.options().with_database(name), "test").await {
-        for subscription in ["from_afar", "second"] {
+        for subscription in ["from_afar", "second", "renamed"] {
             let sql = format!("ALTER SUBSCRIPTION {subscription} SET (slot_name = NONE)");
             if session.execute(&sql).await.is_ok() {
                 session.execute(&format!("DROP SUBSCRIPTION {subscription}")).await.unwrap();
@@ -124,18 +149,22 @@ impl Three {
     }
 
     /// A change in one direction, then in the other, then back to where both were.
-    async fn tried(&mut self, what: &str, sql: &str) -> Result<(), String> {
-        self.changed.execute(sql).await.map_err(|error| format!("the change itself: {error}"))?;
+    async fn tried(&mut self, case: &Case) -> Result<(), String> {
+        self.changed.execute(&case.sql).await.map_err(|error| format!("the change itself: {error}"))?;
         // Not every change can be made in both directions: an extension goes up only, and nobody asks for an invalid index.
-        let (what, ways) = match what.split_once(' ') {
-            Some(("<", what)) => (what, &[Way::Forth][..]),
-            Some((">", what)) => (what, &[Way::Back][..]),
-            _ => (what, &[Way::Forth, Way::Back, Way::OtherBack][..]),
+        let ways = match case.found[0].split_once(' ') {
+            Some(("<", _)) => &[Way::Forth][..],
+            Some((">", _)) => &[Way::Back][..],
+            _ => &[Way::Forth, Way::Back, Way::OtherBack][..],
         };
         for way in ways.iter().copied() {
             let found = self.drift(way);
-            if !found.differences.iter().any(|one| format!("{} {}", one.kind, one.identity) == what) {
-                return Err(format!("not found, but {:#?}", found.differences));
+            let told: Vec<String> =
+                found.differences.iter().map(|one| format!("{} {}", one.kind, one.identity)).collect();
+            for what in case.found.iter().map(|what| what.trim_start_matches(['<', '>', ' '])) {
+                if !told.iter().any(|one| one == what) {
+                    return Err(format!("`{what}` is not found, but {told:#?}"));
+                }
             }
             let live = match way {
                 Way::Back => &mut self.changed,
@@ -168,15 +197,13 @@ async fn share(number: usize) {
     };
     let mut three = fresh(state).await;
     let mut failed = Vec::new();
-    let cases: Vec<&str> =
-        CHANGES.split("-- ").filter(|case| !case.trim().is_empty()).skip(number).step_by(SHARES).collect();
+    let cases: Vec<Case> = cases().into_iter().skip(number).step_by(SHARES).collect();
     for case in &cases {
-        let (what, sql) = case.split_once('\n').unwrap();
-        let tried = three.tried(what, sql).await;
+        let tried = three.tried(case).await;
         if let Err(why) = &tried {
-            failed.push(format!("== {what}\n{why}"));
+            failed.push(format!("== {}\n{why}", case.found.join(", ")));
         }
-        if tried.is_err() || what.starts_with('<') {
+        if tried.is_err() || case.found[0].starts_with('<') {
             three = fresh(three.base).await;
         }
     }
@@ -258,6 +285,59 @@ async fn passwords_of_user_mappings_are_nowhere() {
     let wanted = drift(&shadow, &live).await.unwrap();
     assert!(!format!("{there:?}{wanted:?}").contains("hunter2"));
     assert_eq!(there.differences.len(), 1, "{:?}", there.differences);
+    assert!(
+        wanted.mend.script(true).contains("OPTIONS (ADD password 'to_be_filled_in')"),
+        "{}",
+        wanted.mend.script(true)
+    );
+}
+
+/// No provider of labels is packaged: the rows are written as `SECURITY LABEL` would, and what is offered is refused for want of one alone.
+#[tokio::test]
+async fn security_labels_are_told_with_what_sets_them() {
+    let sandbox = cluster().await;
+    let (live, shadow) =
+        (sandbox.fresh_database("drift").await.unwrap(), sandbox.fresh_database("drift").await.unwrap());
+    let made = "CREATE TABLE t (a int); CREATE FUNCTION f(n int) RETURNS int LANGUAGE sql RETURN n";
+    let table = "'pg_class'::regclass, 't'::regclass::oid";
+    let labels = [
+        (&live, format!("({table}, 0, 'one'), ('pg_proc'::regclass, 'f'::regproc::oid, 0, 'two')")),
+        (&shadow, format!("({table}, 0, 'other'), ({table}, 1, 'three')")),
+    ];
+    for (options, rows) in labels {
+        let session = session(options).await;
+        session.execute(made).await.unwrap();
+        let sql = format!(
+            "INSERT INTO pg_seclabel (classoid, objoid, objsubid, label, provider) SELECT r.*, 'house' FROM (VALUES {rows}) AS r"
+        );
+        session.execute(&sql).await.unwrap();
+    }
+    let found = drift(&live, &shadow).await.unwrap();
+    let told: Vec<_> = found.differences.iter().map(|one| (one.change, one.identity.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (Change::Missing, "COLUMN public.t.a for house"),
+            (Change::Extra, "FUNCTION public.f(n integer) for house"),
+            (Change::Different, "TABLE public.t for house"),
+        ]
+    );
+    assert!(found.differences.iter().all(|one| one.kind == "security label"));
+    let mut offered: Vec<_> = found.mend.statements.iter().map(|one| one.sql.as_str()).collect();
+    offered.sort_unstable();
+    assert_eq!(
+        offered,
+        [
+            "SECURITY LABEL FOR house ON COLUMN public.t.a IS 'three'",
+            "SECURITY LABEL FOR house ON FUNCTION public.f(n integer) IS NULL",
+            "SECURITY LABEL FOR house ON TABLE public.t IS 'other'",
+        ]
+    );
+    let there = session(&live).await;
+    for sql in offered {
+        let error = there.execute(sql).await.unwrap_err().to_string();
+        assert!(error.contains("security label provider \"house\" is not loaded"), "{sql}: {error}");
+    }
 }
 
 #[tokio::test]

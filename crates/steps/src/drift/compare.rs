@@ -1,7 +1,7 @@
 //! What is different between a target and what it should be.
 
 use super::ignore::Ignore;
-use super::model::Snapshot;
+use super::model::{MEMBER, Snapshot};
 
 /// What the target is to its shadow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +47,13 @@ pub(super) struct Pair {
 
 /// Every difference, parts of missing and extra wholes included.
 pub(super) fn pairs(live: &Snapshot, shadow: &Snapshot, ignore: &Ignore) -> Vec<Pair> {
-    let (ours, theirs) = (ignored(live, ignore), ignored(shadow, ignore));
+    let (ours, theirs) = (ignored(live, shadow, ignore), ignored(shadow, live, ignore));
     let mut found = Vec::new();
     for (at, item) in shadow.items.iter().enumerate().filter(|(at, _)| !theirs[*at]) {
         match live.find(&item.kind, &item.identity) {
-            None if !item.flags.follows => found.push(Pair { live: None, shadow: Some(at) }),
+            None if !item.flags.follows && !other_version(shadow, at, live) => {
+                found.push(Pair { live: None, shadow: Some(at) })
+            }
             Some(there) if !item.flags.follows && !ours[there] && live.items[there].text != item.text => {
                 found.push(Pair { live: Some(there), shadow: Some(at) });
             }
@@ -59,15 +61,28 @@ pub(super) fn pairs(live: &Snapshot, shadow: &Snapshot, ignore: &Ignore) -> Vec<
         }
     }
     for (at, item) in live.items.iter().enumerate().filter(|(at, _)| !ours[*at]) {
-        if !item.flags.follows && shadow.find(&item.kind, &item.identity).is_none() {
+        let is_there = shadow.find(&item.kind, &item.identity).is_some();
+        if !item.flags.follows && !is_there && !other_version(live, at, shadow) {
             found.push(Pair { live: Some(at), shadow: None });
         }
     }
     found
 }
 
-/// What a pattern names, and what stands on it.
-fn ignored(snapshot: &Snapshot, ignore: &Ignore) -> Vec<bool> {
+/// Whether an item belongs to an extension of which the other has another version, or has it in another schema: then what belongs to it
+/// is other, or called otherwise.
+fn other_version(snapshot: &Snapshot, at: usize, other: &Snapshot) -> bool {
+    let Some(extension) = snapshot.parent(at).filter(|_| snapshot.items[at].kind == MEMBER) else { return false };
+    let name = &snapshot.items[extension].identity;
+    let quality = |of: &Snapshot, kind: &str| Some(of.items[of.find(kind, name)?].text.clone());
+    ["extension version", "extension schema"].iter().any(|kind| {
+        quality(other, kind).is_some_and(|theirs| quality(snapshot, kind).is_some_and(|ours| ours != theirs))
+    })
+}
+
+/// What a pattern names, and what stands on it; and what belongs to an extension on the other side: that it does is told, and what it is
+/// made of then no more.
+fn ignored(snapshot: &Snapshot, other: &Snapshot, ignore: &Ignore) -> Vec<bool> {
     (0..snapshot.items.len())
         .map(|at| {
             let mut next = Some(at);
@@ -75,7 +90,8 @@ fn ignored(snapshot: &Snapshot, ignore: &Ignore) -> Vec<bool> {
             for _ in 0..8 {
                 let Some(at) = next else { return false };
                 let item = &snapshot.items[at];
-                if ignore.matches(&item.kind, &item.identity) {
+                let is_member = !item.phrase.is_empty() && other.members.contains(&item.phrase);
+                if is_member || ignore.matches(&item.kind, &item.identity) {
                     return true;
                 }
                 next = snapshot.parent(at);

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgrunbook_postgres::quote;
 
+use super::alter::{Alter, alter, widens};
 use super::compare::Pair;
-use super::model::{Item, Snapshot, rank};
+use super::model::{Item, MEMBER, Snapshot, rank};
 use super::order::ordered;
+use super::read::granting;
 
 /// One or more statements that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,14 +72,6 @@ const TYPES: &[&str] = &["enum", "domain", "type", "base type", "collation"];
 
 /// Kinds that PostgreSQL makes again by itself when a column's type changes.
 const REBUILT: &[&str] = &["index", "constraint", "statistics"];
-
-/// How one that is different is changed where it stands.
-enum Alter {
-    /// Before the transaction.
-    Before(Vec<String>),
-    Now(String),
-    Replace,
-}
 
 struct Plan<'a> {
     live: &'a Snapshot,
@@ -139,7 +133,11 @@ impl Plan<'_> {
             }
             (None, Some(shadow)) => {
                 if !round {
-                    self.made.entry(shadow).or_insert((None, false));
+                    let item = &self.shadow.items[shadow];
+                    // What is to belong to an extension, and is not there at all.
+                    let whole = (item.kind == MEMBER && !self.live.has_own(&item.text) && self.has_parent(item))
+                        .then(|| format!("{};\n{}", item.alter, item.make));
+                    self.made.entry(shadow).or_insert((whole, false));
                 }
             }
             (Some(there), Some(wanted)) => {
@@ -177,7 +175,19 @@ impl Plan<'_> {
     }
 
     fn loses(&self, live: usize) -> bool {
-        self.live.items[live].flags.lossy
+        let item = &self.live.items[live];
+        item.flags.lossy && !self.stays(item)
+    }
+
+    /// Whether an item belongs to an extension, and should be there without belonging to it.
+    fn stays(&self, live: &Item) -> bool {
+        live.kind == MEMBER && self.shadow.has_own(&live.text)
+    }
+
+    /// Whether the extension that a missing member belongs to is there: else it comes with it.
+    fn has_parent(&self, shadow: &Item) -> bool {
+        let extension = shadow.parent.and_then(|address| self.shadow.exactly(address));
+        extension.is_some_and(|at| self.live.find("extension", &self.shadow.items[at].identity).is_some())
     }
 
     /// Drops an item, what stands on it, and what rests on it.
@@ -298,6 +308,9 @@ impl Plan<'_> {
                 }
                 let (sql, lossy) = match self.retyped.get(&at) {
                     Some(lossy) => (as_text(item), *lossy),
+                    None if item.kind == MEMBER && !self.stays(item) => {
+                        (format!("{};\n{}", item.drop, item.frame), *self.dropped.get(&at)?)
+                    }
                     None => (item.drop.clone(), *self.dropped.get(&at)?),
                 };
                 (!sql.is_empty()).then_some(Statement { sql, lossy })
@@ -336,6 +349,7 @@ impl Plan<'_> {
             let item = &self.shadow.items[at];
             (rank(&item.kind), item.identity.clone())
         });
+        let resets = grouped(makers.iter().map(|(at, maker)| (*maker, *at)));
         order
             .into_iter()
             .filter_map(|at| {
@@ -343,9 +357,40 @@ impl Plan<'_> {
                 let (sql, lossy) = self.made.get(&at)?;
                 let sql = sql.as_ref().unwrap_or(&item.make);
                 let own = item.kind == "owner" && item.text == self.live.user && self.is_new(at);
-                (!item.flags.follows && !sql.is_empty() && !own).then(|| Statement { sql: sql.clone(), lossy: *lossy })
+                let made = resets.get(&at).into_iter().flatten().flat_map(|made| self.as_granted_by_none(*made));
+                let whole = || [sql.clone()].into_iter().chain(made).collect::<Vec<_>>().join("; ");
+                (!item.flags.follows && !sql.is_empty() && !own).then(|| Statement { sql: whole(), lossy: *lossy })
             })
             .collect()
+    }
+
+    /// The statements that give a new object the privileges that it has where nobody spoke of default privileges: the shadow's own come
+    /// behind, and whether those are of defaults there is not known.
+    fn as_granted_by_none(&self, at: usize) -> Vec<String> {
+        let item = &self.shadow.items[at];
+        let is_new = matches!(self.made.get(&at), Some((None, _))) && !item.flags.follows;
+        let Some((class, place)) = granted(item).filter(|_| is_new) else { return Vec::new() };
+        let creator = quote::ident(&self.live.user).unwrap_or_default();
+        let schema = self.schema_of(at);
+        let said = self.live.defaults.iter().filter(|one| {
+            one.creator == creator
+                && one.class == class
+                && (one.schema.is_empty() || Some(one.schema.as_str()) == schema)
+        });
+        said.map(|one| granting("", &one.base, &place, "", &one.grantee)).collect()
+    }
+
+    fn schema_of(&self, at: usize) -> Option<&str> {
+        let mut at = at;
+        // Table, column, sequence.
+        for _ in 0..4 {
+            let item = &self.shadow.items[at];
+            if item.kind == "schema" {
+                return Some(&item.identity);
+            }
+            at = self.shadow.parent(at)?;
+        }
+        None
     }
 
     /// Whether what an item stands on is made here, by the role that mends.
@@ -365,117 +410,25 @@ fn as_text(column: &Item) -> String {
     )
 }
 
-fn alter(live: &Item, shadow: &Item) -> Alter {
-    match live.kind.as_str() {
-        "enum" => return labels(live, shadow).map_or(Alter::Replace, Alter::Before),
-        "type" if !live.alter.is_empty() && !shadow.alter.is_empty() => {
-            return attributes(live, shadow).map_or(Alter::Replace, Alter::Now);
+/// The class of default privileges that a new object falls under, and what `GRANT` calls it.
+fn granted(item: &Item) -> Option<(&'static str, String)> {
+    Some(match item.kind.as_str() {
+        "table" | "foreign table" | "view" | "materialized view" => ("TABLES", format!("TABLE {}", item.identity)),
+        "sequence" | "identity" => ("SEQUENCES", item.phrase.clone()),
+        "function" | "procedure" => ("FUNCTIONS", item.phrase.clone()),
+        // An ordered-set aggregate has no name that GRANT takes.
+        "aggregate" if !item.identity.contains("ORDER BY") => {
+            ("FUNCTIONS", format!("FUNCTION {}", item.identity.replace("(*)", "()")))
         }
-        "constraint" if live.text.strip_suffix(" NOT VALID") == Some(&shadow.text) => {
-            if let Some((on, name)) = live.drop.rsplit_once(" DROP CONSTRAINT ") {
-                return Alter::Now(format!("{on} VALIDATE CONSTRAINT {name}"));
-            }
-        }
-        "column" if shadow.frame.is_empty() && live.text.starts_with(&format!("{} GENERATED ", shadow.text)) => {
-            if let Some((table, name)) = live.drop.rsplit_once(" DROP COLUMN ") {
-                return Alter::Now(format!("{table} ALTER COLUMN {name} DROP EXPRESSION"));
-            }
-        }
-        _ => {}
-    }
-    if shadow.flags.set {
-        Alter::Now(shadow.make.clone())
-    } else if !shadow.alter.is_empty() && live.frame == shadow.frame {
-        Alter::Now(shadow.alter.clone())
-    } else {
-        Alter::Replace
-    }
-}
-
-/// The statements that add an enum's missing labels; `None` where some must go or move.
-fn labels(live: &Item, shadow: &Item) -> Option<Vec<String>> {
-    let there: Vec<&str> = live.alter.split('\u{1f}').filter(|label| !label.is_empty()).collect();
-    let wanted: Vec<&str> = shadow.alter.split('\u{1f}').filter(|label| !label.is_empty()).collect();
-    let kept: Vec<&str> = wanted.iter().filter(|label| there.contains(label)).copied().collect();
-    if kept != there {
-        return None;
-    }
-    let mut statements = Vec::new();
-    for (at, label) in wanted.iter().enumerate().filter(|(_, label)| !there.contains(label)) {
-        let place = match at.checked_sub(1) {
-            Some(before) => format!(" AFTER {}", quote::literal(wanted[before]).ok()?),
-            None if there.is_empty() => String::new(),
-            None => format!(" BEFORE {}", quote::literal(there[0]).ok()?),
-        };
-        statements.push(format!("ALTER {} ADD VALUE {}{place}", live.phrase, quote::literal(label).ok()?));
-    }
-    Some(statements)
-}
-
-/// The statement that adds attributes to the end of a composite type, or takes them from there; `None` for any other change, for which the
-/// values must be written anew.
-fn attributes(live: &Item, shadow: &Item) -> Option<String> {
-    let parts = |item: &Item| -> Vec<(String, String)> {
-        let pairs = item.alter.split('\u{1f}').filter_map(|part| part.split_once('\u{1e}'));
-        pairs.map(|(name, definition)| (name.to_owned(), definition.to_owned())).collect()
-    };
-    let (there, wanted) = (parts(live), parts(shadow));
-    let actions: Vec<String> = if wanted.starts_with(&there) {
-        wanted[there.len()..].iter().map(|(name, of)| format!("ADD ATTRIBUTE {name} {of} CASCADE")).collect()
-    } else if there.starts_with(&wanted) {
-        there[wanted.len()..].iter().map(|(name, _)| format!("DROP ATTRIBUTE {name} CASCADE")).collect()
-    } else {
-        return None;
-    };
-    Some(format!("ALTER {} {}", live.phrase, actions.join(", ")))
-}
-
-/// Whether every value of a column survives a change of its definition unchanged.
-fn widens(live: &str, shadow: &str) -> bool {
-    const WIDER: &[&[&str]] = &[&["smallint", "integer", "bigint", "numeric"], &["real", "double precision"]];
-    let type_of = |text: &str| {
-        text.split_once(' ').map_or("", |(_, rest)| rest).split(" COLLATE ").next().unwrap_or_default().to_owned()
-    };
-    let (from, to) = (type_of(live), type_of(shadow));
-    let place = |chain: &[&str], name: &str| chain.iter().position(|one| *one == name);
-    from == to
-        || matches!(to.as_str(), "text" | "character varying")
-        || WIDER.iter().any(|chain| matches!((place(chain, &from), place(chain, &to)), (Some(a), Some(b)) if a < b))
+        "enum" | "domain" | "type" | "base type" => ("TYPES", format!("TYPE {}", item.identity)),
+        "schema" => ("SCHEMAS", item.phrase.clone()),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn item(labels: &str) -> Item {
-        Item { kind: "enum".into(), phrase: "TYPE s.e".into(), alter: labels.replace(' ', "\u{1f}"), ..Item::default() }
-    }
-
-    #[test]
-    fn labels_are_added_where_they_belong_or_not_at_all() {
-        let added = |live: &str, shadow: &str| labels(&item(live), &item(shadow));
-        assert_eq!(
-            added("a c", "a b c d").unwrap().join("; "),
-            "ALTER TYPE s.e ADD VALUE 'b' AFTER 'a'; ALTER TYPE s.e ADD VALUE 'd' AFTER 'c'"
-        );
-        assert_eq!(added("b", "a b").unwrap(), ["ALTER TYPE s.e ADD VALUE 'a' BEFORE 'b'"]);
-        assert_eq!(added("a b", "b a"), None);
-        assert_eq!(added("a b", "a"), None);
-    }
-
-    #[test]
-    fn only_widening_keeps_every_value() {
-        for (from, to, is) in [
-            ("n integer", "n bigint", true),
-            ("n bigint", "n integer", false),
-            ("n character varying(3)", "n text", true),
-            ("n text", "n character varying(3)", false),
-            ("n text", "n text COLLATE \"C\"", true),
-            ("n numeric(10,2)", "n numeric(8,1)", false),
-        ] {
-            assert_eq!(widens(from, to), is, "{from} to {to}");
-        }
-    }
 
     #[test]
     fn what_loses_data_stands_in_comments() {

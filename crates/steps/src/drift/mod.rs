@@ -7,6 +7,7 @@
 //! Not compared: the order of a table's columns, which no `ALTER` changes; rows and the positions of sequences; what the whole cluster
 //! shares, which are roles, tablespaces and the privileges of parameters (roles are the topology's).
 
+mod alter;
 mod catalog;
 mod compare;
 pub mod error;

@@ -1,6 +1,6 @@
 //! What a database is made of, as rows that can be compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Catalogue, object, and number of a column: as `pg_depend` names things.
 pub type Address = (u32, u32, i32);
@@ -79,6 +79,8 @@ pub const KINDS: &[&str] = &[
     "subscription parameters",
     "comment",
     "security label",
+    "extension member",
+    "goes with extension",
     "owner",
     "default privileges",
     "grant",
@@ -92,6 +94,9 @@ pub const KINDS: &[&str] = &[
 pub fn rank(kind: &str) -> usize {
     KINDS.iter().position(|one| *one == kind).unwrap_or(KINDS.len())
 }
+
+/// The kind of what belongs to an extension: its phrase is the text. What it is made of is the extension's version's business.
+pub const MEMBER: &str = "extension member";
 
 /// How an item comes and goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,13 +141,26 @@ pub struct Item {
     pub phrase: String,
     /// What is compared.
     pub text: String,
-    /// What no `ALTER` changes.
+    /// What no `ALTER` changes; of an extension's member what drops it.
     pub frame: String,
     pub make: String,
-    /// Changes one that is there; of an enum its labels, of a composite type its attributes.
+    /// Changes one that is there; of an enum its labels, of a composite type its attributes, of an extension's member what makes it.
     pub alter: String,
     pub drop: String,
     pub flags: Flags,
+}
+
+/// What `ALTER DEFAULT PRIVILEGES` said of one role. Names are quoted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultPrivileges {
+    pub creator: String,
+    /// Empty: all.
+    pub schema: String,
+    /// `TABLES`, `SEQUENCES`, `FUNCTIONS`, `TYPES` or `SCHEMAS`.
+    pub class: String,
+    pub grantee: String,
+    /// What that role has without it, as [`super::read::granting`] takes it.
+    pub base: String,
 }
 
 /// All items of a database, under one snapshot.
@@ -153,6 +171,10 @@ pub struct Snapshot {
     by_address: HashMap<Address, usize>,
     /// What an address that is no item's belongs to.
     whole: HashMap<Address, Address>,
+    /// What new objects are granted beyond, or beneath, what PostgreSQL grants.
+    pub defaults: Vec<DefaultPrivileges>,
+    /// What belongs to extensions, by phrase.
+    pub members: HashSet<String>,
     /// What rests on what, by position; `None` until it was read.
     pub rests: Vec<(usize, usize)>,
     pub database: String,
@@ -194,6 +216,11 @@ impl Snapshot {
     /// Says that an address that is no item's belongs to another.
     pub fn part(&mut self, part: Address, whole: Address) {
         self.whole.insert(part, whole);
+    }
+
+    /// Whether there is something that `COMMENT ON` calls so, which belongs to no extension.
+    pub fn has_own(&self, phrase: &str) -> bool {
+        self.items.iter().any(|item| item.phrase == phrase)
     }
 
     /// Only an exact hit.

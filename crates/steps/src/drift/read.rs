@@ -1,12 +1,12 @@
 //! Reads a database into a [`Snapshot`].
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use pgrunbook_postgres::{Session, quote};
 
 use super::catalog::{self, WIDTH, access};
 use super::error::DriftError;
-use super::model::{Address, Flags, Item, Snapshot};
+use super::model::{Address, DefaultPrivileges, Flags, Item, MEMBER, Snapshot};
 
 /// The oldest server whose catalogs the statements fit.
 const OLDEST: u32 = 150_000;
@@ -22,48 +22,64 @@ const WHERE: &str = "SELECT current_database(), current_user, current_setting('s
 
 /// Reads every item. The transaction stays open, so that [`dependencies`] sees the same.
 pub async fn items(session: &Session) -> Result<Snapshot, DriftError> {
-    session.execute(BEGIN).await?;
     let mut snapshot = Snapshot::default();
-    let answers = session.simple(WHERE).await?;
-    let cells = answers.first().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
+    let answers = session.simple(&format!("{BEGIN};\n{WHERE}")).await?;
+    let cells = answers.last().and_then(|answer| answer.rows.first()).cloned().unwrap_or_default();
     let cell = |at: usize| cells.get(at).cloned().flatten().unwrap_or_default();
     (snapshot.database, snapshot.user, snapshot.version) = (cell(0), cell(1), cell(2).parse().unwrap_or(0));
     if snapshot.version < OLDEST {
         return Err(DriftError::TooOld { version: snapshot.version / 10_000 });
     }
-    let mut members = HashSet::new();
-    for row in rows(session, access::MEMBERS).await? {
-        let [class, object] = &row[..] else { continue };
-        members.insert((number(class.as_deref()), number(object.as_deref())));
+    // All at once: a target is often far away.
+    let answers = session.simple(&catalog::all()).await?;
+    let mut answers = answers.into_iter().map(|answer| answer.rows);
+    let mut next = || answers.next().unwrap_or_default();
+    let mut members = HashMap::new();
+    for row in next() {
+        let [class, object, extension, name] = &row[..] else { continue };
+        let key = (number(class.as_deref()), number(object.as_deref()));
+        members.insert(key, (number(extension.as_deref()), name.clone().unwrap_or_default()));
     }
-    for row in rows(session, access::PARTS).await? {
+    for row in next() {
         let cell = |at: usize| number(row.get(at).and_then(|cell| cell.as_deref()));
         snapshot.part((cell(0), cell(1), 0), (cell(2), cell(3), 0));
     }
     let of_extension =
-        |address: Option<Address>| address.is_some_and(|(class, object, _)| members.contains(&(class, object)));
-    for statement in catalog::statements() {
-        for row in rows(session, &statement).await? {
-            let (item, owner) = item(row);
-            if of_extension(item.address) || of_extension(item.parent) {
-                continue;
-            }
-            if let Some(owner) = owner {
-                snapshot.push(ownership(&item, &owner));
-            }
-            snapshot.push(item);
+        |address: Option<Address>| address.is_some_and(|(class, object, _)| members.contains_key(&(class, object)));
+    let remarked = [(next(), "comment"), (next(), "security label")];
+    let (on_extension, granted, by_default) = (next(), next(), next());
+    for row in answers.flatten() {
+        let (item, owner) = item(row);
+        let extension = item.address.and_then(|(class, object, _)| members.get(&(class, object)));
+        // Not the columns of a table that belongs to one.
+        let is_whole = !item.phrase.is_empty() && item.address.is_some_and(|(_, _, number)| number == 0);
+        if let Some((extension, name)) = extension.filter(|_| is_whole) {
+            snapshot.members.insert(item.phrase.clone());
+            snapshot.push(membership(item, *extension, name));
+            continue;
         }
+        if extension.is_some() || of_extension(item.parent) {
+            continue;
+        }
+        if let Some(owner) = owner {
+            snapshot.push(ownership(&item, &owner));
+        }
+        snapshot.push(item);
     }
-    remarks(session, &mut snapshot, &of_extension).await?;
-    grants(session, &mut snapshot, &of_extension).await?;
-    default_privileges(session, &mut snapshot).await?;
+    for (rows, kind) in remarked {
+        remarks(rows, kind, &mut snapshot, &of_extension);
+    }
+    on_extensions(on_extension, &mut snapshot);
+    grants(granted, &mut snapshot, &of_extension);
+    default_privileges(by_default, &mut snapshot);
     Ok(snapshot)
 }
 
 /// Reads what rests on what.
 pub async fn dependencies(session: &Session, snapshot: &mut Snapshot) -> Result<(), DriftError> {
     let mut found = Vec::new();
-    for row in rows(session, access::DEPENDENCIES).await? {
+    let answers = session.simple(access::DEPENDENCIES).await?;
+    for row in answers.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default() {
         let address = |at: usize| {
             let cell = |at: usize| row.get(at).and_then(|cell| cell.as_deref());
             (number(cell(at)), number(cell(at + 1)), cell(at + 2).and_then(|text| text.parse().ok()).unwrap_or(0))
@@ -76,11 +92,6 @@ pub async fn dependencies(session: &Session, snapshot: &mut Snapshot) -> Result<
 }
 
 type Row = Vec<Option<String>>;
-
-async fn rows(session: &Session, statement: &str) -> Result<Vec<Row>, DriftError> {
-    let answers = session.simple(&catalog::one(statement)).await?;
-    Ok(answers.into_iter().next_back().map(|answer| answer.rows).unwrap_or_default())
-}
 
 fn number(text: Option<&str>) -> u32 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
@@ -129,49 +140,86 @@ fn ownership(of: &Item, owner: &str) -> Item {
     }
 }
 
-/// Comments and security labels.
-async fn remarks(
-    session: &Session,
-    snapshot: &mut Snapshot,
-    of_extension: &impl Fn(Option<Address>) -> bool,
-) -> Result<(), DriftError> {
-    for (statement, kind) in [(access::COMMENTS, "comment"), (access::LABELS, "security label")] {
-        for row in rows(session, statement).await? {
-            let cell = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-            let Some(place) = address(&cell(0), &cell(1), &cell(2)) else { continue };
-            let (identity, text) = (cell(3), cell(4));
-            let phrase = match snapshot.exactly(place).map(|at| snapshot.items[at].phrase.clone()) {
-                Some(phrase) if !phrase.is_empty() => phrase,
-                // A column of what is no table; or a constraint's index, which is not an item.
-                None if place.2 > 0 => format!("COLUMN {identity}"),
-                None if place.0 == 1259 => format!("INDEX {identity}"),
-                // An operator class brings its family with it, and the like.
-                _ => continue,
-            };
-            if of_extension(Some(place)) {
-                continue;
-            }
-            let (verb, provider) = match kind {
-                "comment" => ("COMMENT ON".to_owned(), String::new()),
-                _ => (format!("SECURITY LABEL FOR {} ON", ident(&cell(5))), format!(" for {}", cell(5))),
-            };
-            snapshot.push(Item {
-                kind: kind.to_owned(),
-                identity: format!("{phrase}{provider}"),
-                parent: Some(place),
-                make: format!("{verb} {phrase} IS {}", literal(&text)),
-                drop: format!("{verb} {phrase} IS NULL"),
-                text,
-                flags: Flags { set: true, ..Flags::default() },
-                ..Item::default()
-            });
-        }
+/// What is kept of what belongs to an extension.
+fn membership(of: Item, extension: u32, name: &str) -> Item {
+    Item {
+        kind: MEMBER.to_owned(),
+        identity: format!("{name}: {}", of.phrase),
+        parent: Some((EXTENSION, extension, 0)),
+        make: format!("ALTER EXTENSION {} ADD {}", ident(name), of.phrase),
+        drop: format!("ALTER EXTENSION {} DROP {}", ident(name), of.phrase),
+        alter: of.make,
+        frame: of.drop,
+        text: of.phrase,
+        flags: Flags { with_parent: true, lossy: of.flags.lossy, ..Flags::default() },
+        ..Item::default()
     }
-    Ok(())
+}
+
+/// `pg_extension`.
+const EXTENSION: u32 = 3079;
+
+/// What `ALTER ... DEPENDS ON EXTENSION` was said of.
+fn on_extensions(rows: Vec<Row>, snapshot: &mut Snapshot) {
+    for row in rows {
+        let cell = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+        let Some(place) = address(&cell(0), &cell(1), "0") else { continue };
+        let phrase = match snapshot.exactly(place) {
+            Some(at) => snapshot.items[at].phrase.clone(),
+            // A constraint's.
+            None if place.0 == 1259 => format!("INDEX {}", cell(2)),
+            None => continue,
+        };
+        let name = ident(&cell(4));
+        snapshot.push(Item {
+            kind: "goes with extension".to_owned(),
+            identity: format!("{phrase} with {name}"),
+            parent: Some(place),
+            needs: Some((EXTENSION, number(Some(&cell(3))), 0)),
+            text: name.clone(),
+            make: format!("ALTER {phrase} DEPENDS ON EXTENSION {name}"),
+            drop: format!("ALTER {phrase} NO DEPENDS ON EXTENSION {name}"),
+            ..Item::default()
+        });
+    }
+}
+
+/// Comments and security labels.
+fn remarks(rows: Vec<Row>, kind: &str, snapshot: &mut Snapshot, of_extension: &impl Fn(Option<Address>) -> bool) {
+    for row in rows {
+        let cell = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+        let Some(place) = address(&cell(0), &cell(1), &cell(2)) else { continue };
+        let (identity, text) = (cell(3), cell(4));
+        let phrase = match snapshot.exactly(place).map(|at| snapshot.items[at].phrase.clone()) {
+            Some(phrase) if !phrase.is_empty() => phrase,
+            // A column of what is no table; or a constraint's index, which is not an item.
+            None if place.2 > 0 => format!("COLUMN {identity}"),
+            None if place.0 == 1259 => format!("INDEX {identity}"),
+            // An operator class brings its family with it, and the like.
+            _ => continue,
+        };
+        if of_extension(Some(place)) {
+            continue;
+        }
+        let (verb, provider) = match kind {
+            "comment" => ("COMMENT ON".to_owned(), String::new()),
+            _ => (format!("SECURITY LABEL FOR {} ON", ident(&cell(5))), format!(" for {}", cell(5))),
+        };
+        snapshot.push(Item {
+            kind: kind.to_owned(),
+            identity: format!("{phrase}{provider}"),
+            parent: Some(place),
+            make: format!("{verb} {phrase} IS {}", literal(&text)),
+            drop: format!("{verb} {phrase} IS NULL"),
+            text,
+            flags: Flags { set: true, ..Flags::default() },
+            ..Item::default()
+        });
+    }
 }
 
 /// The statements that make privileges what `now` says, whatever they are: with a star, they can be granted on.
-fn granting(prefix: &str, now: &str, place: &str, columns: &str, grantee: &str) -> String {
+pub fn granting(prefix: &str, now: &str, place: &str, columns: &str, grantee: &str) -> String {
     let mut sql = vec![format!("{prefix}REVOKE ALL{columns} ON {place} FROM {grantee}")];
     for starred in [false, true] {
         let words: Vec<String> = now
@@ -192,12 +240,8 @@ fn words(now: &str) -> String {
     if now.is_empty() { "nothing".to_owned() } else { now.replace(',', ", ") }
 }
 
-async fn grants(
-    session: &Session,
-    snapshot: &mut Snapshot,
-    of_extension: &impl Fn(Option<Address>) -> bool,
-) -> Result<(), DriftError> {
-    for row in rows(session, access::GRANTS).await? {
+fn grants(rows: Vec<Row>, snapshot: &mut Snapshot, of_extension: &impl Fn(Option<Address>) -> bool) {
+    for row in rows {
         let cell = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
         let parent = address(&cell(0), &cell(1), &cell(2));
         if of_extension(parent) {
@@ -216,15 +260,21 @@ async fn grants(
             ..Item::default()
         });
     }
-    Ok(())
 }
 
-async fn default_privileges(session: &Session, snapshot: &mut Snapshot) -> Result<(), DriftError> {
-    for row in rows(session, access::DEFAULT_PRIVILEGES).await? {
+fn default_privileges(rows: Vec<Row>, snapshot: &mut Snapshot) {
+    for row in rows {
         let cell = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
         let (creator, schema, class, grantee, now, base) = (cell(0), cell(1), cell(2), cell(3), cell(4), cell(5));
         let within = if schema.is_empty() { String::new() } else { format!(" IN SCHEMA {}", ident(&schema)) };
         let prefix = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {creator}{within} ");
+        snapshot.defaults.push(DefaultPrivileges {
+            creator: creator.clone(),
+            schema: if schema.is_empty() { String::new() } else { ident(&schema) },
+            class: class.clone(),
+            grantee: grantee.clone(),
+            base: base.clone(),
+        });
         snapshot.push(Item {
             kind: "default privileges".to_owned(),
             identity: format!("{class} of {creator}{within} to {grantee}"),
@@ -236,5 +286,4 @@ async fn default_privileges(session: &Session, snapshot: &mut Snapshot) -> Resul
             ..Item::default()
         });
     }
-    Ok(())
 }

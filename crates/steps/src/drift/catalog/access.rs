@@ -30,12 +30,19 @@ SELECT 'option', NULL, NULL, NULL, s.tableoid, s.oid, 0, '', format('server %I: 
     format('ALTER SERVER %I OPTIONS (SET %I %L)', s.srvname, o.option_name, o.option_value), format('ALTER SERVER %I OPTIONS (DROP %I)', s.srvname, o.option_name), ''
 FROM pg_catalog.pg_foreign_server AS s CROSS JOIN LATERAL pg_options_to_table(s.srvoptions) AS o WHERE s.srvoptions IS NOT NULL
 UNION ALL
-SELECT 'user mapping', 1418, m.umid, 0, 1417, m.srvid, 0, '', w.identity, '', '', concat_ws(' ', w.\"user\", w.others), '',
-    concat('CREATE USER MAPPING ', w.identity, ' OPTIONS (\"user\" ' || quote_literal(w.\"user\") || ')'), '', 'DROP USER MAPPING ' || w.identity, ''
+SELECT 'user mapping', 1418, m.umid, 0, 1417, m.srvid, 0, '', w.identity, '', '', '', '', 'CREATE USER MAPPING ' || w.identity, '', 'DROP USER MAPPING ' || w.identity, ''
 FROM pg_catalog.pg_user_mappings AS m
-CROSS JOIN LATERAL (SELECT format('FOR %s SERVER %I', CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, m.srvname),
-    (SELECT o.option_value FROM pg_options_to_table(m.umoptions) AS o WHERE o.option_name = 'user'),
-    (SELECT string_agg(o.option_name, ', ' ORDER BY o.option_name) FROM pg_options_to_table(m.umoptions) AS o WHERE o.option_name <> 'user')) AS w (identity, \"user\", others)";
+CROSS JOIN LATERAL (SELECT format('FOR %s SERVER %I', CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, m.srvname)) AS w (identity)
+UNION ALL
+SELECT 'option', NULL, NULL, NULL, 1418, m.umid, 0, '', format('user mapping %s: %I', w.identity, o.option_name), '', '', v.shown, '',
+    format('ALTER USER MAPPING %s OPTIONS (ADD %I %L)', w.identity, o.option_name, v.given), format('ALTER USER MAPPING %s OPTIONS (SET %I %L)', w.identity, o.option_name, v.given),
+    format('ALTER USER MAPPING %s OPTIONS (DROP %I)', w.identity, o.option_name), ''
+FROM pg_catalog.pg_user_mappings AS m
+CROSS JOIN LATERAL (SELECT format('FOR %s SERVER %I', CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, m.srvname)) AS w (identity)
+CROSS JOIN LATERAL pg_options_to_table(m.umoptions) AS o
+CROSS JOIN LATERAL (SELECT CASE o.option_name WHEN 'user' THEN o.option_value ELSE 'set; its value is not read' END,
+    CASE o.option_name WHEN 'user' THEN o.option_value ELSE 'to_be_filled_in' END) AS v (shown, given)
+WHERE m.umoptions IS NOT NULL";
 
 /// Publications and what they publish; subscriptions without how they connect.
 pub const REPLICATION: &str = "
@@ -80,7 +87,8 @@ UNION ALL
 SELECT 'subscription parameters', NULL, NULL, NULL, 6100, s.oid, 0, '', format('%I', s.subname), '', '', w.text, '',
     format('ALTER SUBSCRIPTION %I SET (%s)', s.subname, w.text), '', '', 's'
 FROM pg_catalog.pg_subscription AS s
-CROSS JOIN LATERAL (SELECT format('binary = %s, synchronous_commit = %L', s.subbinary::text, s.subsynccommit)) AS w (text)
+CROSS JOIN LATERAL (SELECT format('binary = %s, synchronous_commit = %L, streaming = %s, disable_on_error = %s', s.subbinary::text, s.subsynccommit,
+    CASE WHEN s.substream::text IN ('true', 't') THEN 'on' WHEN s.substream::text = 'p' THEN 'parallel' ELSE 'off' END, s.subdisableonerr::text)) AS w (text)
 WHERE s.subdbid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())";
 
 /// Comments: address, what the catalogue calls it, its identity, the text.
@@ -185,5 +193,13 @@ SELECT 1259, k.conindid, 2606, k.oid FROM pg_catalog.pg_constraint AS k WHERE k.
 UNION ALL
 SELECT 1259, t.typrelid, 1247, t.oid FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid WHERE c.relkind = 'c' AND t.oid >= 16384";
 
-/// What belongs to an extension.
-pub const MEMBERS: &str = "SELECT d.classid, d.objid FROM pg_catalog.pg_depend AS d WHERE d.deptype = 'e'";
+/// What belongs to an extension: address, the extension, its name.
+pub const MEMBERS: &str = "
+SELECT d.classid, d.objid, e.oid, e.extname
+FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND d.refclassid = e.tableoid WHERE d.deptype = 'e'";
+
+/// What goes away with an extension that it does not belong to: address, what the catalogue calls it, the extension, its name.
+pub const ON_EXTENSION: &str = "
+SELECT d.classid, d.objid, i.identity, e.oid, e.extname
+FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid AND d.refclassid = e.tableoid
+CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) AS i WHERE d.deptype = 'x'";

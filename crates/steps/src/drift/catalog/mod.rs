@@ -62,12 +62,17 @@ fn expanded(statement: &str) -> String {
 /// Schemas that are neither the server's nor a session's.
 const OURS: &str = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
 
-/// The statements.
-pub fn statements() -> Vec<String> {
-    STATEMENTS.iter().map(|statement| expanded(statement)).collect()
-}
-
-/// One of [`access`], as it is sent.
-pub fn one(statement: &str) -> String {
-    expanded(statement)
+/// All statements in one text: first those whose rows are none of [`WIDTH`], in this order, then the others.
+pub fn all() -> String {
+    let first = [
+        access::MEMBERS,
+        access::PARTS,
+        access::COMMENTS,
+        access::LABELS,
+        access::ON_EXTENSION,
+        access::GRANTS,
+        access::DEFAULT_PRIVILEGES,
+    ];
+    let all: Vec<String> = first.iter().chain(STATEMENTS).map(|statement| expanded(statement)).collect();
+    all.join(";\n")
 }
