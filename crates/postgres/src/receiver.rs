@@ -12,7 +12,7 @@ use crate::lsn::Lsn;
 use crate::options::ConnectOptions;
 use crate::replication::{Incoming, Replication, Stream, StreamOptions};
 use crate::slots::{read_slot_state, slot_state_sql};
-use crate::spool::{Source, Spool, SpoolError, Writer};
+use crate::spool::{Source, Spool, SpoolError, Writer, free_bytes};
 
 /// A first pause after an error, and the longest: each is twice the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -335,12 +335,11 @@ impl Pump {
             return Err(End::Stop(Stopped::SpoolFull { bytes, limit: spool_hard }));
         }
         let folder = self.spool.folder();
-        if let Ok(facts) = rustix::fs::statvfs(folder) {
-            let free = facts.f_bavail.saturating_mul(facts.f_frsize);
-            if free < disk_free_min {
-                let folder = folder.display().to_string();
-                return Err(End::Stop(Stopped::DiskLow { folder, free, limit: disk_free_min }));
-            }
+        if let Ok(free) = free_bytes(folder)
+            && free < disk_free_min
+        {
+            let folder = folder.display().to_string();
+            return Err(End::Stop(Stopped::DiskLow { folder, free, limit: disk_free_min }));
         }
         Ok(())
     }

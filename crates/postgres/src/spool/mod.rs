@@ -28,6 +28,15 @@ pub use follow::{Batch, Follow, FollowError};
 pub use reader::{Reader, Record};
 pub use writer::Writer;
 
+/// Bytes that may still be written where this folder is, by a user without privileges.
+///
+/// # Errors
+/// If the folder is not there, or its file system does not say.
+pub fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+    let facts = rustix::fs::statvfs(folder)?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
 /// What can go wrong with the files.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {

@@ -30,7 +30,7 @@ pub use super::standing::stopped_error;
 use super::standing::{Standing, Wish};
 use super::state::{Phase, Transfer};
 use super::step::{recorded, records};
-use super::streams::Names;
+use super::streams::{Names, spools};
 use crate::parity::{Dirty, Prover, Reader};
 use crate::workplace::Workplace;
 use work::Work;
@@ -453,7 +453,7 @@ async fn what(
     }
     let what = What {
         schema: transfer.schema.clone(),
-        spools: workplace.root().join(".pgrunbook/spool").join(target),
+        spools: spools(workplace, target),
         limits: transfer.spec.limits(),
         pass_over: copy::rules(
             &ends.target.session("pgrunbook:rules").await?,

@@ -26,7 +26,7 @@ use super::standing::stopped_error;
 use super::state::{self, Phase, Transfer};
 use super::streams::{self, Names};
 use super::structure::{self, Object, Structure};
-use super::{Finding, TransferError, accept, blocking, build, sqlite};
+use super::{Finding, TransferError, accept, blocking, build, disk, sqlite};
 use crate::backup::programs::Audience;
 use crate::fence::{self, Fence, Lift};
 use crate::workplace::Workplace;
@@ -80,6 +80,8 @@ impl Loader<'_> {
                 Making::Existing => Origin::Existing,
             },
             reverse: self.spec.reverse,
+            limits: self.spec.limits(),
+            spool: Some(streams::spools(self.workplace, self.target)),
             ..Wanted::new(self.schema)
         }
     }
@@ -98,7 +100,7 @@ impl Loader<'_> {
         let mut findings = preflight(&source, &target, &self.wanted()).await?;
         // What an earlier attempt brought is what this one goes on with.
         if state::find(&target, self.schema).await.map_err(PgError::into_step_error)?.is_some() {
-            findings.retain(|finding| !matches!(finding.code, "collision" | "schema-not-empty"));
+            findings.retain(|finding| !matches!(finding.code, "collision" | "schema-not-empty" | disk::TARGET));
         }
         let accepted: Vec<String> = self.spec.accept.iter().cloned().collect();
         accept(&mut findings, &accepted);

@@ -12,6 +12,7 @@ mod complete;
 pub mod copy;
 mod crossing;
 mod ddl;
+mod disk;
 mod follow;
 mod load;
 pub mod preflight;

@@ -42,9 +42,14 @@ const DISK_FREE_MIN: u64 = 1 << 30;
 impl Spec {
     /// How much the spools may take.
     pub fn limits(&self) -> Limits {
-        let hard = self.spool_limit.unwrap_or(SPOOL_LIMIT);
-        Limits { spool_soft: hard / 2, spool_hard: hard, disk_free_min: DISK_FREE_MIN.min(hard) }
+        limits(self.spool_limit)
     }
+}
+
+/// How much spools may take by a step's `spool_limit`, in bytes.
+pub(super) fn limits(spool_limit: Option<u64>) -> Limits {
+    let hard = spool_limit.unwrap_or(SPOOL_LIMIT);
+    Limits { spool_soft: hard / 2, spool_hard: hard, disk_free_min: DISK_FREE_MIN.min(hard) }
 }
 
 /// Where the target's tables come from.

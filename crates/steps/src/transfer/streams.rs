@@ -160,7 +160,12 @@ pub async fn unmake(ends: &Ends, names: &Names, way: Way) -> Result<(), StepErro
     slots::drop_publication(&session, &name).await.map_err(PgError::into_step_error)
 }
 
+/// The folder of all that a target's transfers keep on local disk.
+pub fn spools(workplace: &Workplace, target: &str) -> PathBuf {
+    workplace.root().join(".pgrunbook/spool").join(target)
+}
+
 /// Where a way's changes are kept on local disk until they are applied.
 pub fn spool_folder(workplace: &Workplace, target: &str, names: &Names, way: Way) -> PathBuf {
-    workplace.root().join(".pgrunbook/spool").join(target).join(names.slot(way))
+    spools(workplace, target).join(names.slot(way))
 }

@@ -12,12 +12,16 @@ mod sides;
 mod tables;
 mod waiting;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pgrunbook_postgres::Session;
+use pgrunbook_postgres::receiver::Limits;
 
+use super::disk::{self, Need};
 use super::error::TransferError;
 use super::finding::{Finding, Severity, accept};
+use super::spec::limits;
 use super::structure::existing;
 
 pub use rule::Rule;
@@ -54,6 +58,10 @@ pub struct Wanted {
     pub long_transaction: Duration,
     /// Over how long the source's WAL is measured; zero: not at all.
     pub measure: Duration,
+    /// How much a stream may take of the disk here, and its slot of its server's.
+    pub limits: Limits,
+    /// The folder here for what is received; none: nothing will be received here.
+    pub spool: Option<PathBuf>,
 }
 
 impl Wanted {
@@ -71,6 +79,8 @@ impl Wanted {
             // Longer than an application's transaction should take, shorter than a person's patience.
             long_transaction: Duration::from_secs(60),
             measure: Duration::from_millis(300),
+            limits: limits(None),
+            spool: None,
         }
     }
 
@@ -110,6 +120,12 @@ pub async fn preflight(source: &Session, target: &Session, wanted: &Wanted) -> R
         // They are writers that a fence does not hold; without one nobody is held.
         findings.retain(|one| !matches!(one.code, "subscription" | "cron-job"));
     }
+    if let Some(folder) = &wanted.spool {
+        findings.extend(disk::of_spool(folder, wanted.limits));
+    }
+    let need = Need::of_schema(source, &wanted.source_schema, |table| wanted.takes(table)).await;
+    let need = need.map_err(|error| error.to_string());
+    findings.extend(disk::of_rows(server::server("target", &to), &to.disk, need));
     server::wal_rate(source, &from, begun, wanted, &mut findings).await?;
     accept(&mut findings, &[]);
     findings.dedup();

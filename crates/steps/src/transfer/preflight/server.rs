@@ -6,6 +6,8 @@ use pgrunbook_postgres::{Lsn, Session};
 
 use super::{Finding, Origin, Severity, TransferError, Wanted};
 use crate::backup::programs;
+use crate::transfer::disk::Disk;
+use crate::transfer::status::size;
 
 /// What a server says of itself.
 pub(super) struct Facts {
@@ -26,7 +28,7 @@ pub(super) struct Facts {
     /// The collation's version as it was recorded, and as the system's library has it now; 15 and later.
     collation_recorded: String,
     collation_actual: String,
-    data_directory: String,
+    pub disk: Disk,
 }
 
 /// <https://www.postgresql.org/docs/current/runtime-config-replication.html>
@@ -46,8 +48,7 @@ const FACTS: &str = "SELECT pg_catalog.current_setting('server_version_num')::in
     pg_catalog.pg_encoding_to_char(d.encoding)::text,
     pg_catalog.concat_ws(' ', 'provider', coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c'), 'collate', d.datcollate,
         'ctype', d.datctype, coalesce(pg_catalog.to_jsonb(d) ->> 'daticulocale', pg_catalog.to_jsonb(d) ->> 'datlocale')),
-    coalesce(pg_catalog.to_jsonb(d) ->> 'datcollversion', ''),
-    coalesce((SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'), '')
+    coalesce(pg_catalog.to_jsonb(d) ->> 'datcollversion', '')
 FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r
 WHERE d.datname = pg_catalog.current_database() AND r.rolname = CURRENT_USER";
 
@@ -80,16 +81,16 @@ impl Facts {
             collate: row.get(12),
             collation_recorded: row.get(13),
             collation_actual,
-            data_directory: row.get(14),
+            disk: Disk::of(session).await?,
         })
     }
 }
 
 /// What the settings of both sides allow.
 pub(super) fn settings(from: &Facts, to: &Facts, wanted: &Wanted, findings: &mut Vec<Finding>) {
-    sender("source", from, findings);
+    sender("source", from, wanted, findings);
     if wanted.reverse {
-        sender("target", to, findings);
+        sender("target", to, wanted, findings);
     }
     if to.standby && !wanted.reverse {
         findings.push(standby("target", to));
@@ -143,7 +144,7 @@ pub(super) fn settings(from: &Facts, to: &Facts, wanted: &Wanted, findings: &mut
 }
 
 /// What a side needs from which changes are read.
-fn sender(side: &str, facts: &Facts, findings: &mut Vec<Finding>) {
+fn sender(side: &str, facts: &Facts, wanted: &Wanted, findings: &mut Vec<Finding>) {
     let object = server(side, facts);
     let mut add = |severity, code, what: String, remedy: &str| {
         findings.push(Finding::new(severity, code, object.clone(), what).remedy(remedy));
@@ -179,7 +180,7 @@ fn sender(side: &str, facts: &Facts, findings: &mut Vec<Finding>) {
         add(
             Severity::Warn,
             "slot-keep-size",
-            "max_slot_wal_keep_size is not set: a slot that nobody reads can fill the disk.".to_owned(),
+            unbounded(facts.disk.log, wanted.limits.spool_hard),
             "ALTER SYSTEM SET max_slot_wal_keep_size = '...' (a part of the free disk), and reload",
         );
     }
@@ -194,6 +195,19 @@ fn sender(side: &str, facts: &Facts, findings: &mut Vec<Finding>) {
             "ALTER SYSTEM SET idle_replication_slot_timeout = 0 until the transfer is complete, and reload",
         );
     }
+}
+
+/// What may come of a slot that the server does not limit; `limit` is the one that we keep to.
+fn unbounded(free: Option<u64>, limit: u64) -> String {
+    let free = match free {
+        Some(free) if free < limit => format!(", and {} are free there now", size(free)),
+        _ => String::new(),
+    };
+    format!(
+        "max_slot_wal_keep_size is not set: a slot that nobody reads can fill the disk. pgrunbook drops its own at `spool_limit` \
+         ({}), as long as it is at work{free}.",
+        size(limit)
+    )
 }
 
 fn standby(side: &str, facts: &Facts) -> Finding {
@@ -265,7 +279,7 @@ pub(super) async fn wal_rate(
     }
     let rate = bytes as f64 / seconds;
     let limit = u64::try_from(facts.slot_keep).ok().map(|megabytes| (megabytes << 20, "max_slot_wal_keep_size"));
-    let room = [limit, free_disk(session, facts).map(|bytes| (bytes, "the free disk"))];
+    let room = [limit, facts.disk.log.map(|bytes| (bytes, "the free disk"))];
     let Some((room, of)) = room.into_iter().flatten().min() else { return Ok(()) };
     // An hour: less than a base copy of a big database takes, while which the spool may be slow.
     if rate * 3600.0 > room as f64 {
@@ -283,14 +297,75 @@ pub(super) async fn wal_rate(
     Ok(())
 }
 
-/// Free bytes where the source keeps its WAL: known only where its server is this machine.
-fn free_disk(session: &Session, facts: &Facts) -> Option<u64> {
-    let host = &session.options().hosts.first()?.host;
-    let here = host.starts_with('/') || matches!(host.as_str(), "localhost" | "127.0.0.1" | "::1");
-    let folder = std::path::Path::new(&facts.data_directory);
-    if !here || !folder.is_absolute() {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server against which nothing can be said.
+    fn healthy(version: u32) -> Facts {
+        Facts {
+            version,
+            role: "postgres".to_owned(),
+            superuser: true,
+            replication: true,
+            database: "x".to_owned(),
+            wal_level: "logical".to_owned(),
+            standby: false,
+            slots_free: 1,
+            senders_free: 1,
+            slot_keep: 1,
+            idle_slot: "0".to_owned(),
+            encoding: "UTF8".to_owned(),
+            collate: "provider c".to_owned(),
+            collation_recorded: "2.36".to_owned(),
+            collation_actual: "2.36".to_owned(),
+            disk: Disk::default(),
+        }
     }
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+
+    fn found(from: &Facts, to: &Facts) -> Vec<(&'static str, Severity, String)> {
+        let mut findings = Vec::new();
+        let wanted = Wanted { structure: Origin::Existing, ..Wanted::new("tenant") };
+        settings(from, to, &wanted, &mut findings);
+        findings.into_iter().map(|one| (one.code, one.severity, one.object)).collect()
+    }
+
+    #[test]
+    fn versions_are_held_against_what_is_supported_and_each_other() {
+        assert_eq!(found(&healthy(15), &healthy(15)), []);
+        let old = ("version", Severity::Refuse, "source database x".to_owned());
+        assert_eq!(found(&healthy(13), &healthy(15)), [old]);
+        let codes: Vec<_> = found(&healthy(14), &healthy(13)).into_iter().map(|one| (one.0, one.2)).collect();
+        let object = "target database x".to_owned();
+        assert_eq!(codes, [("version", object.clone()), ("target-older", object)]);
+    }
+
+    #[test]
+    fn collations_of_another_library_are_noted() {
+        let newer = Facts { collation_recorded: "2.41".to_owned(), collation_actual: "2.41".to_owned(), ..healthy(15) };
+        let noted = ("collation-version", Severity::Note, "target database x".to_owned());
+        assert_eq!(found(&healthy(15), &newer), [noted]);
+        // PostgreSQL 14 does not say.
+        let silent = Facts { collation_recorded: String::new(), collation_actual: String::new(), ..healthy(14) };
+        assert_eq!(found(&silent, &newer), []);
+    }
+
+    #[test]
+    fn a_pg_dump_that_is_too_old_is_refused_where_tables_are_made() {
+        let mut findings = Vec::new();
+        // Of which no programs can be there.
+        settings(&healthy(99), &healthy(99), &Wanted::new("tenant"), &mut findings);
+        let said: Vec<_> = findings.iter().map(|one| (one.code, one.severity, one.object.as_str())).collect();
+        assert_eq!(said, [("no-pg-dump", Severity::Refuse, "program pg_dump")]);
+        assert!(!findings[0].remedy.is_empty());
+    }
+
+    #[test]
+    fn a_slot_without_a_limit_is_held_against_the_disk() {
+        let plain = unbounded(None, 16_000_000_000);
+        assert!(plain.ends_with("at `spool_limit` (16 GB), as long as it is at work."), "{plain}");
+        assert_eq!(unbounded(Some(16_000_000_000), 16_000_000_000), plain, "it has the room");
+        let short = unbounded(Some(3_000_000_000), 16_000_000_000);
+        assert!(short.ends_with("at work, and 3000 MB are free there now."), "{short}");
+    }
 }

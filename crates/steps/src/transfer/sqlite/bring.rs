@@ -15,7 +15,7 @@ use serde_json::json;
 use super::choice::Choices;
 use super::error::SqliteError;
 use super::existing::check_existing;
-use super::image::Image;
+use super::image::{self, Image};
 use super::load::{self, How};
 use super::open::{open_live, open_write};
 use super::preflight::{Preflight, preflight, preflight_with_image};
@@ -25,11 +25,12 @@ use super::writeback::What;
 use super::{notes, seal};
 use crate::fence::{self, Lift};
 use crate::transfer::TransferError;
+use crate::transfer::disk::{self, Disk, Need};
 use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
 use crate::transfer::load::Loader;
 use crate::transfer::spec::{Making, Spec, Sync};
 use crate::transfer::state::{self, Phase, Transfer, text};
-use crate::transfer::streams::Names;
+use crate::transfer::streams::{Names, spools};
 use crate::workplace::{Place, Workplace};
 
 /// How long a writer may keep the file from being read.
@@ -117,9 +118,13 @@ fn choices(spec: &Spec) -> Result<Choices, StepError> {
 pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, Vec<Finding>), StepError> {
     let (path, schema, choices) = (ends.path.clone(), loader.schema.to_owned(), choices(loader.spec)?);
     let readers = loader.jobs;
-    let looked = blocking(move || preflight(&path, &choices, &schema, readers)).await;
-    let looked = looked.map_err(SqliteError::into_step_error)?;
-    let findings = findings(loader, ends, &looked).await?;
+    let looked = blocking(move || {
+        let looked = preflight(&path, &choices, &schema, readers)?;
+        // Whoever copies it asks again.
+        Ok((image::copied_bytes(&path).unwrap_or_default(), looked))
+    });
+    let (copied, looked) = looked.await.map_err(SqliteError::into_step_error)?;
+    let findings = findings(loader, ends, &looked, disk::of_copy(&image_folder(loader), copied)).await?;
     Ok((looked, findings))
 }
 
@@ -133,7 +138,7 @@ async fn look_to_load(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflig
     let readers = loader.jobs;
     let looked = blocking(move || preflight_with_image(&path, &choices, &schema, readers, &folder, PATIENCE)).await;
     let (looked, image) = looked.map_err(SqliteError::into_step_error)?;
-    let findings = findings(loader, ends, &looked).await?;
+    let findings = findings(loader, ends, &looked, None).await?;
     let refused: Vec<Finding> = in_the_way(&findings).cloned().collect();
     match refused.is_empty() {
         true => Ok((looked, image)),
@@ -142,25 +147,41 @@ async fn look_to_load(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflig
 }
 
 fn image_folder(loader: &Loader<'_>) -> PathBuf {
-    loader.workplace.root().join(".pgrunbook/spool").join(loader.target).join(format!("{}_image", loader.schema))
+    spools(loader.workplace, loader.target).join(format!("{}_image", loader.schema))
 }
 
-async fn findings(loader: &Loader<'_>, ends: &SqliteEnds, looked: &Preflight) -> Result<Vec<Finding>, StepError> {
+async fn findings(
+    loader: &Loader<'_>,
+    ends: &SqliteEnds,
+    looked: &Preflight,
+    of_copy: Option<Finding>,
+) -> Result<Vec<Finding>, StepError> {
     let excluded = |finding: &Finding| {
         let table = finding.object.strip_prefix("table ");
         finding.code == "skipped" && table.is_some_and(|table| loader.spec.exclude.contains(table))
     };
     let mut findings: Vec<Finding> = looked.findings.iter().filter(|finding| !excluded(finding)).cloned().collect();
+    findings.extend(of_copy);
     let session = ends.session("pgrunbook:preflight").await?;
+    let begun = state::find(&session, loader.schema).await.map_err(PgError::into_step_error)?.is_some();
     if loader.spec.structure == Making::Existing {
         // What the file declares beside columns and rows is the migrations' affair.
         let declares = |finding: &Finding| !matches!(finding.severity, Severity::Consent(_)) || is_of_rows(finding);
         findings.retain(declares);
         let more = check_existing(&session, loader.schema, looked).await.map_err(SqliteError::into_step_error)?;
-        let begun = state::find(&session, loader.schema).await.map_err(PgError::into_step_error)?.is_some();
         findings.extend(more.into_iter().filter(|finding| !begun || finding.code != "not-empty"));
     }
     findings.extend(of_target(&session, loader.spec).await?);
+    if !begun {
+        // What an earlier attempt brought takes its room already.
+        let catalog = &looked.profile.catalog;
+        let need = Need::of_file(catalog.page_count.saturating_mul(catalog.page_bytes));
+        let there = Disk::of(&session).await.map_err(PgError::into_step_error)?;
+        findings.extend(disk::of_rows(format!("target database {}", session.options().database), &there, Ok(need)));
+    }
+    if loader.spec.reverse {
+        findings.extend(disk::of_spool(&spools(loader.workplace, loader.target), loader.spec.limits()));
+    }
     if loader.spec.sync == Sync::DirtyKeys {
         let (path, found) = (ends.path.clone(), looked.clone());
         let shape = blocking(move || Shape::of(&found, &open_live(&path)?, &path)).await;
@@ -482,7 +503,7 @@ pub async fn way_back(workplace: &Workplace, target: &str, transfer: &Transfer) 
         target: ends.options,
         path: ends.path,
         transfer: transfer.clone(),
-        spools: workplace.root().join(".pgrunbook/spool").join(target),
+        spools: spools(workplace, target),
         limits: transfer.spec.limits(),
     }))
 }
@@ -494,7 +515,7 @@ async fn unmake_way_back(workplace: &Workplace, ends: &SqliteEnds, transfer: &Tr
     let slot = Names::of(&transfer.schema, &transfer.target).slot(Way::Reverse);
     slots::drop_slot_if_ours(&session, &slot).await.map_err(PgError::into_step_error)?;
     slots::drop_publication(&session, &slot).await.map_err(PgError::into_step_error)?;
-    let folder = workplace.root().join(".pgrunbook/spool").join(&ends.target).join(&slot);
+    let folder = spools(workplace, &ends.target).join(&slot);
     match tokio::fs::remove_dir_all(&folder).await {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(StepError::failed("spool", format!("{} cannot be removed: {error}", folder.display())))

@@ -150,24 +150,32 @@ impl Drop for Image {
 pub fn take(source: &Path, folder: &Path, readers: usize, budget: Duration) -> Result<Image, SqliteError> {
     let begun = Instant::now();
     let watch = open_live(source)?;
+    let (bytes, is_copied) = measure(&watch, source)?;
+    let (kept, version) = match is_copied {
+        false => pin(&watch, source, readers.max(1), budget)?,
+        true => copy(&watch, source, folder, bytes, budget)?,
+    };
+    Ok(Image { bytes, took: begun.elapsed(), kept, source: source.to_owned(), watch: Mutex::new(watch), version })
+}
+
+/// The file's bytes, and whether its image would be a copy.
+fn measure(watch: &Connection, source: &Path) -> Result<(u64, bool), SqliteError> {
     let bytes: i64 = watch
         .query_row("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size", [], |row| row.get(0))
         .map_err(SqliteError::of(source, "measure it"))?;
     let mode: String = watch
         .query_row("PRAGMA journal_mode", [], |row| row.get(0))
         .map_err(SqliteError::of(source, "read journal_mode"))?;
-    let (kept, version) = match mode.as_str() {
-        "wal" => pin(&watch, source, readers.max(1), budget)?,
-        _ => copy(&watch, source, folder, bytes.unsigned_abs(), budget)?,
-    };
-    Ok(Image {
-        bytes: bytes.unsigned_abs(),
-        took: begun.elapsed(),
-        kept,
-        source: source.to_owned(),
-        watch: Mutex::new(watch),
-        version,
-    })
+    Ok((bytes.unsigned_abs(), mode != "wal"))
+}
+
+/// How many bytes must be free for the image of a file: none where it is no copy. Blocking.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn copied_bytes(source: &Path) -> Result<u64, SqliteError> {
+    let (bytes, is_copied) = measure(&open_live(source)?, source)?;
+    Ok(if is_copied { bytes + SPARE_BYTES } else { 0 })
 }
 
 /// Does something again until no writer is in the way. `Ok(None)` says that one was.
@@ -275,11 +283,8 @@ fn copy(
 }
 
 fn free_bytes(folder: &Path) -> Result<u64, SqliteError> {
-    let facts = rustix::fs::statvfs(folder).map_err(|error| SqliteError::File {
-        what: format!("look at the disk of {}", folder.display()),
-        source: error.into(),
-    })?;
-    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+    pgrunbook_postgres::spool::free_bytes(folder)
+        .map_err(|source| SqliteError::File { what: format!("look at the disk of {}", folder.display()), source })
 }
 
 /// Files whose bytes were read, by device and number.
