@@ -14,6 +14,7 @@ mod dirty_keys;
 mod drift;
 mod failover;
 mod fence;
+mod file_back;
 mod flag;
 mod guard;
 mod isolation;

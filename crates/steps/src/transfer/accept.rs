@@ -88,10 +88,16 @@ pub async fn go_on(
     let transfer = recorded(&session, schema).await?;
     if sqlite::is_file(workplace, &transfer.spec.from) {
         workplace.followers().end(target, schema).await;
-        if offer.stopped.code == "ddl" {
-            sqlite::accept_change(workplace, target, &transfer).await?;
+        let outgrown = sqlite::accept_change(workplace, target, &transfer, offer.stopped.code == "ddl").await?;
+        let mut sql = state::stopped_sql(schema, None);
+        if way_of(&offer.stopped) == Way::Reverse {
+            let lossy = match outgrown {
+                Some(why) => state::still_lossy_sql(schema, &why),
+                None => state::unproven_sql(schema, offer.stopped.lsn),
+            };
+            sql = format!("BEGIN; {sql}; {lossy}; COMMIT");
         }
-        session.execute(&state::stopped_sql(schema, None)).await.map_err(PgError::into_step_error)?;
+        session.execute(&sql).await.map_err(PgError::into_step_error)?;
         return Ok(offer);
     }
     let ends = Ends::of(workplace, target, &transfer)?;

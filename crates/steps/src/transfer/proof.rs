@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 
 use super::ends::{End, Ends};
 use super::follow::{Follower, Hold, Turn};
+use super::sqlite;
 use super::state::{self, Phase, Transfer};
 use super::step::{recorded, records};
 use crate::parity::{Aligned, Ask, Difference, Dirty, ParityError, Pass, Place, Prover, Reader, TableParity, What};
@@ -92,7 +93,8 @@ pub async fn forget(follower: &Follower) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Compares every row of a transfer's two sides at one exact position, while writers are at work.
+/// Compares every row of a transfer's two sides at one exact position, while writers are at work. Of a file, which has no
+/// positions, after the switch, and what differs again after it caught up.
 ///
 /// # Errors
 /// With the differences; or if the transfer follows nothing now.
@@ -104,6 +106,11 @@ pub async fn compare_live(
 ) -> Result<Evidence, StepError> {
     let records = records(workplace, target, "pgrunbook:parity").await?;
     let transfer = recorded(&records, schema).await?;
+    if sqlite::is_file(workplace, &transfer.spec.from) {
+        let evidence = sqlite::compare_live(workplace, target, &transfer, cancel).await?;
+        records.execute(&state::lossless_sql(schema)).await.map_err(PgError::into_step_error)?;
+        return Ok(evidence);
+    }
     let way = match transfer.phase {
         Phase::Following => Way::Forward,
         Phase::Switched => Way::Reverse,

@@ -232,9 +232,14 @@ pub fn lossy_sql(schema: &str, why: &str) -> String {
 pub fn unproven_sql(schema: &str, since: Lsn) -> String {
     let why =
         format!("the reverse stream stood still since {since} and was accepted, and not all rows were compared since");
+    still_lossy_sql(schema, &why)
+}
+
+/// The statement that records why going back would lose writes, where it would do so already.
+pub fn still_lossy_sql(schema: &str, why: &str) -> String {
     format!(
         "UPDATE pgrunbook.transfer SET lossy = {}, updated_at = pg_catalog.clock_timestamp() WHERE schema = {} AND lossy IS NOT NULL",
-        text(&why),
+        text(why),
         text(schema)
     )
 }

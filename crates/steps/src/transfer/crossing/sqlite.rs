@@ -114,7 +114,7 @@ impl SqliteLeg {
             let second = feed.sync().await?;
             self.note("synced_before", serde_json::Value::from(vec![first.facts(), second.facts()]));
         } else {
-            self.unchanged(&feed).await?;
+            shape::unchanged(&feed.session, self.schema(), &feed.shape).await?;
             fence::refuse_fed(&feed.session, self.schema()).await?;
             if let Some(back) = &back {
                 compared = self.compare_before(&mut feed, back).await?;
@@ -138,26 +138,6 @@ impl SqliteLeg {
         let (touched, rows) = feed.compare_online().await?;
         self.note("compared_before", serde_json::json!({ "rows": rows, "took_us": micros(begun) }));
         Ok(Some(Compared { touched, rows }))
-    }
-
-    /// The target's tables must be declared as they were: what is new there has no place in the file.
-    async fn unchanged(&self, feed: &Feed) -> Result<(), StepError> {
-        for table in &feed.shape.tables {
-            let now = shape::target_columns(&feed.session, self.schema(), &table.name).await;
-            if now.map_err(PgError::into_step_error)? != table.target {
-                return Err(StepError::failed(
-                    "lossy",
-                    format!(
-                        "table {} of {} has other columns than when it was cut over: going back would lose what is in them. \
-                         Nothing was changed.",
-                        table.name,
-                        self.schema()
-                    ),
-                )
-                .help("bring the columns back to what they were, then go back"));
-            }
-        }
-        Ok(())
     }
 
     fn ready(&mut self) -> Result<&mut Ready, StepError> {
@@ -340,8 +320,9 @@ impl SqliteLeg {
         }
         writing(&ready.feed, move |connection, path| seal::commit(connection, path, budget)).await?;
         if to == Side::Source {
-            // The file is open: the crossing has happened, whatever comes now.
-            execute(&ready.records, &phase).await.map_err(|error| {
+            // The file is open: the crossing has happened, whatever comes now. All rows were compared for it.
+            let recorded = format!("{phase}; {}", state::lossless_sql(&schema));
+            execute(&ready.records, &recorded).await.map_err(|error| {
                 StepError::in_doubt("phase", format!("the file takes the writes, and that was not recorded: {error}"))
             })?;
             return Ok(std::mem::take(&mut self.evidence));
@@ -431,6 +412,7 @@ pub async fn recover(
             Ok((connection, path, stands))
         });
         let (connection, path, stands) = held.await.map_err(|error| error.told(SAFE))?;
+        let mut also = String::new();
         let phase = if stands {
             let id = fence_id(id, schema);
             let session = ends.session(&format!("pgrunbook:{}:recover", by.run)).await?;
@@ -440,9 +422,11 @@ pub async fn recover(
             }
             Phase::Switched
         } else {
+            // It is opened only after all rows were compared.
+            also = format!("{} AND {}; ", state::lossless_sql(schema), is_mine(id));
             Phase::Following
         };
-        execute(records, &format!("{} AND {}", state::phase_sql(schema, phase, None), is_mine(id))).await?;
+        execute(records, &format!("{also}{} AND {}", state::phase_sql(schema, phase, None), is_mine(id))).await?;
         return blocking(move || seal::rollback(&connection, &path)).await.map_err(|error| error.told(SAFE));
     }
     let settled = state::phase_sql(schema, Phase::Following, None);

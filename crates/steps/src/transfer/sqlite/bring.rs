@@ -591,20 +591,37 @@ pub async fn complete(
     Ok(facts)
 }
 
-/// After a person has looked at a changed schema of the target: what is new there has no place in the file, and what is
-/// left is written back again.
+/// After a person has looked: why nobody could go back now without a loss, where that is so. With `is_ddl`, at a changed schema
+/// of the target: what is new there has no place in the file, and what is left is written back again.
 ///
 /// # Errors
 /// If the target cannot be asked.
-pub async fn accept_change(workplace: &Workplace, target: &str, transfer: &Transfer) -> Result<(), StepError> {
+pub async fn accept_change(
+    workplace: &Workplace,
+    target: &str,
+    transfer: &Transfer,
+    is_ddl: bool,
+) -> Result<Option<String>, StepError> {
     let ends = SqliteEnds::of(workplace, target, &transfer.spec.from)?;
     let session = ends.session("pgrunbook:accept").await?;
     let mut shape = shape::recorded(&session, &transfer.schema).await?;
-    for table in &mut shape.tables {
-        let columns = shape::target_columns(&session, &transfer.schema, &table.name).await;
-        table.target = columns.map_err(PgError::into_step_error)?;
+    if is_ddl {
+        for table in &mut shape.tables {
+            let now = shape::target_columns(&session, &transfer.schema, &table.name).await;
+            let now = now.map_err(PgError::into_step_error)?;
+            let began = table.began().to_vec();
+            table.first = (now != began).then_some(began);
+            table.target = now;
+        }
+        shape::record(&session, &transfer.schema, &ends.path, &shape).await.map_err(PgError::into_step_error)?;
     }
-    shape::record(&session, &transfer.schema, &ends.path, &shape).await.map_err(PgError::into_step_error)
+    let outgrown = shape.outgrown();
+    Ok((!outgrown.is_empty()).then(|| {
+        format!(
+            "other columns than when it was cut over were accepted of {}: the file has no place for them",
+            outgrown.join(", ")
+        )
+    }))
 }
 
 /// Rows and bytes that the load brought; nothing where no file was loaded into the schema.

@@ -47,6 +47,9 @@ pub struct Carried {
     /// The target's columns and their types, as they were when it began: others are a changed schema.
     #[serde(default)]
     pub target: Vec<(String, u32)>,
+    /// What they were then, where others were accepted since: what is in those has no place in the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Vec<(String, u32)>>,
 }
 
 /// One column that travels.
@@ -78,6 +81,7 @@ impl Shape {
                 numbered,
                 autoincrement: source.autoincrement,
                 target: Vec::new(),
+                first: None,
             });
         }
         let mut repeats = BTreeMap::new();
@@ -96,6 +100,11 @@ impl Shape {
     /// The table of that name.
     pub fn table(&self, name: &str) -> Option<&Carried> {
         self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// Tables whose columns in the target were accepted as others than they were when it began.
+    pub fn outgrown(&self) -> Vec<&str> {
+        self.tables.iter().filter(|table| table.first.is_some()).map(|table| table.name.as_str()).collect()
     }
 
     /// How the file's declarations differ from those that it had; empty if they do not.
@@ -122,6 +131,11 @@ impl Carried {
     /// The table in PostgreSQL.
     pub fn place(&self, schema: &str) -> String {
         [schema, &self.name].map(|name| quote::ident(name).unwrap_or_default()).join(".")
+    }
+
+    /// The target's columns as they were when it began.
+    pub fn began(&self) -> &[(String, u32)] {
+        self.first.as_deref().unwrap_or(&self.target)
     }
 
     /// The SELECT of its rows in the file.
@@ -260,6 +274,28 @@ ORDER BY a.attnum";
 pub async fn target_columns(session: &Session, schema: &str, table: &str) -> Result<Vec<(String, u32)>, PgError> {
     let rows = session.client().query(COLUMNS, &[&schema, &table]).await.map_err(|error| session.error(&error))?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Sees to it that the target's tables are declared as they were when it began: what is new there has no place in the file.
+///
+/// # Errors
+/// With the code `lossy`, if one is not; if the target cannot be asked.
+pub async fn unchanged(session: &Session, schema: &str, shape: &Shape) -> Result<(), StepError> {
+    for table in &shape.tables {
+        let now = target_columns(session, schema, &table.name).await.map_err(PgError::into_step_error)?;
+        if now != table.began() {
+            return Err(StepError::failed(
+                "lossy",
+                format!(
+                    "table {} of {schema} has other columns than when it was cut over: going back would lose what is in them. \
+                     Nothing was changed.",
+                    table.name
+                ),
+            )
+            .help("bring the columns back to what they were, then go back"));
+        }
+    }
+    Ok(())
 }
 
 /// Notes the target's columns; of tables that were there before, whole numbers take the width that they have there.
