@@ -27,6 +27,7 @@ mod parity_live;
 mod parity_sqlite;
 mod parity_step;
 mod preflight;
+mod preflight_more;
 mod redis;
 mod since;
 #[path = "../../postgres/tests/small_disk.rs"]
@@ -35,6 +36,7 @@ mod source;
 mod source_back;
 mod sql;
 mod sqlite;
+mod sqlite_findings;
 mod sqlite_load;
 mod structure;
 mod switch;

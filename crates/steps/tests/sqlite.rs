@@ -45,7 +45,7 @@ impl File {
     }
 
     /// `severity code object` of all findings, sorted.
-    fn findings(&self, map: &[(&str, &str)]) -> Vec<String> {
+    pub fn findings(&self, map: &[(&str, &str)]) -> Vec<String> {
         let looked = self.look(map).unwrap();
         let mut lines: Vec<String> =
             looked.findings.iter().map(|one| format!("{} {} {}", one.severity.word(), one.code, one.object)).collect();

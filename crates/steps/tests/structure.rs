@@ -98,7 +98,7 @@ REFRESH MATERIALIZED VIEW public.sums; REFRESH MATERIALIZED VIEW public.a_sums;
 
 const SCHEMA: &str = "Tenant 1";
 
-async fn derived(
+pub async fn derived(
     from: &ConnectOptions,
     to: &ConnectOptions,
     wanted: &Wanted,
@@ -109,7 +109,7 @@ async fn derived(
     derive(from, to, wanted, &accept, Audience { step: &step, watcher: &Deaf, cancel: &Cancel::default() }).await
 }
 
-async fn databases(from: &Sandbox, to: &Sandbox, source: &str, target: &str) -> (ConnectOptions, ConnectOptions) {
+pub async fn databases(from: &Sandbox, to: &Sandbox, source: &str, target: &str) -> (ConnectOptions, ConnectOptions) {
     let (from, to) = (from.fresh_database("str_from").await.unwrap(), to.fresh_database("str_to").await.unwrap());
     connect(&from).await.execute(source).await.unwrap();
     connect(&to).await.execute(target).await.unwrap();

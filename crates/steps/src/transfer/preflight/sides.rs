@@ -354,12 +354,14 @@ async fn collisions(
 
 /// Jobs of pg_cron write, too, and are no session that a pooler could pause.
 async fn cron(source: &Session, findings: &mut Vec<Finding>) -> Result<(), TransferError> {
-    const THERE: &str = "SELECT pg_catalog.to_regclass('cron.job') IS NOT NULL";
+    const THERE: &str = "SELECT pg_catalog.row_security_active(c.oid) FROM pg_catalog.pg_class AS c
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'cron' AND c.relname = 'job'";
     const JOBS: &str = "SELECT jobid::text, schedule::text, command::text FROM cron.job
         WHERE active AND database = pg_catalog.current_database() ORDER BY jobid";
-    if source.value(THERE).await? != "t" {
-        return Ok(());
-    }
+    let hides = match source.value(THERE).await?.as_str() {
+        "" => return Ok(()),
+        hides => hides == "t",
+    };
     let answers = match source.simple(JOBS).await {
         Ok(answers) => answers,
         Err(error) if error.sqlstate() == Some("42501") => {
@@ -368,6 +370,13 @@ async fn cron(source: &Session, findings: &mut Vec<Finding>) -> Result<(), Trans
         }
         Err(error) => return Err(error.into()),
     };
+    if hides {
+        let what = format!("Row security hides the jobs of others from role {}.", source.options().user);
+        findings.push(
+            Finding::new(Warn, "not-examined", "rule cron-job", what)
+                .remedy("connect as a role that may read it, or look yourself"),
+        );
+    }
     for row in answers.iter().flat_map(|answer| &answer.rows) {
         let what = format!("It runs here at `{}`, and may write when nobody expects it.", cell(row, 1));
         let object = format!("cron job {}", cell(row, 0));

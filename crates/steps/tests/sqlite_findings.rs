@@ -1,0 +1,279 @@
+//! What the preflight of a SQLite file says: each finding raised by a real file, with its severity, object and remedy; and what
+//! the target and the disks must have for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pgrunbook_document::StepId;
+use pgrunbook_engine::Cancel;
+use pgrunbook_postgres::{ConnectOptions, Session};
+use pgrunbook_steps::transfer::sqlite::check_existing;
+use pgrunbook_steps::transfer::{Finding, Loader, Making, Severity, Spec, Sync, to_table};
+
+use crate::bench::{Bench, Hand, cluster};
+use crate::preflight::alone;
+use crate::small_disk::SmallDisk;
+use crate::sqlite::{File, database};
+
+use Severity::{Consent, Note, Refuse, Warn};
+
+/// The finding is there with this severity and object, and says this to whoever has to act.
+fn tells(findings: &[Finding], code: &str, severity: Severity, object: &str, words: &str) {
+    let hits = || findings.iter().filter(|one| one.code == code && one.object == object && one.severity == severity);
+    assert!(hits().next().is_some(), "no {code} of {object}:\n{}", to_table(findings));
+    let said = hits().any(|one| one.remedy.contains(words) || one.what.contains(words));
+    assert!(said, "{code} of {object} does not say `{words}`:\n{}", to_table(findings));
+}
+
+#[test]
+fn names_that_postgresql_does_not_take_are_refused() {
+    let long = "n".repeat(64);
+    let wide: Vec<String> = (0..=1_600).map(|at| format!("c{at} INT")).collect();
+    let file = File::new(&format!(
+        "CREATE TABLE t (a INT PRIMARY KEY, \"\" INT, xmin INT, {long} INT, fine_{} INT);
+         CREATE TABLE \"\" (a INT PRIMARY KEY); CREATE TABLE {long} (a INT PRIMARY KEY);
+         CREATE TABLE wide ({}); CREATE TABLE lone (a INT)",
+        "x".repeat(58),
+        wide.join(", ")
+    ));
+    let found = file.look(&[("lone.a", "skip")]).unwrap().findings;
+    let rename = "rename it, or skip it in [map]";
+    tells(&found, "empty-name", Refuse, "table ", rename);
+    tells(&found, "empty-name", Refuse, "column t.", rename);
+    tells(&found, "reserved-name", Refuse, "column t.xmin", rename);
+    tells(&found, "long-name", Refuse, &format!("column t.{long}"), rename);
+    tells(&found, "long-name", Refuse, &format!("table {long}"), "its name has 64 bytes, and PostgreSQL keeps 63");
+    tells(&found, "columns", Refuse, "table wide", "has 1601 columns, and PostgreSQL takes 1,600");
+    tells(&found, "columns", Refuse, "table lone", "skip the table in [map]");
+    assert_eq!(found.iter().filter(|one| one.code.ends_with("-name")).count(), 5, "{}", to_table(&found));
+}
+
+#[test]
+fn declarations_without_an_equal_ask_for_consent() {
+    let file = File::new(
+        "CREATE TABLE c (a TEXT PRIMARY KEY, b TEXT);
+         PRAGMA writable_schema = on;
+         UPDATE sqlite_master SET sql = 'CREATE TABLE c (a TEXT PRIMARY KEY, b TEXT COLLATE klingon)' WHERE name = 'c';
+         PRAGMA writable_schema = off;",
+    );
+    let found = file.look(&[]).unwrap().findings;
+    tells(&found, "collation", Consent("collations"), "column c.b", "compared by klingon");
+    tells(&found, "collation", Consent("collations"), "column c.b", "accept `collations`");
+
+    let file = File::new(
+        "CREATE TABLE g (a INT UNIQUE ON CONFLICT REPLACE, b TEXT AS (printf('%05d', a)) STORED);
+         CREATE TABLE k (x INT, y INT, PRIMARY KEY (x, y)); CREATE TABLE l (id INTEGER PRIMARY KEY, body TEXT, doc JSON);
+         CREATE INDEX by_body ON l (body); CREATE INDEX by_doc ON l (doc); CREATE UNIQUE INDEX by_y ON k (y);
+         INSERT INTO l VALUES (1, printf('%3000s', 'x'), '{}');
+         CREATE TABLE p (id INTEGER PRIMARY KEY, b INT); CREATE TABLE f (id INTEGER PRIMARY KEY, b INT REFERENCES p (b));
+         CREATE TABLE gone (id INTEGER PRIMARY KEY); INSERT INTO gone VALUES (1), (2);",
+    );
+    let found = file.look(&[("k.y", "skip"), ("gone", "skip")]).unwrap().findings;
+    tells(&found, "on-conflict", Warn, "table g", "say it in the application's INSERT");
+    tells(&found, "generated", Consent("generated"), "column g.b", "its values are carried over as plain ones");
+    tells(&found, "generated", Consent("generated"), "column g.b", "accept `generated`, or skip it in [map]");
+    tells(&found, "no-key", Warn, "table g", "told apart only by all their values");
+    tells(&found, "index", Consent("indexes"), "table k", "a column of its primary key is skipped");
+    tells(&found, "index", Consent("indexes"), "index by_y", "a column of it is skipped");
+    tells(&found, "index", Consent("indexes"), "index by_body", "its longest entry has 3000 bytes");
+    tells(&found, "index", Consent("indexes"), "index by_doc", "json cannot be compared");
+    tells(&found, "foreign-key", Consent("foreign-keys"), "table f", "what it refers to is not unique");
+    tells(&found, "foreign-key-check", Warn, "file", "foreign key mismatch");
+    tells(&found, "skipped", Consent("skip"), "table gone", "is skipped with its 2 rows");
+    tells(&found, "skipped", Consent("skip"), "column k.y", "accept `skip`");
+}
+
+#[test]
+fn rows_that_break_their_own_rules_are_refused() {
+    let file = File::new(
+        "CREATE TABLE v (id INTEGER PRIMARY KEY, n INT); INSERT INTO v VALUES (1, NULL);
+         CREATE TABLE w (id INTEGER PRIMARY KEY, s INT CHECK (s > 0));
+         PRAGMA ignore_check_constraints = on; INSERT INTO w VALUES (2, -5);
+         PRAGMA writable_schema = on;
+         UPDATE sqlite_master SET sql = 'CREATE TABLE v (id INTEGER PRIMARY KEY, n INT NOT NULL)' WHERE name = 'v';
+         PRAGMA writable_schema = off;",
+    );
+    let found = file.look(&[]).unwrap().findings;
+    tells(&found, "null-in-not-null", Refuse, "column v.n", "is NOT NULL and holds 1 NULLs");
+    tells(&found, "null-in-not-null", Refuse, "column v.n", "correct the rows in the source");
+    tells(&found, "violated", Refuse, "file", "NULL value in v.n");
+}
+
+#[test]
+fn values_that_a_chosen_type_does_not_take_are_refused() {
+    let file = File::new(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, i INT, n TEXT, u TEXT, at TIMESTAMP, k TIMESTAMP UNIQUE);
+         INSERT INTO t VALUES (1, 70000, '1e5', 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', '2024-01-01 00:00:00+02:00', '2024-01-01 00:00:00+02:00');
+         INSERT INTO t VALUES (2, 1, '1.50', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '2024-01-01 00:00:00Z', '2024-01-01 00:00:00Z');
+         INSERT INTO t VALUES (3, 1, '2', NULL, '2024-01-02 00:00:00Z', '2024-01-02 00:00:00Z');",
+    );
+    let map = [("t.i", "smallint"), ("t.n", "numeric"), ("t.u", "uuid")];
+    let found = file.look(&map).unwrap().findings;
+    tells(&found, "out-of-range", Refuse, "column t.i", "becomes smallint, and 1 of 3 values do not fit");
+    tells(&found, "out-of-range", Refuse, "column t.i", "\"t.i\" = \"text\", or \"skip\"");
+    tells(&found, "not-decimal", Refuse, "column t.n", "is no plain decimal number");
+    tells(&found, "not-uuid", Refuse, "column t.u", "1 of 2 values");
+    tells(&found, "respelled", Warn, "column t.at", "1 of 3 values keep their value and would be spelled otherwise");
+    tells(&found, "key-respelled", Refuse, "column t.k", "two of them may be one value");
+    tells(&found, "key-respelled", Refuse, "column t.k", "\"t.k\" = \"text\" in [map]");
+    assert!(!found.iter().any(|one| one.code == "key-respelled" && one.object == "column t.at"));
+}
+
+#[test]
+fn a_file_that_is_written_to_meanwhile_is_noted() {
+    let file = File::new(
+        "PRAGMA journal_mode = wal; CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);
+         WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 20000) INSERT INTO t SELECT i, 'x' FROM i;",
+    );
+    let at_rest = file.look(&[]).unwrap().findings;
+    assert!(at_rest.iter().all(|one| one.code != "in-use"), "{}", to_table(&at_rest));
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = file.open();
+        scope.spawn(|| {
+            let writer = writer;
+            while !ends.load(Ordering::SeqCst) {
+                writer.execute_batch("UPDATE t SET v = 'y' WHERE id = 1").unwrap();
+            }
+        });
+        let begun = Instant::now();
+        let found = loop {
+            let found = file.look(&[]).unwrap().findings;
+            if found.iter().any(|one| one.code == "in-use") || begun.elapsed() > Duration::from_secs(60) {
+                break found;
+            }
+        };
+        ends.store(true, Ordering::SeqCst);
+        tells(&found, "in-use", Note, "file", "the load looks at every value again");
+    });
+}
+
+#[tokio::test]
+async fn tables_that_are_there_and_do_not_fit_are_refused() {
+    let file =
+        File::new("CREATE TABLE t (a INT, b INT, c INT); CREATE TABLE u (a INT); INSERT INTO t VALUES (1, 2, 3)");
+    let session = database().await;
+    session
+        .execute("CREATE SCHEMA tenant; CREATE TABLE tenant.t (a bigint, b bigint GENERATED ALWAYS AS (1) STORED)")
+        .await
+        .unwrap();
+    let found = check_existing(&session, "tenant", &file.look(&[]).unwrap()).await.unwrap();
+    let remedy = "change it by a migration, or say otherwise in [map]";
+    tells(&found, "no-table", Refuse, "table tenant.u", remedy);
+    tells(&found, "no-column", Refuse, "column t.c", remedy);
+    tells(&found, "generated", Refuse, "column t.b", "is a plain column here, and generated in the target");
+    assert_eq!(found.len(), 3, "{}", to_table(&found));
+}
+
+/// What a step asks for that moves the target `old`.
+fn spec() -> Spec {
+    Spec {
+        from: "old".to_owned(),
+        source_schema: String::new(),
+        structure: Making::Create,
+        exclude: BTreeSet::new(),
+        accept: BTreeSet::new(),
+        map: BTreeMap::new(),
+        reverse: true,
+        sync: Sync::Rescan,
+        spool_limit: Some(1),
+    }
+}
+
+/// A project whose source `old` is this file.
+async fn bench(target: ConnectOptions, sql: &str) -> Bench {
+    let mut bench = Bench::on(target);
+    bench.config("[targets.old]\nsqlite = \"old.db\"\n");
+    rusqlite::Connection::open(bench.path("old.db")).unwrap().execute_batch(sql).unwrap();
+    bench
+}
+
+async fn looked(bench: &Bench, spec: &Spec) -> Vec<Finding> {
+    let (step, hand, cancel): (StepId, _, _) = ("look".parse().unwrap(), Hand::default(), Cancel::default());
+    let workplace = bench.workplace().await;
+    let loader = Loader {
+        workplace: &workplace,
+        target: "main",
+        schema: "tenant",
+        spec,
+        jobs: 2,
+        run: "look",
+        operator: "anna",
+        cancel: &cancel,
+        step: &step,
+        watcher: &hand,
+    };
+    loader.look().await.unwrap()
+}
+
+const SMALL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'x');";
+
+#[tokio::test]
+async fn a_target_that_cannot_apply_or_send_is_refused() {
+    let poor = alone(&[("wal_level", "replica"), ("max_wal_size", "32MB")]).await;
+    let options = poor.database("central").await.unwrap();
+    let session = Session::connect(&options, "test").await.unwrap();
+    session.execute("CREATE ROLE meek LOGIN PASSWORD 'x'").await.unwrap();
+    let meek = ConnectOptions { user: "meek".to_owned(), password: Some("x".to_owned()), ..options.clone() };
+    let found = looked(&bench(meek, SMALL).await, &spec()).await;
+    tells(
+        &found,
+        "wal-level",
+        Refuse,
+        "wal_level of the target",
+        "set it and restart the target, or say `reverse = false`",
+    );
+    tells(&found, "replica-role", Refuse, "role meek", "GRANT SET ON PARAMETER session_replication_role");
+    // It may not know where the rows will be.
+    tells(&found, "target-disk", Note, "target database central", "the file has 8192 B");
+    let bench = bench(options, SMALL).await;
+    let one_way = looked(&bench, &Spec { reverse: false, ..spec() }).await;
+    assert!(one_way.is_empty(), "{}", to_table(&one_way));
+}
+
+#[tokio::test]
+async fn what_dirty_keys_cannot_tell_row_by_row_is_named() {
+    let target = cluster().await.fresh_database("dirty").await.unwrap();
+    let bench = bench(target, &format!("{SMALL} CREATE TABLE heard (who TEXT);")).await;
+    let found = looked(&bench, &Spec { sync: Sync::DirtyKeys, ..spec() }).await;
+    tells(
+        &found,
+        "dirty-keys",
+        Consent("dirty-keys"),
+        "sync = \"dirty-keys\"",
+        "accept `dirty-keys`, or leave `sync` out",
+    );
+    tells(&found, "rescanned", Warn, "table heard", "after a change it is read whole");
+    assert!(!found.iter().any(|one| one.code == "rescanned" && one.object == "table t"), "{}", to_table(&found));
+    let consented = Spec { sync: Sync::DirtyKeys, accept: ["dirty-keys".to_owned()].into(), ..spec() };
+    tells(&looked(&bench, &consented).await, "dirty-keys", Note, "sync = \"dirty-keys\"", "(accepted: dirty-keys)");
+}
+
+#[tokio::test]
+async fn disks_that_are_too_small_for_a_file_are_named() {
+    let target = cluster().await.fresh_database("disk").await.unwrap();
+    let bench = bench(target, SMALL).await;
+    let spools = |found: &[Finding]| found.iter().filter(|one| one.code == "spool-disk").count();
+    let wish = Spec { spool_limit: Some(u64::MAX / 2), ..spec() };
+    let object = format!("disk of {}", bench.path(".pgrunbook/spool/main").display());
+    tells(&looked(&bench, &wish).await, "spool-disk", Warn, &object, "of `spool_limit`");
+    assert_eq!(spools(&looked(&bench, &Spec { reverse: false, ..wish }).await), 0, "nothing is received here");
+    assert_eq!(spools(&looked(&bench, &spec()).await), 0);
+
+    // A project on a disk that takes no copy of the file.
+    let Some(disk) = SmallDisk::new(32 << 20) else { return };
+    std::fs::create_dir_all(bench.path(".pgrunbook")).unwrap();
+    std::os::unix::fs::symlink(disk.path(), bench.path(".pgrunbook/spool")).unwrap();
+    let object = format!("disk of {}", bench.path(".pgrunbook/spool/main/tenant_image").display());
+    let found = looked(&bench, &spec()).await;
+    tells(&found, "copy-disk", Refuse, &object, "`PRAGMA journal_mode = wal` in the file");
+    let file = rusqlite::Connection::open(bench.path("old.db")).unwrap();
+    file.execute_batch("PRAGMA journal_mode = wal").unwrap();
+    let found = looked(&bench, &spec()).await;
+    assert!(!found.iter().any(|one| one.code == "copy-disk"), "{}", to_table(&found));
+    disk.fill_but(1 << 20);
+    let limit = Spec { spool_limit: Some(8 << 20), ..spec() };
+    let object = format!("disk of {}", bench.path(".pgrunbook/spool/main").display());
+    tells(&looked(&bench, &limit).await, "spool-disk", Refuse, &object, "the stream would stop at once");
+}
