@@ -98,6 +98,10 @@ fn rows_that_break_their_own_rules_are_refused() {
     tells(&found, "null-in-not-null", Refuse, "column v.n", "is NOT NULL and holds 1 NULLs");
     tells(&found, "null-in-not-null", Refuse, "column v.n", "correct the rows in the source");
     tells(&found, "violated", Refuse, "file", "NULL value in v.n");
+    tells(&found, "violated", Refuse, "table w", "CHECK (s > 0) does not hold for 1 of its rows");
+    tells(&found, "violated", Refuse, "table w", "correct the rows in the source");
+    let without = file.look(&[("w", "skip")]).unwrap().findings;
+    assert!(!without.iter().any(|one| one.code == "violated" && one.object == "table w"), "{}", to_table(&without));
 }
 
 #[test]

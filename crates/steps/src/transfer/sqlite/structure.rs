@@ -298,9 +298,14 @@ impl Maker<'_> {
             parts.push(part);
         }
         let scope = scope(table, map);
-        for (name, text) in &table.checks {
+        for (at, (name, text)) in table.checks.iter().enumerate() {
             match translate::condition(text, &scope) {
                 Ok(sql) => {
+                    if let Some(rows) = stats.failed_checks.get(&at) {
+                        let what = format!("CHECK ({text}) does not hold for {rows} of its rows");
+                        let object = format!("table {}", map.name);
+                        self.find(Severity::Refuse, "violated", object, what, "correct the rows in the source");
+                    }
                     let name = name.as_ref().filter(|name| !name.is_empty() && name.len() <= NAME_BYTES);
                     let name = name.map(|name| format!("CONSTRAINT {} ", ident(name))).unwrap_or_default();
                     parts.push(format!("{name}CHECK ({sql})"));
