@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use pgrunbook_engine::fault::{self, Point};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::PgError;
@@ -202,8 +203,13 @@ pub async fn create_slot(
     patience: Duration,
 ) -> Result<Slot, CreateSlotError> {
     let pid = connection.backend_pid();
+    fault::pass(Point::BeforeEffect);
     tokio::select! {
-        made = connection.create_slot(name, how) => Ok(made?),
+        made = connection.create_slot(name, how) => {
+            let made = made?;
+            fault::pass(Point::AfterEffect);
+            Ok(made)
+        }
         () = tokio::time::sleep(patience) => {
             // Asked while it still waits: afterwards nothing links the two. Then the dropped future cancels it.
             let blockers = slot_blockers(observer, pid).await?;
@@ -236,8 +242,12 @@ FROM pg_catalog.pg_replication_slots AS s WHERE s.slot_name = ";
         if let Some(pid) = row.get(1).cloned().flatten().and_then(|pid| pid.parse::<i32>().ok()) {
             session.simple(&format!("SELECT pg_catalog.pg_terminate_backend({pid})")).await?;
         }
+        fault::pass(Point::BeforeEffect);
         match session.simple(&format!("SELECT pg_catalog.pg_drop_replication_slot({literal})")).await {
-            Ok(_) => return Ok(true),
+            Ok(_) => {
+                fault::pass(Point::AfterEffect);
+                return Ok(true);
+            }
             // Gone meanwhile.
             Err(error) if error.sqlstate() == Some("42704") => return Ok(false),
             // Still held by the one that was told to end.
@@ -292,9 +302,7 @@ pub async fn create_publication_of(session: &Session, name: &str, tables: &[Publ
         .collect::<Result<Vec<_>, PgError>>()?
         .join(", ");
     let tables = if list.is_empty() { String::new() } else { format!(" FOR TABLE {list}") };
-    session
-        .execute(&format!("BEGIN; DROP PUBLICATION IF EXISTS {quoted}; CREATE PUBLICATION {quoted}{tables}; COMMIT"))
-        .await
+    made(session, &format!("BEGIN; DROP PUBLICATION IF EXISTS {quoted}; CREATE PUBLICATION {quoted}{tables}; COMMIT")).await
 }
 
 /// Drops a publication, if there is one.
@@ -304,7 +312,14 @@ pub async fn create_publication_of(session: &Session, name: &str, tables: &[Publ
 pub async fn drop_publication(session: &Session, name: &str) -> Result<(), PgError> {
     let quoted =
         quote::ident(name).map_err(|_| PgError::Options("a publication's name holds a NUL byte".to_owned()))?;
-    session.execute(&format!("DROP PUBLICATION IF EXISTS {quoted}")).await
+    made(session, &format!("DROP PUBLICATION IF EXISTS {quoted}")).await
+}
+
+async fn made(session: &Session, sql: &str) -> Result<(), PgError> {
+    fault::pass(Point::BeforeCommit);
+    session.execute(sql).await?;
+    fault::pass(Point::AfterCommit);
+    Ok(())
 }
 
 #[cfg(test)]

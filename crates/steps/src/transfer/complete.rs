@@ -73,7 +73,7 @@ pub async fn complete(
     }
     if super::sqlite::is_file(workplace, &transfer.spec.from) {
         let facts = super::sqlite::complete(workplace, target, &transfer, cancel).await?;
-        session.execute(&state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
+        state::write(&session, &state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
         let evidence = Evidence::of(format!(
             "the transfer into {schema} is complete: there is no way back any more, and the file stays fenced"
         ));
@@ -112,7 +112,7 @@ pub async fn complete(
             _ => {}
         }
     }
-    session.execute(&super::since::forget_sql(schema)).await.map_err(PgError::into_step_error)?;
-    session.execute(&state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
+    state::write(&session, &super::since::forget_sql(schema)).await.map_err(PgError::into_step_error)?;
+    state::write(&session, &state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
     Ok(evidence)
 }

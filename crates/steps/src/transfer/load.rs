@@ -178,11 +178,12 @@ impl Loader<'_> {
         let print = since::Print::read(session, schema, &self.spec.exclude).await?;
         since::install(records).await.map_err(PgError::into_step_error)?;
         let sql = since::record_sql(self.schema, side, &print);
-        records.execute(&sql).await.map_err(PgError::into_step_error)
+        state::write(records, &sql).await.map_err(PgError::into_step_error)
     }
 
     async fn phase(&self, records: &Session, transfer: &mut Transfer, phase: Phase) -> Result<(), StepError> {
-        records.execute(&state::phase_sql(self.schema, phase, None)).await.map_err(PgError::into_step_error)?;
+        let sql = state::phase_sql(self.schema, phase, None);
+        state::write(records, &sql).await.map_err(PgError::into_step_error)?;
         transfer.phase = phase;
         Ok(())
     }
@@ -216,7 +217,7 @@ impl Loader<'_> {
             identify(records, self.target).await.map_err(PgError::into_step_error)?.key,
         );
         let sql = state::insert_sql(self.schema, &source_key, &target_key, self.spec, self.run);
-        records.execute(&sql).await.map_err(PgError::into_step_error)?;
+        state::write(records, &sql).await.map_err(PgError::into_step_error)?;
         state::find(records, self.schema)
             .await
             .map_err(PgError::into_step_error)?
@@ -512,14 +513,10 @@ pub async fn abandon(
     copy::forget(&session, schema).await?;
     for way in [Way::Forward, Way::Reverse] {
         let sql = state::forget_stream_sql(&names.stream(way));
-        ends.destination(way)
-            .session("pgrunbook:abandon")
-            .await?
-            .execute(&sql)
-            .await
-            .map_err(PgError::into_step_error)?;
+        let there = ends.destination(way).session("pgrunbook:abandon").await?;
+        state::write(&there, &sql).await.map_err(PgError::into_step_error)?;
     }
-    session.execute(&since::forget_sql(schema)).await.map_err(PgError::into_step_error)?;
-    session.execute(&state::delete_sql(schema)).await.map_err(PgError::into_step_error)?;
+    state::write(&session, &since::forget_sql(schema)).await.map_err(PgError::into_step_error)?;
+    state::write(&session, &state::delete_sql(schema)).await.map_err(PgError::into_step_error)?;
     Ok(Evidence::of(format!("the transfer into {schema} was given up; nothing of it is left")))
 }

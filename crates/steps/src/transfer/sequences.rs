@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use pgrunbook_postgres::{PgError, Session, quote};
 use serde::Serialize;
 
-use super::state::text;
+use super::state::{self, text};
 
 /// Where a sequence stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -73,7 +73,7 @@ pub async fn set_positions(
         ));
     }
     if !calls.is_empty() {
-        session.execute(&format!("SELECT {}", calls.join(", "))).await?;
+        state::write(session, &format!("SELECT {}", calls.join(", "))).await?;
     }
     Ok(common)
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_postgres::slots::Direction as Way;
 use pgrunbook_postgres::{Lsn, PgError, Session, ledger, quote};
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,17 @@ FROM pgrunbook.transfer";
 /// If the role may not create schemas in this database.
 pub async fn install(session: &Session) -> Result<(), PgError> {
     ledger::install_beside(session, INSTALLED, INSTALL).await
+}
+
+/// Runs a statement that leaves something durable: what a transfer records, or what it makes on a server.
+///
+/// # Errors
+/// What the server says.
+pub async fn write(session: &Session, sql: &str) -> Result<(), PgError> {
+    fault::pass(Point::BeforeCommit);
+    session.execute(sql).await?;
+    fault::pass(Point::AfterCommit);
+    Ok(())
 }
 
 /// The transfer into a schema, if there is one.

@@ -18,6 +18,7 @@ use super::session::{Holder, reader, searching, writer};
 use super::settle::settle;
 use super::stage::Stage;
 use super::{How, Pair, Told};
+use crate::transfer::state;
 
 /// How often a range is tried whose connection was lost: a server that is restarted comes back in a few seconds.
 const ATTEMPTS: u32 = 5;
@@ -345,7 +346,7 @@ async fn copy_range(
              at = pg_catalog.clock_timestamp() WHERE {record}; COMMIT",
         flow.sum.rows, flow.bytes
     ));
-    target.execute(&end).await.map_err(failed)
+    state::write(target, &end).await.map_err(failed)
 }
 
 /// A pipe whose errors name the table.

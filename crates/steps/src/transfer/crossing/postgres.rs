@@ -318,5 +318,5 @@ async fn refresh(session: &Session, schema: &str) -> Result<(), StepError> {
 }
 
 async fn execute(session: &Session, sql: &str) -> Result<(), StepError> {
-    session.execute(sql).await.map_err(PgError::into_step_error)
+    state::write(session, sql).await.map_err(PgError::into_step_error)
 }

@@ -452,5 +452,5 @@ fn micros(begun: Instant) -> u64 {
 }
 
 async fn execute(session: &Session, sql: &str) -> Result<(), StepError> {
-    session.execute(sql).await.map_err(PgError::into_step_error)
+    state::write(session, sql).await.map_err(PgError::into_step_error)
 }

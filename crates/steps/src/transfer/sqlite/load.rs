@@ -25,6 +25,7 @@ use super::piece::{self, Piece};
 use super::rows::{last_number, read};
 use super::structure::{Object, ObjectKind, Structure};
 use crate::transfer::spec::Making;
+use crate::transfer::state;
 
 /// What is loaded. [`super::Preflight::plan`] gives it.
 #[derive(Debug, Clone)]
@@ -176,7 +177,7 @@ async fn prepare(admin: &Session, schema: &str, plan: &Plan, how: &How) -> Resul
         "BEGIN; CREATE SCHEMA {schema_name}; COMMENT ON SCHEMA {schema_name} IS {}; COMMIT",
         literal(&how.mark)
     );
-    let made = admin.execute(&sql).await;
+    let made = state::write(admin, &sql).await;
     if made.is_err() {
         let _ = admin.execute("ROLLBACK").await;
     }
@@ -217,10 +218,10 @@ pub async fn discard(
     let places: Vec<String> = names.iter().map(|name| place(schema, name)).collect();
     if !places.is_empty() {
         // Together: their foreign keys may refer to one another.
-        session.execute(&format!("DROP TABLE {}", places.join(", "))).await?;
+        state::write(session, &format!("DROP TABLE {}", places.join(", "))).await?;
     }
     if schema_too {
-        session.execute(&format!("DROP SCHEMA {}", ident(schema))).await?;
+        state::write(session, &format!("DROP SCHEMA {}", ident(schema))).await?;
     }
     Ok(names)
 }
@@ -427,7 +428,7 @@ impl Copier<'_> {
         // Without the end of COPY the server throws the rows away.
         let part = read?;
         sink.close().await.map_err(|error| session.error(&error))?;
-        session.execute("COMMIT").await?;
+        state::write(session, "COMMIT").await?;
         Ok(part)
     }
 
@@ -458,7 +459,7 @@ impl Copier<'_> {
                     literal(&column)
                 ),
             };
-            admin.execute(&sql).await?;
+            state::write(admin, &sql).await?;
         }
         Ok(())
     }
@@ -469,7 +470,7 @@ fn named(object: &Object) -> String {
 }
 
 async fn make(session: &Session, object: &Object) -> Result<(), SqliteError> {
-    session.execute(&object.sql).await.map_err(|source| SqliteError::Object { name: named(object), source })
+    state::write(session, &object.sql).await.map_err(|source| SqliteError::Object { name: named(object), source })
 }
 
 async fn blocking<T: Send + 'static>(

@@ -14,6 +14,7 @@ use super::notes::{self, Noted, Read, Trail};
 use super::shape::{self, declared};
 use super::ship::Size;
 use super::sync::{Feed, Found, Synced, begin_own, end_own};
+use crate::transfer::state;
 
 /// How often all rows are compared before notes that are in doubt each time are given up.
 const TRIES: usize = 2;
@@ -126,7 +127,8 @@ impl Feed {
         } else {
             noting.sums = sums;
             if noted.up_to > 0 {
-                self.session.execute(&format!("SELECT 1{record}")).await.map_err(PgError::into_step_error)?;
+                let sql = format!("SELECT 1{record}");
+                state::write(&self.session, &sql).await.map_err(PgError::into_step_error)?;
             }
         }
         if let Some(proven) = &mut noting.proven {
@@ -155,7 +157,7 @@ impl Feed {
             *trail = Trail { epoch: noted.epoch + 1, up_to: 0, ..trail.clone() };
         }
         let sql = format!("SELECT 1{}", self.trail_sql());
-        self.session.execute(&sql).await.map_err(PgError::into_step_error)
+        state::write(&self.session, &sql).await.map_err(PgError::into_step_error)
     }
 
     /// With dirty keys, and while writers are at work: compares all rows, ships what differs, and looks whether the notes had

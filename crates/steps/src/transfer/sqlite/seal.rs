@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_postgres::Lsn;
 use rusqlite::{Connection, ErrorCode};
 
@@ -67,11 +68,16 @@ pub fn begin(connection: &Connection, path: &Path, budget: Duration) -> Result<(
 pub fn commit(connection: &Connection, path: &Path, budget: Duration) -> Result<(), SqliteError> {
     connection.busy_timeout(budget).map_err(SqliteError::of(path, "wait for its lock"))?;
     let begun = Instant::now();
+    fault::pass(Point::BeforeCommit);
     match connection.execute_batch("COMMIT") {
         Err(error) if is_busy(&error) => {
             Err(busy(path, begun, "another connection reads, and in rollback-journal mode a commit waits for it"))
         }
-        done => done.map_err(SqliteError::of(path, "commit")),
+        done => {
+            done.map_err(SqliteError::of(path, "commit"))?;
+            fault::pass(Point::AfterCommit);
+            Ok(())
+        }
     }
 }
 
@@ -88,6 +94,11 @@ pub fn rollback(connection: &Connection, path: &Path) -> Result<(), SqliteError>
 
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+/// Whether what kept a write from the file may pass by itself: a lock, or a disk on which room can be made.
+pub(super) fn may_pass(error: &rusqlite::Error) -> bool {
+    is_busy(error) || matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::OutOfMemory))
 }
 
 fn busy(path: &Path, begun: Instant, waits_for: &'static str) -> SqliteError {

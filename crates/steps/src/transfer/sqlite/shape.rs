@@ -16,7 +16,7 @@ use super::kind::{Kind, Width};
 use super::notes::Trail;
 use super::open::quoted;
 use super::preflight::Preflight;
-use crate::transfer::state::text;
+use crate::transfer::state::{self, text};
 
 /// How a file's rows travel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,15 +217,14 @@ pub async fn install(session: &Session) -> Result<(), PgError> {
 /// If the server refuses.
 pub async fn record(session: &Session, schema: &str, path: &Path, shape: &Shape) -> Result<(), PgError> {
     let json = serde_json::to_string(shape).map_err(|error| PgError::Client(error.to_string()))?;
-    session
-        .execute(&format!(
-            "INSERT INTO pgrunbook.transfer_file (schema, path, shape) VALUES ({}, {}, {json})
-             ON CONFLICT (schema) DO UPDATE SET path = excluded.path, shape = excluded.shape",
-            text(schema),
-            text(&path.display().to_string()),
-            json = text(&json),
-        ))
-        .await
+    let sql = format!(
+        "INSERT INTO pgrunbook.transfer_file (schema, path, shape) VALUES ({}, {}, {json})
+         ON CONFLICT (schema) DO UPDATE SET path = excluded.path, shape = excluded.shape",
+        text(schema),
+        text(&path.display().to_string()),
+        json = text(&json),
+    );
+    state::write(session, &sql).await
 }
 
 /// The shape of a recorded transfer.

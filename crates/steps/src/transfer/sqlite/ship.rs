@@ -7,7 +7,7 @@ use pgrunbook_postgres::{PgError, Session};
 use super::diff::{self, AT_ONCE, Diff, Seen, same, tids};
 use super::keyed::copy_in;
 use super::shape::{Carried, Shape};
-use crate::transfer::state::text;
+use crate::transfer::state::{self, text};
 
 /// How many rows the file has now, for those who ask how far a transfer is.
 pub enum Size {
@@ -104,12 +104,12 @@ pub async fn ship(
         Size::Is(rows) => rows.to_string(),
         Size::Grew(new, gone) => format!("rows + {new} - {gone}"),
     };
-    run(&format!(
+    let ends = format!(
         "UPDATE pgrunbook.transfer_file SET syncs = syncs + 1, changes = changes + {}, rows = {rows},
              synced_at = pg_catalog.clock_timestamp() WHERE schema = {}{and}; COMMIT",
         gone + new,
         text(schema)
-    ))
-    .await?;
+    );
+    state::write(session, &ends).await.map_err(PgError::into_step_error)?;
     Ok(Shipped { placed, sums })
 }

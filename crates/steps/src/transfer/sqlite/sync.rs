@@ -27,7 +27,7 @@ use super::open::{open_live, open_write, quoted};
 use super::shape::{self, Carried, Shape, declared};
 use super::ship::{Shipped, Size, ship};
 use crate::transfer::spec::Sync;
-use crate::transfer::state::{Transfer, text};
+use crate::transfer::state::{self, Transfer, text};
 use crate::transfer::streams::Names;
 
 /// How long to wait for another process that is at work on the same transfer.
@@ -212,7 +212,7 @@ impl Feed {
             self.known = Some(Arc::new(diff::after(&known, &diff, shipped.placed)));
         } else if self.noting.is_some() {
             let sql = format!("SELECT 1{}", self.trail_sql());
-            self.session.execute(&sql).await.map_err(PgError::into_step_error)?;
+            state::write(&self.session, &sql).await.map_err(PgError::into_step_error)?;
         }
         self.version = Some(version);
         if let Some(noting) = &mut self.noting {
@@ -389,7 +389,7 @@ impl Feed {
                  WHERE last_value < {last} OR last_value = {last} AND NOT is_called",
                 text(&sequence)
             );
-            self.session.execute(&sql).await.map_err(PgError::into_step_error)?;
+            state::write(&self.session, &sql).await.map_err(PgError::into_step_error)?;
             set.insert(format!("{table}.{column}"), last);
         }
         Ok(set)

@@ -3,6 +3,7 @@
 use pgrunbook_postgres::{PgError, Session, ledger, quote};
 
 use super::super::error::TransferError;
+use super::super::state;
 use super::{Object, PREAMBLE, Structure};
 
 /// What a comment on a schema of ours begins with.
@@ -48,7 +49,7 @@ pub async fn create_before(
     target.execute("BEGIN").await?;
     let made = create(target, structure, schema, transfer).await;
     match made {
-        Ok(()) => Ok(target.execute("COMMIT").await?),
+        Ok(()) => Ok(state::write(target, "COMMIT").await?),
         Err(error) => {
             target.execute("ROLLBACK").await?;
             Err(error)
@@ -168,7 +169,7 @@ pub async fn drop_marked(target: &mut Session, schema: &str, transfer: &str) -> 
     let dropped = take_away(target, schema, transfer).await;
     match dropped {
         Ok(any) => {
-            target.execute("COMMIT").await?;
+            state::write(target, "COMMIT").await?;
             Ok(any)
         }
         Err(error) => {
