@@ -130,7 +130,7 @@ pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, 
 
 /// The same, of an image that can be loaded.
 async fn look_to_load(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, Image), StepError> {
-    let folder = image_folder(loader);
+    let folder = image_folder(loader.workplace, loader.target, loader.schema);
     tokio::fs::create_dir_all(&folder)
         .await
         .map_err(|error| StepError::failed("file", format!("{} cannot be made: {error}", folder.display())))?;
@@ -146,8 +146,13 @@ async fn look_to_load(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflig
     }
 }
 
-fn image_folder(loader: &Loader<'_>) -> PathBuf {
-    spools(loader.workplace, loader.target).join(format!("{}_image", loader.schema))
+fn image_folder(workplace: &Workplace, target: &str, schema: &str) -> PathBuf {
+    spools(workplace, target).join(format!("{schema}_image"))
+}
+
+/// Takes an image away that nobody reads any more, also one of a process that was killed: it holds all that the file does.
+async fn remove_image(workplace: &Workplace, target: &str, schema: &str) {
+    let _ = tokio::fs::remove_dir_all(image_folder(workplace, target, schema)).await;
 }
 
 async fn findings(
@@ -239,7 +244,8 @@ pub async fn bring(loader: &Loader<'_>) -> Result<Evidence, StepError> {
         }
     };
     let mut evidence = Evidence::of(String::new());
-    if transfer.phase < Phase::Building {
+    // What a process that died behind the rows had not proven yet is loaded again: its image is gone with it.
+    if transfer.phase < Phase::Following {
         let (fresh, image) = match looked {
             Some(looked) => looked,
             None => look_to_load(loader, &ends).await?,
@@ -281,7 +287,7 @@ async fn begin(
     let looked = look_to_load(loader, ends).await?;
     let target_key = identify(records, loader.target).await.map_err(PgError::into_step_error)?.key;
     let sql = state::insert_sql(loader.schema, &ends.key().await?, &target_key, loader.spec, loader.run);
-    records.execute(&sql).await.map_err(PgError::into_step_error)?;
+    state::write(records, &sql).await.map_err(PgError::into_step_error)?;
     let transfer = state::find(records, loader.schema).await.map_err(PgError::into_step_error)?;
     let transfer = transfer.ok_or_else(|| StepError::failed("transfer", "the record of the transfer is gone"))?;
     Ok((transfer, looked))
@@ -297,6 +303,11 @@ async fn load_rows(
     evidence: Evidence,
 ) -> Result<Evidence, StepError> {
     let schema = loader.schema;
+    if transfer.phase == Phase::Building {
+        // The guard goes with the tables, and its record must not say that it stands.
+        let lift = Lift { schema, by: loader.operator, ..Lift::default() };
+        fence::unfence(records, &lift, loader.cancel).await?;
+    }
     take_away(records, schema, &transfer.spec, transfer.phase).await?;
     let (seen, found) = (image.clone(), looked.clone());
     let shape = blocking(move || Shape::of(&found, &*seen.open()?, seen.source())).await;
@@ -325,13 +336,21 @@ async fn load_rows(
         shape::note_target(records, schema, &mut shape).await.map_err(PgError::into_step_error)?;
     }
     shape::record(records, schema, &ends.path, &shape).await.map_err(PgError::into_step_error)?;
+    let rows: u64 = loaded.tables.iter().map(|table| table.sum.rows).sum();
+    let sql = format!(
+        "UPDATE pgrunbook.transfer_file SET rows = {rows}, bytes = {} WHERE schema = {}",
+        image.bytes,
+        text(schema)
+    );
+    state::write(records, &sql).await.map_err(PgError::into_step_error)?;
     phase(records, transfer, Phase::Building).await?;
-    finish(loader, ends, records, transfer, &image).await?;
+    prove(loader, ends, records, transfer, &image).await?;
     let (image_bytes, read_for) = (image.bytes, image.took);
     drop(image);
-    let _ = tokio::fs::remove_dir(image_folder(loader)).await;
+    // Before it is recorded that nothing is left to do.
+    remove_image(loader.workplace, loader.target, schema).await;
+    phase(records, transfer, Phase::Following).await?;
 
-    let rows: u64 = loaded.tables.iter().map(|table| table.sum.rows).sum();
     let tables: Vec<_> = loaded
         .tables
         .iter()
@@ -340,11 +359,6 @@ async fn load_rows(
                     "sums": table.sum.sums.map(|sum| format!("{sum:016x}")) })
         })
         .collect();
-    let sql = format!(
-        "UPDATE pgrunbook.transfer_file SET rows = {rows}, bytes = {image_bytes} WHERE schema = {}",
-        text(schema)
-    );
-    records.execute(&sql).await.map_err(PgError::into_step_error)?;
     Ok(evidence
         .fact("rows", rows)
         .fact("tables", tables)
@@ -352,12 +366,12 @@ async fn load_rows(
         .fact("file_read_us", u64::try_from(read_for.as_micros()).unwrap_or(u64::MAX)))
 }
 
-/// Nobody writes to the target from here on, and it is what the image is: then the transfer follows.
-async fn finish(
+/// Nobody writes to the target from here on, and it is what the image is: then the transfer can follow.
+async fn prove(
     loader: &Loader<'_>,
     ends: &SqliteEnds,
     records: &Session,
-    transfer: &mut Transfer,
+    transfer: &Transfer,
     image: &Arc<Image>,
 ) -> Result<(), StepError> {
     let schema = loader.schema;
@@ -376,12 +390,12 @@ async fn finish(
         .help("somebody else wrote to the target meanwhile: undo, and begin again"));
     }
     feed.set_numbers().await?;
-    drop(feed);
-    phase(records, transfer, Phase::Following).await
+    Ok(())
 }
 
 async fn phase(records: &Session, transfer: &mut Transfer, phase: Phase) -> Result<(), StepError> {
-    records.execute(&state::phase_sql(&transfer.schema, phase, None)).await.map_err(PgError::into_step_error)?;
+    let sql = state::phase_sql(&transfer.schema, phase, None);
+    state::write(records, &sql).await.map_err(PgError::into_step_error)?;
     transfer.phase = phase;
     Ok(())
 }
@@ -410,7 +424,7 @@ ORDER BY c.relname";
 
 /// Takes away what an attempt brought: the tables that it made, or the rows in those that were there.
 async fn take_away(session: &Session, schema: &str, spec: &Spec, phase: Phase) -> Result<(), StepError> {
-    let execute = async |sql: String| session.execute(&sql).await.map_err(PgError::into_step_error);
+    let execute = async |sql: String| state::write(session, &sql).await.map_err(PgError::into_step_error);
     let schema_name = quote::ident(schema).unwrap_or_default();
     if spec.structure == Making::Existing {
         if phase == Phase::Prepared {
@@ -467,7 +481,7 @@ pub async fn make_way_back(ends: &SqliteEnds, transfer: &Transfer, cancel: &Canc
         );
         if session.value(&sql).await.map_err(PgError::into_step_error)? == "1" {
             let sql = format!("ALTER TABLE {place} REPLICA IDENTITY FULL");
-            session.execute(&sql).await.map_err(PgError::into_step_error)?;
+            state::write(&session, &sql).await.map_err(PgError::into_step_error)?;
         }
     }
     slots::create_publication(&session, &slot, &tables).await.map_err(PgError::into_step_error)?;
@@ -553,9 +567,10 @@ pub async fn abandon(
         Ok(())
     });
     cleared.await.map_err(|error| error.told("What is in the target was taken away already."))?;
+    remove_image(workplace, target, schema).await;
     let sql =
         format!("DELETE FROM pgrunbook.transfer_file WHERE schema = {}; {}", text(schema), state::delete_sql(schema));
-    session.execute(&sql).await.map_err(PgError::into_step_error)
+    state::write(&session, &sql).await.map_err(PgError::into_step_error)
 }
 
 /// Ends a switched transfer. The file keeps its fence, so that nobody writes to what is no longer read.

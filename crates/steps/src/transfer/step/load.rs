@@ -8,7 +8,7 @@ use pgrunbook_engine::step::Watcher;
 use pgrunbook_engine::{Cancel, Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
-use super::{recorded, records};
+use super::records;
 use crate::registry::{Kind, bound_fields, fields, required_target};
 use crate::rehearse::Silent;
 use crate::transfer::load::{Loader, abandon};
@@ -230,10 +230,11 @@ impl Step for Transfer {
 
     async fn resolve_undo(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
         let session = records(&self.0.workplace, &self.0.target, "pgrunbook:resolve").await?;
-        Ok(match recorded(&session, &self.0.schema).await {
+        let found = state::find(&session, &self.0.schema).await.map_err(|error| error.into_step_error())?;
+        Ok(match found {
             // What was taken away already is passed over by the next attempt.
-            Ok(_) => Happened::No,
-            Err(_) => Happened::Yes(Evidence::of(format!("there is no transfer into {}", self.0.schema))),
+            Some(_) => Happened::No,
+            None => Happened::Yes(Evidence::of(format!("there is no transfer into {}", self.0.schema))),
         })
     }
 }
