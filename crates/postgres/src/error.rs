@@ -176,6 +176,12 @@ impl PgError {
     }
 }
 
+/// Whether what a step failed by may pass by itself, as [`PgError::may_pass`] says of its cause.
+pub fn may_pass(error: &StepError) -> bool {
+    let cause = error.source.as_deref().and_then(|cause| cause.downcast_ref::<PgError>());
+    cause.is_some_and(PgError::may_pass)
+}
+
 fn held_by(blockers: &[Blocker]) -> String {
     match blockers.first() {
         None => String::new(),

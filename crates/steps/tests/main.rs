@@ -26,6 +26,7 @@ mod parity;
 mod parity_live;
 mod parity_sqlite;
 mod parity_step;
+mod passing;
 mod preflight;
 mod preflight_more;
 mod redis;

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrunbook_engine::{RunCx, StepError, SystemClock};
 use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
 use super::doors::{self, pooler_error};
+use super::error::FenceError;
 use super::freeze::{self, Freeze, Whose};
 use super::guard::{Fence, Fenced, fence};
 use super::lift::{Lift, unfence};
@@ -16,6 +17,9 @@ use super::standing;
 
 /// How long a resume is tried: clients wait.
 pub(crate) const RESUME_BUDGET: Duration = Duration::from_secs(30);
+
+/// Between two tries to lift a fence on a server that may answer soon.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A fence with what stands around it: poolers before, a budget behind.
 #[derive(Debug, Clone)]
@@ -92,19 +96,29 @@ impl Freezing {
 
     /// Lifts the fence, if it is there, and resumes the poolers; also where the first fails.
     async fn thaw(&self, operator: &str) -> Result<(), String> {
-        let lifted = async {
-            let session = Session::connect(&self.options, "pgrunbook:thaw").await?;
-            // Another's fence is left alone.
-            if !standing::is_committed(&session, &self.wish.id).await? {
-                return Ok(());
+        let begun = Instant::now();
+        // A server that starts again, or has no connection to spare, must not keep writers out for longer than that.
+        let lifted = loop {
+            match self.lifted(operator).await {
+                Err(FenceError::Server(error)) if error.may_pass() && begun.elapsed() < RESUME_BUDGET => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                done => break done.map_err(|error| error.to_string()),
             }
-            let lift = Lift { schema: &self.wish.schema, id: Some(&self.wish.id), by: operator, ..Lift::default() };
-            unfence(&session, &lift, &pgrunbook_engine::Cancel::default()).await.map(drop)
         };
-        let lifted = lifted.await.map_err(|error| error.to_string());
         let resumed =
             doors::resume_all(&self.root, &self.doors, RESUME_BUDGET).await.map_err(|error| error.to_string());
         way_back(lifted, resumed)
+    }
+
+    async fn lifted(&self, operator: &str) -> Result<(), FenceError> {
+        let session = Session::connect(&self.options, "pgrunbook:thaw").await?;
+        // Another's fence is left alone.
+        if !standing::is_committed(&session, &self.wish.id).await? {
+            return Ok(());
+        }
+        let lift = Lift { schema: &self.wish.schema, id: Some(&self.wish.id), by: operator, ..Lift::default() };
+        unfence(&session, &lift, &pgrunbook_engine::Cancel::default()).await.map(drop)
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join_all, try_join_all};
 use pgrunbook_engine::step::{Direction, Failure};
 use pgrunbook_engine::{Cancel, Evidence, StepError, SystemClock};
+use pgrunbook_postgres::error::may_pass;
 use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_postgres::{PgError, Session, ledger};
 
@@ -327,18 +328,27 @@ fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, 
     };
     let undo: Undo = Box::new(move || {
         Box::pin(async move {
-            let id = format!("{}.expired", how.id);
-            let who = Who {
-                run: &how.run,
-                operator: &how.operator,
-                id: &id,
-                step: &how.step,
-                direction: how.direction,
-                epoch: how.epoch,
-                folder: &folder,
+            let (begun, mut tries) = (Instant::now(), 1);
+            let undone = loop {
+                // The marker of every try is another one.
+                let id = format!("{}.expired{tries}", how.id);
+                let who = Who {
+                    run: &how.run,
+                    operator: &how.operator,
+                    id: &id,
+                    step: &how.step,
+                    direction: how.direction,
+                    epoch: how.epoch,
+                    folder: &folder,
+                };
+                let crossed =
+                    Box::pin(cutover(&workplace, &target, &back, to.other(), &who, &Cancel::default(), &|_| {})).await;
+                match crossed {
+                    Err(error) if may_pass(&error) && begun.elapsed() < back.budget => tries += 1,
+                    done => break done,
+                }
+                tokio::time::sleep(AGAIN).await;
             };
-            let undone =
-                Box::pin(cutover(&workplace, &target, &back, to.other(), &who, &Cancel::default(), &|_| {})).await;
             // Whatever became of it: nobody waits at a pooler for a process that may be gone.
             let resumed = resume_all(workplace.root(), &how.asked.doors, resume_budget(&back)).await;
             let undone = undone.map(drop).map_err(|error| error.message);
@@ -352,6 +362,9 @@ fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, 
     });
     Freeze::begin(whose, left, Arc::new(SystemClock), undo);
 }
+
+/// Between two tries of what may pass.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long it is tried to let clients go on.
 fn resume_budget(asked: &Asked) -> Duration {
@@ -428,7 +441,7 @@ async fn cross(
 /// Lets everybody go on where they were.
 async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
     let mut left = Vec::new();
-    for (at, outcome) in join_all(legs.iter_mut().map(|leg| leg.undo(how))).await.into_iter().enumerate() {
+    for (at, outcome) in join_all(legs.iter_mut().map(|leg| undo(leg, how))).await.into_iter().enumerate() {
         if let Err(undo) = outcome {
             left.push(format!("schema {} is still fenced: {undo}", legs[at].schema()));
         }
@@ -444,11 +457,34 @@ async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
         .help("`pgrunbook fence status` shows the fences, `pgrunbook fence drop` lifts them")
 }
 
+/// Undoes what one leg did. A server that starts again or has no connection to spare must not keep writers out for longer than that.
+async fn undo(leg: &mut Leg, how: &How) -> Result<(), StepError> {
+    let begun = Instant::now();
+    loop {
+        let Err(error) = leg.undo(how).await else { return Ok(()) };
+        if !may_pass(&error) || begun.elapsed() > resume_budget(&how.asked) {
+            return Err(error);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 /// After a crash in a crossing: what was not opened is undone, what was is recorded. Does nothing where none is under way.
 ///
 /// # Errors
-/// If a side cannot be asked; it may be called again.
+/// If a side cannot be asked, also not after a while: writers may be waiting for it. It may be called again.
 pub async fn recover(workplace: &Workplace, target: &str, schemas: &[String], by: &Owner<'_>) -> Result<(), StepError> {
+    let begun = Instant::now();
+    loop {
+        let Err(error) = settle(workplace, target, schemas, by).await else { return Ok(()) };
+        if !may_pass(&error) || begun.elapsed() > RESUME_BUDGET {
+            return Err(error);
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn settle(workplace: &Workplace, target: &str, schemas: &[String], by: &Owner<'_>) -> Result<(), StepError> {
     let records = records(workplace, target, &format!("pgrunbook:{}:recover", by.run)).await?;
     for schema in schemas {
         let transfer = recorded(&records, schema).await?;
