@@ -303,10 +303,10 @@ impl Back {
     }
 
     fn failed(&self, error: rusqlite::Error) -> Failed {
-        let is_busy = seal::is_busy(&error);
+        let may_pass = seal::may_pass(&error);
         let error = SqliteError::of(&self.path, "write back")(error);
         let error = Box::new(error);
-        if is_busy { Failed::Again(error) } else { Failed::Stop("apply", error) }
+        if may_pass { Failed::Again(error) } else { Failed::Stop("apply", error) }
     }
 
     fn close(&mut self) -> Result<(), Failed> {
@@ -568,5 +568,20 @@ mod tests {
             other.execute_batch("INSERT INTO t VALUES (2); COMMIT").unwrap();
             assert_eq!(back.what_flowed().unwrap(), None);
         }
+    }
+
+    #[test]
+    fn disk_without_room_may_pass_and_a_broken_constraint_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (body TEXT NOT NULL)").unwrap();
+        let shape = Shape { utf16: false, tables: Vec::new(), declared: BTreeMap::new(), repeats: BTreeMap::new() };
+        let connection = super::super::open::open_write(&path).unwrap();
+        let back = Back::new(connection, &path, Arc::new(shape), "s".to_owned(), "o", "health").unwrap();
+        back.connection.pragma_update(None, "max_page_count", 2).unwrap();
+        let full = back.run("INSERT INTO t VALUES (zeroblob(1000000))");
+        assert!(matches!(full, Err(Failed::Again(_))), "room can be made, and then it goes on by itself");
+        let broken = back.run("INSERT INTO t VALUES (NULL)");
+        assert!(matches!(broken, Err(Failed::Stop("apply", _))), "nothing but a person can mend it");
     }
 }
