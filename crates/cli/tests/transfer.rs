@@ -5,8 +5,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use pgrunbook_postgres::Session;
-use pgrunbook_postgres::sandbox::{SandboxOptions, shared, url};
+use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared, url};
 use serde_json::Value;
+use tokio::io::AsyncBufReadExt;
 
 use crate::place::{Place, Said};
 
@@ -113,4 +114,58 @@ async fn transfer_is_started_followed_accepted_completed_and_given_up_by_hand() 
     assert_eq!(source.value(slots).await.unwrap(), "0");
     assert_eq!(place.value(slots).await, "0");
     assert_eq!(place.value("SELECT count(*) FROM tenant.notes").await, "501");
+}
+
+/// What runs between two runs is a service: it outlives a restart of either server.
+#[tokio::test(flavor = "multi_thread")]
+async fn follower_goes_on_when_a_server_that_was_down_is_back() {
+    let own = async || {
+        let settings = vec![("wal_level".to_owned(), "logical".to_owned())];
+        Sandbox::start(SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap()
+    };
+    let (source, target) = (own().await, own().await);
+    let (old, main) = (source.database("old").await.unwrap(), target.database("new").await.unwrap());
+    let place = Place::on(main.clone());
+    let targets = format!("[targets.main]\nurl = \"{}\"\n[targets.old]\nurl = \"{}\"\n", url(&main), url(&old));
+    place.write("pgrunbook.toml", &targets);
+    let at_source = async |sql: &str| Session::connect(&old, "test").await.unwrap().execute(sql).await.unwrap();
+    at_source("CREATE TABLE notes (id int PRIMARY KEY); INSERT INTO notes VALUES (0)").await;
+    place.call(&["transfer", "start", "--from", "old", "--schema", "tenant"]).done();
+
+    let mut command = tokio::process::Command::from(place.command(&["transfer", "follow"]));
+    let command = command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut told = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut count = 0;
+    let arrives = async |number: i32| {
+        let begun = Instant::now();
+        let wanted = format!("SELECT count(*) FROM tenant.notes WHERE id = {number}");
+        while place.value(&wanted).await != "1" {
+            assert!(begun.elapsed() < PATIENCE, "row {number} does not come");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    for server in [&target, &source] {
+        count += 1;
+        at_source(&format!("INSERT INTO notes VALUES ({count})")).await;
+        arrives(count).await;
+        tokio::task::block_in_place(|| server.kill()).unwrap();
+        let waits = async {
+            while let Some(line) = told.next_line().await.unwrap() {
+                if line.contains("following goes on when it passes") {
+                    return;
+                }
+            }
+            panic!("it ended");
+        };
+        tokio::time::timeout(PATIENCE, waits).await.unwrap();
+        tokio::task::block_in_place(|| server.restart()).unwrap();
+        count += 1;
+        at_source(&format!("INSERT INTO notes VALUES ({count})")).await;
+        arrives(count).await;
+    }
+    let interrupted = std::process::Command::new("kill").args(["-INT", &child.id().unwrap().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(0));
 }

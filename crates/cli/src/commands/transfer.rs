@@ -5,7 +5,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use pgrunbook_document::StepId;
+use pgrunbook_engine::StepError;
 use pgrunbook_engine::step::{Progress, Watcher};
+use pgrunbook_steps::Workplace;
 use pgrunbook_steps::transfer::{
     self, Loader, Making, Offer, Rollback, Source, Spec, Status, Sync, abandon, blocking, complete, go_on, offer,
     status, to_json, to_table,
@@ -137,27 +139,42 @@ async fn follow(app: &App, target: &str, schema: Option<&str>) -> Result<u8, Fai
     let workplace = app.workplace()?;
     let cancel = app.cancel_on_signals();
     app.aside("following; Ctrl-C stops, and what was applied stays");
+    let mut has_followed = false;
     loop {
-        let all = status(&workplace, target, schema).await?;
-        let mut stands = Vec::new();
-        for one in &all {
-            match transfer::keep_following(&workplace, target, &one.schema).await {
-                Ok(()) => {}
-                Err(error) => stands.push(error),
+        match follow_once(app, &workplace, target, schema).await {
+            Ok(true) => has_followed = true,
+            Ok(false) => {
+                app.aside("nothing is to be followed");
+                return Ok(exit::DONE);
             }
-        }
-        render(app, &all);
-        if let Some(error) = stands.into_iter().next() {
-            return Err(error.into());
-        }
-        if all.iter().all(|one| one.streams.is_empty()) {
-            app.aside("nothing is to be followed");
-            return Ok(exit::DONE);
+            // At first it is the wrong address; later it is a server that starts again, or a file that somebody holds.
+            Err(error) if has_followed && transfer::may_pass(&error) => {
+                app.aside(&format!("{}; following goes on when it passes", error.message.trim_end_matches('.')));
+            }
+            Err(error) => return Err(error.into()),
         }
         tokio::select! {
             () = tokio::time::sleep(BEAT) => {}
             () = cancel.stopping() => return Ok(exit::DONE),
         }
+    }
+}
+
+/// One look at all transfers, each of which is followed from then on: whether there is anything to follow.
+async fn follow_once(app: &App, workplace: &Workplace, target: &str, schema: Option<&str>) -> Result<bool, StepError> {
+    let all = status(workplace, target, schema).await?;
+    let (mut stands, mut waits) = (None, None);
+    for one in &all {
+        match transfer::keep_following(workplace, target, &one.schema).await {
+            Ok(()) => {}
+            Err(error) if transfer::may_pass(&error) => waits = waits.or(Some(error)),
+            Err(error) => stands = stands.or(Some(error)),
+        }
+    }
+    render(app, &all);
+    match stands.or(waits) {
+        Some(error) => Err(error),
+        None => Ok(all.iter().any(|one| !one.streams.is_empty())),
     }
 }
 

@@ -426,6 +426,11 @@ pub async fn keep_following(workplace: &Workplace, target: &str, schema: &str) -
     Ok(())
 }
 
+/// Whether what keeps a transfer from being followed may pass by itself: a server that starts again, a file that somebody holds.
+pub fn may_pass(error: &StepError) -> bool {
+    error.code == "sqlite-busy" || pgrunbook_postgres::error::may_pass(error)
+}
+
 /// The ways that have a slot.
 async fn ways(ends: &Ends, names: &Names) -> Result<Vec<Way>, StepError> {
     let mut ways = Vec::new();

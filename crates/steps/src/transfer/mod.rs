@@ -37,7 +37,7 @@ pub use accept::{Offer, go_on, offer};
 pub use complete::{Source, complete};
 pub use error::TransferError;
 pub use finding::{Finding, Severity, accept, blocking, to_json, to_table};
-pub use follow::{Follower, Followers, keep_following};
+pub use follow::{Follower, Followers, keep_following, may_pass};
 pub use load::{Loader, abandon};
 pub use proof::compare_live;
 pub use spec::{Making, Side, Spec, Sync};
