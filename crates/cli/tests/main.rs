@@ -5,6 +5,7 @@ mod audit;
 mod breach;
 mod close_review;
 mod crash;
+mod crash_cutover;
 mod cutover;
 mod fence;
 mod gate;
