@@ -140,6 +140,7 @@ impl Link {
 /// An application that inserts one number after another, where it is led, and knows which were accepted.
 struct App {
     at_target: Arc<AtomicBool>,
+    waits: Arc<AtomicBool>,
     accepted: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     task: JoinHandle<usize>,
@@ -148,12 +149,17 @@ struct App {
 impl App {
     fn start(source: Source, target: ConnectOptions) -> Self {
         let (at_target, stop) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let accepted = Arc::<AtomicUsize>::default();
+        let (accepted, waits) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let held = waits.clone();
         let (led, ends, count) = (at_target.clone(), stop.clone(), accepted.clone());
         let task = tokio::spawn(async move {
             let mut links: [Option<Link>; 2] = [None, None];
             let mut next = 0;
             while !ends.load(Ordering::SeqCst) {
+                if held.load(Ordering::SeqCst) {
+                    tokio::time::sleep(THINK).await;
+                    continue;
+                }
                 let side = if led.load(Ordering::SeqCst) { Side::Target } else { Side::Source };
                 let link = &mut links[usize::from(side == Side::Target)];
                 let link = match link {
@@ -178,7 +184,7 @@ impl App {
             }
             next
         });
-        Self { at_target, accepted, stop, task }
+        Self { at_target, waits, accepted, stop, task }
     }
 
     fn lead(&self, side: Side) {
@@ -278,13 +284,22 @@ impl World {
         Said::of(output.unwrap_or_else(|_| panic!("{args:?} killed at {at:?} hangs")).unwrap())
     }
 
+    /// Each write that flows back into a file is a commit there, at a point of its own: while points are counted the application waits.
+    fn counts(&self, counts: bool) {
+        if let (Source::File(_), Some(app)) = (&self.source, &self.app) {
+            app.waits.store(counts, Ordering::SeqCst);
+        }
+    }
+
     /// The points that a call passes, by name.
     async fn points(&self, args: &[&str]) -> Vec<String> {
+        self.counts(true);
         let trace = self.place.path("trace");
         let mut command = tokio::process::Command::from(self.place.command(args));
         Said::of(command.env("PGRUNBOOK_FAULT_TRACE", &trace).output().await.unwrap()).done();
         let points = std::fs::read_to_string(&trace).unwrap().lines().map(str::to_owned).collect();
         std::fs::remove_file(trace).unwrap();
+        self.counts(false);
         points
     }
 
@@ -342,7 +357,9 @@ impl World {
 
     /// Calls the program, which dies at that point, unless it does not come to so many. Then at most one side takes writes.
     async fn dies(&self, args: &[&str], at: usize, what: &str) {
+        self.counts(true);
         let said = self.call(args, Some(at)).await;
+        self.counts(false);
         assert!(matches!(said.code, None | Some(0)), "{what}: {said:?}");
         // While rows are loaded the target has no guard yet: what anybody writes there is found when it is compared.
         let both = self.app.is_some() && self.takes(Side::Source).await && self.takes(Side::Target).await;
