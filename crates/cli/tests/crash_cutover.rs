@@ -584,7 +584,7 @@ async fn crossing_of_databases_that_is_killed_at_any_point_is_settled_by_one_cal
     for _ in 0..WORLDS {
         worlds.push(World::database(&cluster).await);
     }
-    killed_everywhere(worlds, 2).await;
+    killed_everywhere(worlds, 3).await;
 }
 
 /// Clients wait while it is paused, and nobody is left waiting.
@@ -595,7 +595,7 @@ async fn crossing_behind_a_pooler_that_is_killed_at_any_point_leaves_no_client_w
     for _ in 0..WORLDS {
         worlds.push(World::pooled(&cluster).await);
     }
-    killed_everywhere(worlds, 3).await;
+    killed_everywhere(worlds, 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -606,7 +606,7 @@ async fn crossing_of_a_file_that_is_killed_at_any_point_is_settled_by_one_call()
         let journal = if number % 2 == 0 { "wal" } else { "delete" };
         worlds.push(World::file(&cluster, journal, "").await);
     }
-    killed_everywhere(worlds, 2).await;
+    killed_everywhere(worlds, 3).await;
 }
 
 /// Each load is killed, taken up and undone; or undone at once. The file serves them all.

@@ -302,7 +302,8 @@ pub async fn create_publication_of(session: &Session, name: &str, tables: &[Publ
         .collect::<Result<Vec<_>, PgError>>()?
         .join(", ");
     let tables = if list.is_empty() { String::new() } else { format!(" FOR TABLE {list}") };
-    made(session, &format!("BEGIN; DROP PUBLICATION IF EXISTS {quoted}; CREATE PUBLICATION {quoted}{tables}; COMMIT")).await
+    made(session, &format!("BEGIN; DROP PUBLICATION IF EXISTS {quoted}; CREATE PUBLICATION {quoted}{tables}; COMMIT"))
+        .await
 }
 
 /// Drops a publication, if there is one.

@@ -73,7 +73,9 @@ pub async fn complete(
     }
     if super::sqlite::is_file(workplace, &transfer.spec.from) {
         let facts = super::sqlite::complete(workplace, target, &transfer, cancel).await?;
-        state::write(&session, &state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
+        state::write(&session, &state::phase_sql(schema, Phase::Complete, None))
+            .await
+            .map_err(PgError::into_step_error)?;
         let evidence = Evidence::of(format!(
             "the transfer into {schema} is complete: there is no way back any more, and the file stays fenced"
         ));
