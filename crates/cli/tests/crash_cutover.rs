@@ -76,6 +76,7 @@ impl Side {
 }
 
 /// Where the application writes.
+#[expect(clippy::large_enum_variant, reason = "a test has a handful of them")]
 #[derive(Debug, Clone)]
 enum Source {
     Database(ConnectOptions),
@@ -85,6 +86,7 @@ enum Source {
 }
 
 /// One side as the application has it open.
+#[expect(clippy::large_enum_variant, reason = "a test has a handful of them")]
 enum Link {
     Server(Session, &'static str),
     File(Arc<std::sync::Mutex<Connection>>),
