@@ -124,7 +124,8 @@ pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, 
         Ok((image::copied_bytes(&path).unwrap_or_default(), looked))
     });
     let (copied, looked) = looked.await.map_err(SqliteError::into_step_error)?;
-    let findings = findings(loader, ends, &looked, disk::of_copy(&image_folder(loader), copied)).await?;
+    let folder = image_folder(loader.workplace, loader.target, loader.schema);
+    let findings = findings(loader, ends, &looked, disk::of_copy(&folder, copied)).await?;
     Ok((looked, findings))
 }
 
