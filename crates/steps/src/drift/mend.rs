@@ -70,6 +70,9 @@ impl Mend {
 /// Kinds on which a column rests by its type.
 const TYPES: &[&str] = &["enum", "domain", "type", "base type", "collation"];
 
+/// Kinds that are not dropped while an object stands on them.
+const HOLDERS: &[&str] = &["schema", "foreign-data wrapper", "server"];
+
 /// Kinds that PostgreSQL makes again by itself when a column's type changes.
 const REBUILT: &[&str] = &["index", "constraint", "statistics"];
 
@@ -280,7 +283,8 @@ impl Plan<'_> {
             // Two tables with foreign keys to each other: the keys first.
             let item = &self.live.items[at];
             let apart = item.kind == "constraint" && item.text.starts_with("FOREIGN KEY") && !item.flags.follows
-                || matches!(item.kind.as_str(), "partition" | "inheritance" | "owned by");
+                || matches!(item.kind.as_str(), "partition" | "inheritance" | "owned by")
+                || (item.address.is_some() && HOLDERS.contains(&self.live.items[parent].kind.as_str()));
             if apart {
                 break;
             }

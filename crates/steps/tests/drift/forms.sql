@@ -52,6 +52,8 @@ ALTER TABLE app.notes DROP CONSTRAINT apart; DROP EXTENSION btree_gist;
 -- schema spare2
 -- schema spare
 ALTER SCHEMA spare RENAME TO spare2;
+-- schema stocked
+CREATE SCHEMA stocked; CREATE TYPE stocked.mood AS ENUM ('a'); CREATE TABLE stocked.goods (id serial PRIMARY KEY, m stocked.mood DEFAULT 'a') PARTITION BY RANGE (id); CREATE TABLE stocked.goods_1 PARTITION OF stocked.goods DEFAULT; CREATE VIEW stocked.seen AS SELECT id FROM stocked.goods; CREATE FUNCTION stocked.f(m stocked.mood) RETURNS int LANGUAGE sql RETURN 1; GRANT USAGE ON SCHEMA stocked TO drift_reader;
 -- schema given
 CREATE SCHEMA given AUTHORIZATION drift_owner;
 -- table app.strangers
