@@ -186,7 +186,7 @@ fn spec() -> Spec {
 }
 
 /// A project whose source `old` is this file.
-async fn bench(target: ConnectOptions, sql: &str) -> Bench {
+fn bench(target: ConnectOptions, sql: &str) -> Bench {
     let mut bench = Bench::on(target);
     bench.config("[targets.old]\nsqlite = \"old.db\"\n");
     rusqlite::Connection::open(bench.path("old.db")).unwrap().execute_batch(sql).unwrap();
@@ -220,7 +220,7 @@ async fn a_target_that_cannot_apply_or_send_is_refused() {
     let session = Session::connect(&options, "test").await.unwrap();
     session.execute("CREATE ROLE meek LOGIN PASSWORD 'x'").await.unwrap();
     let meek = ConnectOptions { user: "meek".to_owned(), password: Some("x".to_owned()), ..options.clone() };
-    let found = looked(&bench(meek, SMALL).await, &spec()).await;
+    let found = looked(&bench(meek, SMALL), &spec()).await;
     tells(
         &found,
         "wal-level",
@@ -231,7 +231,7 @@ async fn a_target_that_cannot_apply_or_send_is_refused() {
     tells(&found, "replica-role", Refuse, "role meek", "GRANT SET ON PARAMETER session_replication_role");
     // It may not know where the rows will be.
     tells(&found, "target-disk", Note, "target database central", "the file has 8192 B");
-    let bench = bench(options, SMALL).await;
+    let bench = bench(options, SMALL);
     let one_way = looked(&bench, &Spec { reverse: false, ..spec() }).await;
     assert!(one_way.is_empty(), "{}", to_table(&one_way));
 }
@@ -239,7 +239,7 @@ async fn a_target_that_cannot_apply_or_send_is_refused() {
 #[tokio::test]
 async fn what_dirty_keys_cannot_tell_row_by_row_is_named() {
     let target = cluster().await.fresh_database("dirty").await.unwrap();
-    let bench = bench(target, &format!("{SMALL} CREATE TABLE heard (who TEXT);")).await;
+    let bench = bench(target, &format!("{SMALL} CREATE TABLE heard (who TEXT);"));
     let found = looked(&bench, &Spec { sync: Sync::DirtyKeys, ..spec() }).await;
     tells(
         &found,
@@ -257,7 +257,7 @@ async fn what_dirty_keys_cannot_tell_row_by_row_is_named() {
 #[tokio::test]
 async fn disks_that_are_too_small_for_a_file_are_named() {
     let target = cluster().await.fresh_database("disk").await.unwrap();
-    let bench = bench(target, SMALL).await;
+    let bench = bench(target, SMALL);
     let spools = |found: &[Finding]| found.iter().filter(|one| one.code == "spool-disk").count();
     let wish = Spec { spool_limit: Some(u64::MAX / 2), ..spec() };
     let object = format!("disk of {}", bench.path(".pgrunbook/spool/main").display());

@@ -52,7 +52,7 @@ pub(super) fn pairs(live: &Snapshot, shadow: &Snapshot, ignore: &Ignore) -> Vec<
     for (at, item) in shadow.items.iter().enumerate().filter(|(at, _)| !theirs[*at]) {
         match live.find(&item.kind, &item.identity) {
             None if !item.flags.follows && !other_version(shadow, at, live) => {
-                found.push(Pair { live: None, shadow: Some(at) })
+                found.push(Pair { live: None, shadow: Some(at) });
             }
             Some(there) if !item.flags.follows && !ours[there] && live.items[there].text != item.text => {
                 found.push(Pair { live: Some(there), shadow: Some(at) });
