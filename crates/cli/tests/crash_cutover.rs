@@ -586,7 +586,7 @@ async fn crossing_of_databases_that_is_killed_at_any_point_is_settled_by_one_cal
     for _ in 0..WORLDS {
         worlds.push(World::database(&cluster).await);
     }
-    killed_everywhere(worlds, 3).await;
+    killed_everywhere(worlds, 6).await;
 }
 
 /// Clients wait while it is paused, and nobody is left waiting.
@@ -597,7 +597,7 @@ async fn crossing_behind_a_pooler_that_is_killed_at_any_point_leaves_no_client_w
     for _ in 0..WORLDS {
         worlds.push(World::pooled(&cluster).await);
     }
-    killed_everywhere(worlds, 4).await;
+    killed_everywhere(worlds, 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -608,7 +608,7 @@ async fn crossing_of_a_file_that_is_killed_at_any_point_is_settled_by_one_call()
         let journal = if number % 2 == 0 { "wal" } else { "delete" };
         worlds.push(World::file(&cluster, journal, "").await);
     }
-    killed_everywhere(worlds, 3).await;
+    killed_everywhere(worlds, 6).await;
 }
 
 /// Each load is killed, taken up and undone; or undone at once. The file serves them all.
@@ -633,7 +633,7 @@ async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothin
     println!("{} and {} points of a load, {undo} of its undo", points[0].len(), points[1].len());
     let mut tasks = tokio::task::JoinSet::new();
     for (number, world) in worlds.into_iter().enumerate() {
-        let points = chosen(&points[number % 2], 3);
+        let points = chosen(&points[number % 2], 5);
         // Of two worlds of a kind each takes the half.
         let points: BTreeSet<usize> = points.into_iter().skip(number / 2).step_by(2).collect();
         tasks.spawn(async move {

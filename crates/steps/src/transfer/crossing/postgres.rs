@@ -198,6 +198,11 @@ impl PostgresLeg {
         let begun = Instant::now();
         let proven = proof::settle(&ready.follower, way, how.asked.parity == super::Parity::Full).await?;
         let compared = begun.elapsed();
+        // Before anybody writes there, and within the budget: from now on the other way's changes are what may differ. Where this
+        // crossing is undone, the next one says so again.
+        if ready.follower.ways().any(|followed| followed == other(way)) {
+            proof::turn(&ready.follower, other(way)).await?;
+        }
         let evidence = std::mem::take(&mut self.evidence);
         self.evidence = evidence
             .fact("drain_us", u64::try_from(drained.as_micros()).unwrap_or(u64::MAX))
@@ -209,13 +214,9 @@ impl PostgresLeg {
 
     pub async fn open(&mut self, how: &How, cancel: &Cancel) -> Result<Evidence, StepError> {
         let [_, _, after] = self.phases();
-        let (to, way, onto) = (self.to, self.way(), self.onto().clone());
+        let (to, onto) = (self.to, self.onto().clone());
         let (schema, id) = (self.transfer.schema.clone(), self.fence_id(how));
         let ready = self.ready()?;
-        // Before anybody writes here: from now on the other way's changes are what may differ.
-        if ready.follower.ways().any(|followed| followed == other(way)) {
-            proof::turn(&ready.follower, other(way)).await?;
-        }
         let phase = phase_if(&schema, after, None, &is_mine(&id));
         // Where the records are is where the target's fence is: both in one transaction. The source's fence is lifted
         // before it is recorded: a crash between finds it lifted, which settles the question.
