@@ -195,9 +195,8 @@ async fn process_that_wakes_up_late_cannot_act_or_write() {
     let (options, hand) = (RunOptions::default(), Hand::default());
     let late = late_engine.run(&run, &options, &hand);
     tokio::pin!(late);
-    // Until it hangs in `r`.
     let hangs = async {
-        while !lines(&project, &run).await.contains(&"> r #1 intent".to_owned()) {
+        while !project.world.hangs("r") {
             tokio::task::yield_now().await;
         }
     };

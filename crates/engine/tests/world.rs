@@ -125,6 +125,11 @@ impl World {
         wake
     }
 
+    /// Whether a step that was to hang has come to where it does.
+    pub fn hangs(&self, step: &str) -> bool {
+        self.with(|things| !things.hanging.contains_key(step))
+    }
+
     /// A thing that came into the world by other ways.
     pub fn put(&self, thing: &str) {
         self.with(|things| things.there.insert(thing.to_owned()));
