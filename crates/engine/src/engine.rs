@@ -113,8 +113,7 @@ impl Engine {
                 return Err(EngineError::Demands { environment, runbook, missing });
             }
         }
-        let now = self.clock.now();
-        let run = run_id(now, &plan.plan_digest, self.operator.pid);
+        let digest = plan.plan_digest.clone();
         let begun = Event::Begun {
             format: crate::plan::FORMAT,
             plan: Box::new(plan),
@@ -122,10 +121,22 @@ impl Engine {
             host: self.operator.host.clone(),
             rehearsal: purpose == Purpose::Rehearsal,
         };
-        fault::pass(Point::BeforeAppend);
-        self.journal.append(&run, 0, &[Sealed::seal(begun, now, None)]).await?;
-        fault::pass(Point::AfterAppend);
-        Ok(run)
+        let now = self.clock.now();
+        let begun = [Sealed::seal(begun, now, None)];
+        let mut number = 0;
+        loop {
+            let run = run_id(now, &digest, self.operator.pid, number);
+            fault::pass(Point::BeforeAppend);
+            match self.journal.append(&run, 0, &begun).await {
+                // Another run that began in this second has the name.
+                Err(JournalError::Behind) => number += 1,
+                appended => {
+                    appended?;
+                    fault::pass(Point::AfterAppend);
+                    return Ok(run);
+                }
+            }
+        }
     }
 
     /// Takes a run as far as it goes: the first time, or after a stop, a failure or a crash. A run that has turned
@@ -296,10 +307,11 @@ impl Engine {
 }
 
 /// Sorts by time, can be typed, and is short enough for `application_name`: `20261121-041502-3fa9`.
-fn run_id(now: Timestamp, plan_digest: &str, pid: u32) -> String {
+fn run_id(now: Timestamp, plan_digest: &str, pid: u32, number: u32) -> String {
     let mut hasher = Sha256::new();
     hasher.update(plan_digest);
     hasher.update(pid.to_be_bytes());
+    hasher.update(number.to_be_bytes());
     hasher.update(now.as_nanosecond().to_be_bytes());
     let digest = format!("{:x}", hasher.finalize());
     format!("{}-{}", now.strftime("%Y%m%d-%H%M%S"), &digest[..4])

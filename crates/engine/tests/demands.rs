@@ -19,7 +19,7 @@ use crate::world::{Fuse, Hand, Project, shown};
 pub struct Shown(Arc<Mutex<Timestamp>>);
 
 impl Shown {
-    fn at(time: &str) -> Self {
+    pub fn at(time: &str) -> Self {
         Self(Arc::new(Mutex::new(time.parse().unwrap())))
     }
 

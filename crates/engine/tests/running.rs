@@ -1,5 +1,9 @@
 //! Runs, forward and back, over steps of every effect class.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::demands::Shown;
 use crate::world::{Hand, Project, shown};
 use pgrunbook_engine::journal::{self, JournalError};
 use pgrunbook_engine::*;
@@ -370,4 +374,17 @@ async fn note_stands_between_an_intent_and_its_outcome_and_nowhere_else() {
         let broken = fold(&wrong).unwrap_err();
         assert!(broken.why.contains("while it was not under way"), "{broken}");
     }
+}
+
+#[tokio::test]
+async fn runs_that_begin_at_one_moment_have_each_a_name() {
+    let mut project = Project::new();
+    project.clock = Arc::new(Shown::at("2026-11-21T04:15:02Z"));
+    let plan = project.plan(FOUR).await.unwrap();
+    let engine = project.engine();
+    let mut runs = BTreeSet::new();
+    for _ in 0..20 {
+        runs.insert(engine.begin(plan.clone(), Purpose::Real).await.unwrap());
+    }
+    assert_eq!(runs.len(), 20);
 }
