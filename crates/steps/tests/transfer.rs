@@ -4,6 +4,7 @@ use pgrunbook_engine::RunEnd;
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, shared, url};
 use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::audit::audit;
+use pgrunbook_steps::transfer::{self, Source};
 
 use crate::bench::{Bench, failure};
 
@@ -194,7 +195,7 @@ async fn a_changed_table_stops_the_stream_and_is_accepted() {
     assert_eq!(this.bench.value("SELECT count(*) FROM health.visit WHERE what = 'with a place'").await, "0");
 
     let workplace = this.bench.workplace().await;
-    let offer = pgrunbook_steps::transfer::go_on(&workplace, "main", "health", None).await.unwrap();
+    let offer = transfer::go_on(&workplace, "main", "health", None).await.unwrap();
     assert_eq!(offer.statements, ["ALTER TABLE health.visit ADD COLUMN place text"]);
     assert!(matches!(this.bench.resume(&run).await, RunEnd::Completed));
     assert_eq!(this.bench.value("SELECT place FROM health.visit WHERE what = 'with a place'").await, "home");
@@ -223,22 +224,13 @@ async fn complete_says_that_rollback_is_gone() {
     let (_, end) = this.bench.run(&format!("{MOVE}{GO}")).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     let workplace = this.bench.workplace().await;
-    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    let all = transfer::status(&workplace, "main", None).await.unwrap();
     assert_eq!(all[0].rollback.line(), "rollback is lossless: yes");
     this.bench.execute("INSERT INTO health.visit (what) VALUES ('last')").await;
     let cancel = pgrunbook_engine::Cancel::default();
-    pgrunbook_steps::transfer::complete(
-        &workplace,
-        "main",
-        "health",
-        "test",
-        &cancel,
-        pgrunbook_steps::transfer::Source::There,
-    )
-    .await
-    .unwrap();
+    transfer::complete(&workplace, "main", "health", "test", &cancel, Source::There).await.unwrap();
     assert_eq!(this.legacy_value("SELECT count(*) FROM visit WHERE what = 'last'").await, "1");
-    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    let all = transfer::status(&workplace, "main", None).await.unwrap();
     assert_eq!(all[0].rollback.line(), "rollback is gone: the transfer is complete");
     let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
     assert_eq!((this.legacy_value(left).await, this.bench.value(left).await), ("0".to_owned(), "0".to_owned()));
@@ -290,16 +282,7 @@ async fn what_flows_back_is_no_finding_of_an_audit_and_everything_else_that_is_p
     this.bench.execute("DROP PUBLICATION pgrunbook_health_reverse").await;
     let cancel = pgrunbook_engine::Cancel::default();
     let workplace = this.bench.workplace().await;
-    pgrunbook_steps::transfer::complete(
-        &workplace,
-        "main",
-        "health",
-        "test",
-        &cancel,
-        pgrunbook_steps::transfer::Source::There,
-    )
-    .await
-    .unwrap();
+    transfer::complete(&workplace, "main", "health", "test", &cancel, Source::There).await.unwrap();
     assert_eq!(published().await, [""; 0]);
     this.bench.execute(&format!("CREATE PUBLICATION {ours} FOR TABLE health.visit")).await;
     assert_eq!(published().await, [format!("any role with REPLICATION -> publication `{ours}` -> `health.visit`")]);
@@ -322,16 +305,16 @@ async fn a_slot_whose_stream_stands_still_is_given_up_before_it_fills_the_disk_o
 
     let workplace = this.bench.workplace().await;
     let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
-    let kept = pgrunbook_steps::transfer::keep_following(&workplace, "main", "health").await.unwrap_err();
+    let kept = transfer::keep_following(&workplace, "main", "health").await.unwrap_err();
     assert_eq!((kept.code.as_str(), this.legacy_value(slots).await.as_str()), ("stream-ddl", "1"), "{kept}");
     this.at_legacy("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000)) FROM generate_series(1, 40)")
         .await;
-    let given_up = pgrunbook_steps::transfer::keep_following(&workplace, "main", "health").await.unwrap_err();
+    let given_up = transfer::keep_following(&workplace, "main", "health").await.unwrap_err();
     assert_eq!(given_up.code, "stream-spool", "{given_up}");
     assert!(given_up.message.contains("was dropped") && given_up.message.contains("30000000"), "{given_up}");
     assert_eq!(this.legacy_value(slots).await, "0");
     // It is recorded, and the source was not touched.
-    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    let all = transfer::status(&workplace, "main", None).await.unwrap();
     assert_eq!(all[0].stopped.as_ref().unwrap().code, "spool");
     this.at_legacy("UPDATE visit SET what = 'goes on' WHERE id = 8").await;
 }

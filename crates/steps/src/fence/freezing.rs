@@ -96,13 +96,10 @@ impl Freezing {
 
     /// Lifts the fence, if it is there, and resumes the poolers; also where the first fails.
     async fn thaw(&self, operator: &str) -> Result<(), String> {
-        let begun = Instant::now();
-        // A server that starts again, or has no connection to spare, must not keep writers out for longer than that.
+        let mut retries = Retries::within(RESUME_BUDGET);
         let lifted = loop {
             match self.lifted(operator).await {
-                Err(FenceError::Server(error)) if error.may_pass() && begun.elapsed() < RESUME_BUDGET => {
-                    tokio::time::sleep(AGAIN).await;
-                }
+                Err(FenceError::Server(error)) if retries.again(error.may_pass()).await => {}
                 done => break done.map_err(|error| error.to_string()),
             }
         };
@@ -119,6 +116,31 @@ impl Freezing {
         }
         let lift = Lift { schema: &self.wish.schema, id: Some(&self.wish.id), by: operator, ..Lift::default() };
         unfence(&session, &lift, &pgrunbook_engine::Cancel::default()).await.map(drop)
+    }
+}
+
+/// The tries of what lets writers go on: a server that starts again, or has no connection to spare, must not keep them out for longer
+/// than that.
+pub(crate) struct Retries {
+    begun: Instant,
+    budget: Duration,
+    /// Of the try that is under way, from 1.
+    pub number: u32,
+}
+
+impl Retries {
+    pub fn within(budget: Duration) -> Self {
+        Self { begun: Instant::now(), budget, number: 1 }
+    }
+
+    /// After a failure: waits for the next try, if what failed may pass by itself and the budget is not over. `false`: that was the last.
+    pub async fn again(&mut self, may_pass: bool) -> bool {
+        if !may_pass || self.begun.elapsed() >= self.budget {
+            return false;
+        }
+        tokio::time::sleep(AGAIN).await;
+        self.number += 1;
+        true
     }
 }
 

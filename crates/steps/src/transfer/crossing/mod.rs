@@ -28,7 +28,7 @@ use super::standing::stopped_error;
 use super::state::{self, Phase};
 use super::step::{recorded, records};
 use crate::fence::freeze::{Freeze, Undo};
-use crate::fence::{Patience, RESUME_BUDGET, Whose, pause_all, resume_all};
+use crate::fence::{Patience, RESUME_BUDGET, Retries, Whose, pause_all, resume_all};
 use crate::workplace::Workplace;
 
 pub use postgres::PostgresLeg;
@@ -328,10 +328,10 @@ fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, 
     };
     let undo: Undo = Box::new(move || {
         Box::pin(async move {
-            let (begun, mut tries) = (Instant::now(), 1);
+            let mut retries = Retries::within(back.budget);
             let undone = loop {
                 // The marker of every try is another one.
-                let id = format!("{}.expired{tries}", how.id);
+                let id = format!("{}.expired{}", how.id, retries.number);
                 let who = Who {
                     run: &how.run,
                     operator: &how.operator,
@@ -344,10 +344,9 @@ fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, 
                 let crossed =
                     Box::pin(cutover(&workplace, &target, &back, to.other(), &who, &Cancel::default(), &|_| {})).await;
                 match crossed {
-                    Err(error) if may_pass(&error) && begun.elapsed() < back.budget => tries += 1,
+                    Err(error) if retries.again(may_pass(&error)).await => {}
                     done => break done,
                 }
-                tokio::time::sleep(AGAIN).await;
             };
             // Whatever became of it: nobody waits at a pooler for a process that may be gone.
             let resumed = resume_all(workplace.root(), &how.asked.doors, resume_budget(&back)).await;
@@ -362,9 +361,6 @@ fn arm(workplace: &Workplace, target: &str, to: Side, how: &How, folder: &Path, 
     });
     Freeze::begin(whose, left, Arc::new(SystemClock), undo);
 }
-
-/// Between two tries of what may pass.
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long it is tried to let clients go on.
 fn resume_budget(asked: &Asked) -> Duration {
@@ -457,15 +453,14 @@ async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
         .help("`pgrunbook fence status` shows the fences, `pgrunbook fence drop` lifts them")
 }
 
-/// Undoes what one leg did. A server that starts again or has no connection to spare must not keep writers out for longer than that.
+/// Undoes what one leg did.
 async fn undo(leg: &mut Leg, how: &How) -> Result<(), StepError> {
-    let begun = Instant::now();
+    let mut retries = Retries::within(resume_budget(&how.asked));
     loop {
-        let Err(error) = leg.undo(how).await else { return Ok(()) };
-        if !may_pass(&error) || begun.elapsed() > resume_budget(&how.asked) {
-            return Err(error);
+        match leg.undo(how).await {
+            Err(error) if retries.again(may_pass(&error)).await => {}
+            done => return done,
         }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
@@ -474,13 +469,12 @@ async fn undo(leg: &mut Leg, how: &How) -> Result<(), StepError> {
 /// # Errors
 /// If a side cannot be asked, also not after a while: writers may be waiting for it. It may be called again.
 pub async fn recover(workplace: &Workplace, target: &str, schemas: &[String], by: &Owner<'_>) -> Result<(), StepError> {
-    let begun = Instant::now();
+    let mut retries = Retries::within(RESUME_BUDGET);
     loop {
-        let Err(error) = settle(workplace, target, schemas, by).await else { return Ok(()) };
-        if !may_pass(&error) || begun.elapsed() > RESUME_BUDGET {
-            return Err(error);
+        match settle(workplace, target, schemas, by).await {
+            Err(error) if retries.again(may_pass(&error)).await => {}
+            done => return done,
         }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
