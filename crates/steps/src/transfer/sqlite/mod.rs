@@ -5,6 +5,7 @@
 //! value's way there and back stands in [`Kind`] alone.
 
 mod apply;
+mod back;
 mod beside;
 mod bring;
 mod calendar;
@@ -44,10 +45,8 @@ pub mod translate;
 mod writeback;
 
 pub use apply::fence_id;
-pub use bring::{
-    SqliteEnds, abandon, accept_change, bring, complete, follow, is_file, loaded, look, make_way_back, shipped,
-    way_back, written,
-};
+pub use back::{accept_change, complete, make_way_back, way_back, written};
+pub use bring::{SqliteEnds, abandon, bring, follow, is_file, loaded, look, shipped};
 pub use calendar::{Fraction, Spelling, Zone};
 pub use catalog::{Catalog, Collation, Column, ForeignKey, Index, Origin, Table, Term, TermOf, Trigger, VirtualTable};
 pub use choice::{Choice, Choices};
