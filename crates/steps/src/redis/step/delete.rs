@@ -36,7 +36,7 @@ pub const KIND: Kind = Kind {
             },
             FieldSpec { name: "at_most", about: "With more keys nothing is deleted.", required: false },
             FieldSpec { name: "separator", about: "What a prefix ends with; `:` if nothing is said.", required: false },
-            FieldSpec { name: "batch", about: "Keys that one SCAN looks at; 100 if nothing is said.", required: false },
+            FieldSpec { name: "batch", about: "Keys that one SCAN looks at; 64 if nothing is said.", required: false },
             FieldSpec {
                 name: "rehearse",
                 about: "Whether a rehearsal deletes too; else it is skipped there.",

@@ -36,7 +36,7 @@ pub const KIND: Kind = Kind {
                 about: "Names of sampled keys that are kept as evidence; none else.",
                 required: false,
             },
-            FieldSpec { name: "batch", about: "Keys that one SCAN looks at; 100 if nothing is said.", required: false },
+            FieldSpec { name: "batch", about: "Keys that one SCAN looks at; 64 if nothing is said.", required: false },
             FieldSpec {
                 name: "optional",
                 about: "`true`: a Redis that is down does not stop the run; recorded as degraded.",
