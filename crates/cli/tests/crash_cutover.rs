@@ -417,24 +417,70 @@ impl World {
         app.writes(2).await;
     }
 
-    /// Everything that was accepted is where the application is now, the source; and giving the transfer up leaves nothing.
-    async fn ends(mut self) {
-        let wanted = self.app.take().unwrap().ended().await;
-        let rows = "SELECT string_agg(n || ' ' || what, ',' ORDER BY n) FROM visit";
-        let found = match &self.source {
-            Source::Database(options) | Source::Pooled(options, _) => {
-                Session::connect(options, "test").await.unwrap().value(rows).await.unwrap()
+    /// Calls the program until it lives: it is killed at its first point, the next call at its second, and so on.
+    async fn killed_again_and_again(&self, args: &[&str]) {
+        for at in 1.. {
+            let said = self.call(args, Some(at)).await;
+            match said.code {
+                None => {}
+                Some(0) => return,
+                // The last was killed behind everything that it had to do.
+                Some(_) => {
+                    assert_eq!(self.place.value("SELECT count(*) FROM pgrunbook.transfer").await, "0", "{said:?}");
+                    return;
+                }
             }
-            Source::File(path) => Connection::open(path)
+        }
+    }
+
+    async fn rows(&self, side: Side) -> String {
+        let rows = |table: &str| format!("SELECT string_agg(n || ' ' || what, ',' ORDER BY n) FROM {table}");
+        match (&self.source, side) {
+            (_, Side::Target) => self.place.value(&rows("tenant.visit")).await,
+            (Source::Database(options) | Source::Pooled(options, _), Side::Source) => {
+                Session::connect(options, "test").await.unwrap().value(&rows("public.visit")).await.unwrap()
+            }
+            (Source::File(path), Side::Source) => Connection::open(path)
                 .unwrap()
                 .query_row("SELECT group_concat(n || ' ' || what) FROM (SELECT * FROM visit ORDER BY n)", [], |row| {
                     row.get(0)
                 })
                 .unwrap(),
-        };
-        assert_eq!(found, wanted);
-        self.call(&["transfer", "abandon", "tenant", "--yes"], None).await.done();
-        self.nothing_is_left("given up").await;
+        }
+    }
+
+    /// Everything that was accepted is where the application is now, the source. Then the transfer is given up, which leaves nothing;
+    /// or it crosses once more and is completed: the source has everything, is fenced, and nobody's log is kept.
+    async fn ends(mut self, complete: bool) {
+        let app = self.app.take().unwrap();
+        if !complete {
+            let wanted = app.ended().await;
+            assert_eq!(self.rows(Side::Source).await, wanted);
+            self.killed_again_and_again(&["transfer", "abandon", "tenant", "--yes"]).await;
+            self.nothing_is_left("given up").await;
+            return;
+        }
+        self.call(&["run", "TARGET.md"], None).await.done();
+        app.lead(Side::Target);
+        app.writes(2).await;
+        let wanted = app.ended().await;
+        self.killed_again_and_again(&["transfer", "complete", "tenant", "--yes"]).await;
+        assert_eq!(self.rows(Side::Target).await, wanted);
+        assert_eq!(self.rows(Side::Source).await, wanted, "what flowed back");
+        assert_eq!(self.place.value("SELECT phase FROM pgrunbook.transfer").await, "complete");
+        self.takes_at(Side::Target, "completed").await;
+        let mut sides = vec![(&self.place.database, 0)];
+        if let Source::Database(options) | Source::Pooled(options, _) = &self.source {
+            sides.push((options, 1));
+        }
+        for (options, fences) in sides {
+            let left = Session::connect(options, "test").await.unwrap().value(LEFT).await.unwrap();
+            assert_eq!(
+                left,
+                format!("fences {fences} triggers {fences} slots 0 publications 0 prepared 0"),
+                "completed"
+            );
+        }
     }
 
     async fn nothing_is_left(&self, what: &str) {
@@ -528,6 +574,14 @@ async fn cluster() -> Sandbox {
     Sandbox::start(SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap()
 }
 
+async fn worlds<W: Future<Output = World>>(make: impl Fn(usize) -> W) -> Vec<World> {
+    let mut worlds = Vec::new();
+    for number in 0..WORLDS {
+        worlds.push(make(number).await);
+    }
+    worlds
+}
+
 /// Kills a crossing everywhere: the first world shows which points there are, and all share the work.
 async fn killed_everywhere(mut worlds: Vec<World>, part: usize) {
     let first = worlds.pop().unwrap().loaded().await;
@@ -571,7 +625,7 @@ async fn killed_everywhere(mut worlds: Vec<World>, part: usize) {
             while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                 world.one(*case).await;
             }
-            world.ends().await;
+            world.ends(number % 2 == 1).await;
         });
     }
     while let Some(done) = tasks.join_next().await {
@@ -582,45 +636,30 @@ async fn killed_everywhere(mut worlds: Vec<World>, part: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn crossing_of_databases_that_is_killed_at_any_point_is_settled_by_one_call() {
     let cluster = cluster().await;
-    let mut worlds = Vec::new();
-    for _ in 0..WORLDS {
-        worlds.push(World::database(&cluster).await);
-    }
-    killed_everywhere(worlds, 6).await;
+    killed_everywhere(worlds(|_| World::database(&cluster)).await, 9).await;
 }
 
 /// Clients wait while it is paused, and nobody is left waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn crossing_behind_a_pooler_that_is_killed_at_any_point_leaves_no_client_waiting() {
     let cluster = cluster().await;
-    let mut worlds = Vec::new();
-    for _ in 0..WORLDS {
-        worlds.push(World::pooled(&cluster).await);
-    }
-    killed_everywhere(worlds, 8).await;
+    killed_everywhere(worlds(|_| World::pooled(&cluster)).await, 12).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn crossing_of_a_file_that_is_killed_at_any_point_is_settled_by_one_call() {
     let cluster = cluster().await;
-    let mut worlds = Vec::new();
-    for number in 0..WORLDS {
-        let journal = if number % 2 == 0 { "wal" } else { "delete" };
-        worlds.push(World::file(&cluster, journal, "").await);
-    }
-    killed_everywhere(worlds, 6).await;
+    let journal = |number| if number % 2 == 0 { "wal" } else { "delete" };
+    killed_everywhere(worlds(|number| World::file(&cluster, journal(number), "")).await, 9).await;
 }
 
 /// Each load is killed, taken up and undone; or undone at once. The file serves them all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothing() {
     let cluster = cluster().await;
-    let mut worlds = Vec::new();
-    for number in 0..WORLDS {
-        // In this journal's mode the image is a copy on disk.
-        let (journal, more) = if number % 2 == 0 { ("delete", "") } else { ("wal", KEYS) };
-        worlds.push(World::file(&cluster, journal, more).await);
-    }
+    // In the first journal's mode the image is a copy on disk.
+    let way = |number| if number % 2 == 0 { ("delete", "") } else { ("wal", KEYS) };
+    let worlds = worlds(|number| World::file(&cluster, way(number).0, way(number).1)).await;
     let (mut points, mut undo) = (Vec::new(), 0);
     for world in &worlds {
         let passed = world.points(&["run", "LOAD.md"]).await;
@@ -633,7 +672,7 @@ async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothin
     println!("{} and {} points of a load, {undo} of its undo", points[0].len(), points[1].len());
     let mut tasks = tokio::task::JoinSet::new();
     for (number, world) in worlds.into_iter().enumerate() {
-        let points = chosen(&points[number % 2], 5);
+        let points = chosen(&points[number % 2], 8);
         // Of two worlds of a kind each takes the half.
         let points: BTreeSet<usize> = points.into_iter().skip(number / 2).step_by(2).collect();
         tasks.spawn(async move {

@@ -143,10 +143,19 @@ async fn slot_that_the_server_gave_up_stops_the_stream_and_says_so() {
         "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name LIKE 'pgrunbook%forward'",
     )
     .await;
+    let trouble = async || {
+        let all = pgrunbook_steps::transfer::status(&this.bench.workplace().await, "main", None).await.unwrap();
+        assert_eq!(all[0].to_json()["trouble"].as_str(), all[0].trouble.as_deref());
+        all[0].trouble.clone().unwrap_or_default()
+    };
+    // It is told before anybody follows.
+    assert!(trouble().await.starts_with("the forward slot was lost"), "{}", trouble().await);
     let (_, end) = this.bench.run(&format!("{HEAD}{FOLLOW}")).await;
     let (_, code, message) = failure(&end);
     assert_eq!(code, "stream-slot", "{message}");
     this.at_legacy("UPDATE visit SET what = 'the source goes on' WHERE id = 1").await;
+    session.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await.unwrap();
+    assert!(trouble().await.starts_with("there is no forward slot"), "{}", trouble().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -240,6 +240,26 @@ async fn complete_says_that_rollback_is_gone() {
     assert_eq!(failure(&end).1, "phase");
 }
 
+/// As after a kill between the two drops of an earlier attempt; or where an operator dropped it.
+#[tokio::test(flavor = "multi_thread")]
+async fn complete_does_not_wait_for_a_slot_that_is_gone() {
+    let this = Move::new().await;
+    let (_, end) = this.bench.run(&format!("{MOVE}{GO}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let dropped = "SELECT count(pg_drop_replication_slot(slot_name)) FROM pg_replication_slots
+        WHERE database = current_database()";
+    assert_eq!(this.bench.value(dropped).await, "1");
+    let workplace = this.bench.workplace().await;
+    let all = transfer::status(&workplace, "main", None).await.unwrap();
+    assert_eq!(all[0].rollback.line(), "rollback is lossless: NO, because there is no reverse slot");
+    let cancel = pgrunbook_engine::Cancel::default();
+    let done = transfer::complete(&workplace, "main", "health", "test", &cancel, Source::There).await.unwrap();
+    let why = done.facts["source_has_not_everything"].as_str().unwrap();
+    assert!(why.starts_with("the reverse slot is gone"), "{why}");
+    let left = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
+    assert_eq!(this.legacy_value(left).await, "0");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_flows_back_is_no_finding_of_an_audit_and_everything_else_that_is_published_is() {
     let this = Move::new().await;

@@ -182,7 +182,8 @@ async fn show(app: &App, target: &str, schema: Option<&str>, check: bool) -> Res
     let workplace = app.workplace()?;
     let all = status(&workplace, target, schema).await?;
     render(app, &all);
-    let is_well = |one: &Status| one.stopped.is_none() && !matches!(one.rollback, Rollback::Lossy(_));
+    let is_well =
+        |one: &Status| one.stopped.is_none() && one.trouble.is_none() && !matches!(one.rollback, Rollback::Lossy(_));
     Ok(if check && !all.iter().all(is_well) { exit::FAILED } else { exit::DONE })
 }
 

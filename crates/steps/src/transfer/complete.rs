@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgrunbook_engine::{Cancel, Evidence, StepError};
-use pgrunbook_postgres::slots::Direction as Way;
+use pgrunbook_postgres::slots::{self, Direction as Way};
 use pgrunbook_postgres::{PgError, Session};
 
 use super::ends::Ends;
@@ -17,6 +17,9 @@ const GONE: &str = "if the source's server is gone for good: `without_source = t
 
 /// How long the last writes may take to flow back.
 const LAST: Duration = Duration::from_secs(60);
+
+/// Why there is no way back any more, while one is taken down.
+const ENDING: &str = "`complete` has begun to take the way back down";
 
 /// Whether the source can be asked when its transfer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +89,12 @@ pub async fn complete(
     let mut evidence = Evidence::of(format!("the transfer into {schema} is complete: there is no way back any more"));
     if source == Source::Gone {
         evidence = evidence.fact("source", "not asked: it is gone");
-    } else if transfer.spec.reverse && transfer.lossy.is_none() {
+    } else if let Some(why) = &transfer.lossy {
+        evidence = evidence.fact("source_has_not_everything", why.as_str());
+    } else if transfer.spec.reverse && !is_sent(&session, &names).await? {
+        evidence = evidence
+            .fact("source_has_not_everything", "the reverse slot is gone: what was written last did not flow back");
+    } else if transfer.spec.reverse {
         let caught_up = async {
             let follower = workplace.followers().follow(workplace, target, &transfer, Turn::Take).await?;
             follower.caught_up(Way::Reverse, LAST, cancel).await
@@ -100,6 +108,8 @@ pub async fn complete(
         })?;
         evidence = evidence.fact("source_has_everything_up_to", last.to_string());
     }
+    // Killed from here on, it is called again, and then there may be nothing left to wait for.
+    state::write(&session, &state::lossy_sql(schema, ENDING)).await.map_err(PgError::into_step_error)?;
     workplace.followers().end(target, schema).await;
     for way in [Way::Forward, Way::Reverse] {
         if !(source == Source::Gone && way == Way::Forward) {
@@ -117,4 +127,10 @@ pub async fn complete(
     state::write(&session, &super::since::forget_sql(schema)).await.map_err(PgError::into_step_error)?;
     state::write(&session, &state::phase_sql(schema, Phase::Complete, None)).await.map_err(PgError::into_step_error)?;
     Ok(evidence)
+}
+
+/// Whether the target still keeps what has to flow back.
+async fn is_sent(session: &Session, names: &Names) -> Result<bool, StepError> {
+    let slot = slots::slot_state(session, &names.slot(Way::Reverse)).await.map_err(PgError::into_step_error)?;
+    Ok(slot.is_some_and(|slot| slot.invalidation.is_none()))
 }

@@ -25,6 +25,8 @@ pub struct Status {
     /// What flows; empty before there are slots and after `complete`.
     pub streams: Vec<Stream>,
     pub stopped: Option<Stopped>,
+    /// What keeps it from going on beside that: a side that does not answer, a slot that is lost or was never there.
+    pub trouble: Option<String>,
     pub rollback: Rollback,
 }
 
@@ -49,8 +51,8 @@ pub struct Stream {
     pub applied: Option<Lsn>,
     pub transactions: u64,
     pub changes: u64,
-    /// What the origin has written since the last position that is safe on our disk, in bytes.
-    pub lag_bytes: u64,
+    /// What the origin has written since the last position that is safe on our disk, in bytes. `None`: of a file nothing tells it.
+    pub lag_bytes: Option<u64>,
     /// What the origin's server keeps for us, in bytes.
     pub retained_bytes: u64,
     /// Somebody receives now. `None`: nobody has to, since a file is read again instead.
@@ -115,6 +117,7 @@ async fn of(workplace: &Workplace, target: &str, transfer: Transfer, session: &S
             }
         }
     }
+    let trouble = trouble(&transfer, &streams, silent.as_deref());
     let rollback = rollback(&transfer, &streams, silent);
     let mut copied = copied(session, &transfer.schema).await.map_err(PgError::into_step_error)?;
     if let Some((rows, bytes)) = sqlite::loaded(session, &transfer.schema).await.map_err(PgError::into_step_error)? {
@@ -125,10 +128,28 @@ async fn of(workplace: &Workplace, target: &str, transfer: Transfer, session: &S
         from: transfer.spec.from.clone(),
         phase: transfer.phase,
         streams,
+        trouble,
         rollback,
         stopped: transfer.stopped,
         schema: transfer.schema,
     })
+}
+
+/// What a person must see to before the source is fenced; behind the switch it is why the way back is lossy.
+fn trouble(transfer: &Transfer, streams: &[Stream], silent: Option<&str>) -> Option<String> {
+    if let Some(why) = silent.filter(|_| transfer.phase != Phase::Complete) {
+        return Some(format!("a side does not answer ({why})"));
+    }
+    if transfer.phase != Phase::Following {
+        return None;
+    }
+    match streams.iter().find(|stream| stream.way == Way::Forward) {
+        Some(Stream { lost: Some(why), .. }) => {
+            Some(format!("the forward slot was lost ({why}): the transfer must begin again"))
+        }
+        None => Some("there is no forward slot: the transfer must begin again".to_owned()),
+        Some(_) => None,
+    }
 }
 
 fn rollback(transfer: &Transfer, streams: &[Stream], silent: Option<String>) -> Rollback {
@@ -165,7 +186,7 @@ async fn of_file(
         applied: None,
         transactions: syncs,
         changes,
-        lag_bytes: 0,
+        lag_bytes: None,
         retained_bytes: 0,
         is_followed: None,
         lost: None,
@@ -180,7 +201,7 @@ async fn of_file(
             applied: written.as_ref().map(|written| written.lsn),
             transactions: written.as_ref().map_or(0, |written| written.transactions),
             changes: written.as_ref().map_or(0, |written| written.changes),
-            lag_bytes: end.0.saturating_sub(confirmed.unwrap_or(end).0),
+            lag_bytes: Some(end.0.saturating_sub(confirmed.unwrap_or(end).0)),
             retained_bytes,
             is_followed: Some(active_pid.is_some()),
             lost: invalidation,
@@ -204,7 +225,7 @@ async fn stream(ends: &Ends, names: &Names, way: Way) -> Result<Option<Stream>, 
         applied,
         transactions,
         changes,
-        lag_bytes: end.0.saturating_sub(confirmed.unwrap_or(end).0.max(applied.unwrap_or_default().0)),
+        lag_bytes: Some(end.0.saturating_sub(confirmed.unwrap_or(end).0.max(applied.unwrap_or_default().0))),
         retained_bytes,
         is_followed: Some(active_pid.is_some()),
         lost: invalidation,
@@ -262,6 +283,7 @@ impl Status {
             "stopped": self.stopped.as_ref().map(|stopped| json!({
                 "stream": stopped.stream, "code": stopped.code, "why": stopped.why, "lsn": stopped.lsn.to_string(),
             })),
+            "trouble": self.trouble,
             "rollback_is_lossless": match &self.rollback {
                 Rollback::Lossless => Value::Bool(true),
                 Rollback::Lossy(_) | Rollback::Gone => Value::Bool(false),
@@ -303,7 +325,7 @@ pub fn table(all: &[Status]) -> String {
                 Some(eta) if is_copying => format!("{eta} s"),
                 _ => "-".to_owned(),
             },
-            live.map_or_else(|| "-".to_owned(), |stream| size(stream.lag_bytes)),
+            live.and_then(|stream| stream.lag_bytes).map_or_else(|| "-".to_owned(), size),
         ]);
     }
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or_default();
@@ -316,6 +338,9 @@ pub fn table(all: &[Status]) -> String {
         let Some(one) = at.checked_sub(1).and_then(|at| all.get(at)) else { continue };
         if let Some(stopped) = &one.stopped {
             text.push_str(&format!("  ! {} stands still since {}: {}\n", stopped.stream, stopped.lsn, stopped.why));
+        }
+        if let Some(trouble) = &one.trouble {
+            text.push_str(&format!("  ! {trouble}\n"));
         }
         for stream in one.streams.iter().filter(|stream| stream.is_followed == Some(false) && one.phase.follows()) {
             text.push_str(&format!(

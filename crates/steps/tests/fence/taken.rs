@@ -104,6 +104,9 @@ async fn transfer_is_completed_without_its_source_only_where_that_is_said() {
     let (_, end) = this.bench.run(&format!("{MOVE}{GO}")).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     tokio::task::block_in_place(|| source.kill()).unwrap();
+    let all = pgrunbook_steps::transfer::status(&this.bench.workplace().await, "main", None).await.unwrap();
+    let trouble = all[0].trouble.clone().unwrap_or_default();
+    assert!(trouble.starts_with("a side does not answer"), "{trouble}");
     let slots = "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()";
     let complete = |more: &str| {
         format!(
