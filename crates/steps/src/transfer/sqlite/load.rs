@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::rowhash::RowSum;
-use pgrunbook_postgres::{ConnectOptions, Session, quote};
+use pgrunbook_postgres::{ConnectOptions, PgError, Session, quote};
 use tokio::sync::mpsc;
 
 use super::catalog::Catalog;
@@ -84,6 +84,34 @@ pub struct LoadedTable {
     pub sum: RowSum,
     /// Values that a write-back would spell otherwise, by column.
     pub respelled: BTreeMap<String, u64>,
+    /// The transactions that brought the rows.
+    pub transactions: Vec<u32>,
+}
+
+impl Loaded {
+    /// Whether the tables hold what was brought and nothing else: so many rows, each written by a transaction of the load. It costs no
+    /// more than a count, and says enough of tables that were made for these rows, since they store what they are sent.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn is_untouched(&self, session: &Session, schema: &str) -> Result<bool, PgError> {
+        for table in &self.tables {
+            let ours: Vec<String> = table.transactions.iter().map(u32::to_string).collect();
+            // What is frozen, too, shows who wrote it (https://www.postgresql.org/docs/15/ddl-system-columns.html).
+            let sql = format!(
+                "SELECT pg_catalog.count(*) = {}
+                     AND pg_catalog.count(*) FILTER (WHERE xmin OPERATOR(pg_catalog.<>) ALL ('{{{}}}'::pg_catalog.xid[])) = 0
+                 FROM {}",
+                table.sum.rows,
+                ours.join(","),
+                place(schema, &table.name)
+            );
+            if session.value(&sql).await? != "t" {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// Chunks that wait for each connection at most.
@@ -336,6 +364,7 @@ impl Copier<'_> {
                     for (table, part) in parts {
                         let sum = &mut loaded.tables[table];
                         sum.sum.merge(part.sum);
+                        sum.transactions.extend(part.transactions);
                         for (column, count) in part.respelled {
                             *sum.respelled.entry(column).or_default() += count;
                         }
@@ -397,6 +426,7 @@ impl Copier<'_> {
     /// Copies a piece in a transaction of its own. Returns its sum.
     async fn copy(&self, session: &Session, piece: Piece, frozen: bool) -> Result<LoadedTable, SqliteError> {
         session.execute("BEGIN").await?;
+        let transaction = session.value("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.xid").await?;
         let map = &self.plan.mapping.tables[piece.table];
         if frozen {
             self.make_table(session, &self.plan.structure.before[piece.table]).await?;
@@ -426,7 +456,8 @@ impl Copier<'_> {
         // The server's word first: the reader's end is then only its consequence.
         sent?;
         // Without the end of COPY the server throws the rows away.
-        let part = read?;
+        let mut part = read?;
+        part.transactions.extend(transaction.parse::<u32>());
         sink.close().await.map_err(|error| session.error(&error))?;
         state::write(session, "COMMIT").await?;
         Ok(part)

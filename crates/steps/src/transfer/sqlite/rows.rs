@@ -83,7 +83,7 @@ pub(super) fn read(
     sender.blocking_send(buffer.into()).map_err(|_| SqliteError::Stopped)?;
     let named = columns.iter().zip(respelled).filter(|(_, count)| *count > 0);
     let respelled = named.map(|(column, count)| (column.name.clone(), count)).collect();
-    Ok(LoadedTable { name: map.name.clone(), sum, respelled })
+    Ok(LoadedTable { name: map.name.clone(), sum, respelled, transactions: Vec::new() })
 }
 
 /// The row's key, as far as it travels.
