@@ -138,7 +138,8 @@ fn a_file_that_is_written_to_meanwhile_is_noted() {
         scope.spawn(|| {
             let writer = writer;
             while !ends.load(Ordering::SeqCst) {
-                writer.execute_batch("UPDATE t SET v = 'y' WHERE id = 1").unwrap();
+                // What is the same as before would not be written.
+                writer.execute_batch("UPDATE t SET v = random() WHERE id = 1").unwrap();
             }
         });
         let begun = Instant::now();
