@@ -167,6 +167,17 @@ async fn tenants_and_smoke_are_asked() {
         findings(&said),
         ["db/0002_more.sql:2 grant-missing", "db/0002_more.sql:2 rls-missing", "smoke.sql:4 smoke-failed"]
     );
+
+    // The file that makes a table says why one of the two is not for it.
+    let made = std::fs::read_to_string(place.folder.path().join("db/0002_more.sql")).unwrap();
+    place.write("db/0002_more.sql", &format!("{made}-- review: allow grant-missing: operators alone\n"));
+    let json: serde_json::Value = serde_json::from_str(&review(&place, &args).out).unwrap();
+    let severity = |code: &str| {
+        let found = json["findings"].as_array().unwrap().iter().find(|one| one["code"] == code);
+        found.unwrap_or_else(|| panic!("{code}: {json}"))["severity"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((severity("grant-missing"), severity("rls-missing")), ("note".to_owned(), "error".to_owned()));
+    assert!(json.to_string().contains("app_tenant may do nothing with app.bare (allowed: operators alone)"), "{json}");
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
-//! What every table of a tenant must have: row security, and something granted to the tenant's roles.
+//! What every table of a tenant must have: row security, and something granted to the tenant's roles. The file that makes a table
+//! can say why that one needs it not.
 
 use std::collections::BTreeSet;
 
-use pgrunbook_document::Severity;
+use pgrunbook_document::{Diagnostic, Severity};
 use pgrunbook_postgres::{PgError, Session, quote};
 
 use super::error::GateError;
@@ -68,8 +69,8 @@ pub(super) async fn look(
     Ok(())
 }
 
-/// Puts a finding where the table is made, if a file says so.
-fn place(wish: &Wish<'_>, files: &Files, name: &str, one: pgrunbook_document::Diagnostic, review: &mut Review) {
+/// Puts a finding where the table is made, if a file says so. There it may be set aside: a table of the operators' own.
+fn place(wish: &Wish<'_>, files: &Files, name: &str, one: Diagnostic, review: &mut Review) {
     for script in wish.chains.iter().flat_map(|chain| &chain.migrations).map(|one| &one.up) {
         let Ok(text) = read(&script.path) else { continue };
         let made = lint::tables(&text)
@@ -77,6 +78,14 @@ fn place(wish: &Wish<'_>, files: &Files, name: &str, one: pgrunbook_document::Di
             .find(|(made, _)| made.rsplit('.').next() == Some(name.to_lowercase().as_str()));
         if let Some((_, range)) = made {
             let line = text[..range.start].matches('\n').count() + 1;
+            let one = match lint::reason(&text, one.code) {
+                Some(reason) => Diagnostic {
+                    severity: Severity::Note,
+                    message: format!("{} (allowed: {reason})", one.message),
+                    ..one
+                },
+                None => one,
+            };
             review.at(files, script, Some(line), one);
             return;
         }
