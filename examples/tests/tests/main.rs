@@ -6,3 +6,4 @@ mod project;
 mod butlers;
 mod pipeline;
 mod promotion;
+mod workflows;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::project::Project;
+use crate::workflows::{CONFIRM, said, step, workflow};
 
-const CONFIRM: &str = "CONFIRM PRODUCTION DEPLOYMENT";
 const ALWAYS: &str = "Mon-Sun 00:00-24:00 UTC";
 /// Long gone.
 const NEVER: &str = "2020-01-06 09:00-16:00 UTC";
@@ -202,14 +202,6 @@ fn start_redis(folder: &Path, port: u16) -> Child {
     child
 }
 
-/// What a program said, which ended as it should.
-#[track_caller]
-fn said(output: &Output, code: i32) -> String {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
-    format!("{out}{err}")
-}
-
 fn get(port: u16, path: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -219,12 +211,6 @@ fn get(port: u16, path: &str) -> (u16, Value) {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}")))
-}
-
-fn git(folder: &Path, args: &[&str]) {
-    let who = ["-c", "user.name=anna", "-c", "user.email=anna@example.com"];
-    let output = Command::new("git").args(who).args(args).current_dir(folder).output().unwrap();
-    said(&output, 0);
 }
 
 const VERSION: &str =
@@ -342,6 +328,24 @@ fn ways_out_of_an_emergency_do_what_they_say_and_end() {
     stage.emergency("rollback-the-posting-job-on-again", &[]);
     until("the bot posts again", || stage.project.sql("SELECT max(id) FROM posts") != posts);
 
+    // A variable that overrides the flag, for one process alone, is named.
+    let file = stage.project.folder.join("deploy/staging.env");
+    let set = |name: &str, value: &str| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = |line: &str| match line.split_once('=') {
+            Some((found, _)) if found == name => format!("{name}={value}\n"),
+            _ => format!("{line}\n"),
+        };
+        std::fs::write(&file, text.lines().map(line).collect::<String>()).unwrap();
+    };
+    set("LIVE_POSTS", "false");
+    stage.starts("staging");
+    let posting = &stage.health(0)["posting"];
+    assert_eq!((&posting["on"], &posting["why"]), (&false.into(), &"LIVE_POSTS is false".into()));
+    set("LIVE_POSTS", "true");
+    stage.starts("staging");
+    assert_eq!(stage.health(0)["posting"]["on"], true);
+
     // The release before runs on the schema of the new one.
     let gone = stage.emergency("rollback-the-release-before", &[]);
     assert!(gone.contains("previous-fits"), "{gone}");
@@ -350,16 +354,7 @@ fn ways_out_of_an_emergency_do_what_they_say_and_end() {
     assert_eq!(stage.project.sql(&format!("{VERSION}'staging'")), "1.1.0", "the schema stays");
 
     // A release of another major: the guard keeps it out, the bypass lets it in and is loud, and ends.
-    let file = stage.project.folder.join("deploy/staging.env");
-    let set = |version: &str| {
-        let text = std::fs::read_to_string(&file).unwrap();
-        let line = |line: &str| match line.split_once('=') {
-            Some(("APP_SCHEMA_VERSION", _)) => format!("APP_SCHEMA_VERSION={version}\n"),
-            _ => format!("{line}\n"),
-        };
-        std::fs::write(&file, text.lines().map(line).collect::<String>()).unwrap();
-    };
-    set("2.0.0");
+    set("APP_SCHEMA_VERSION", "2.0.0");
     assert!(said(&stage.service("restart", "staging"), 1).contains("schema 2.0.0"));
     stage.emergency("rollback-without-the-guard", &[]);
     assert_eq!(stage.health(0)["guarded"], false);
@@ -372,7 +367,7 @@ fn ways_out_of_an_emergency_do_what_they_say_and_end() {
     stage.project.done(&["run", "EMERGENCY.md", "--no-input"]);
     let too_early = stage.project.call(&["rollback", "--path", "rollback-the-guard-again", "--reason", "too early"]);
     assert_eq!(too_early.status.code(), Some(1), "{too_early:?}");
-    set("1.1.0");
+    set("APP_SCHEMA_VERSION", "1.1.0");
     stage.project.done(&["rollback", "--path", "rollback-the-guard-again", "--reason", "mended"]);
     assert_eq!(stage.health(0)["guard"], "equal");
     assert!(!stage.bot_log().contains("BYPASSED"), "{}", stage.bot_log());
@@ -499,148 +494,4 @@ fn everyday_commands_of_package_json_work() {
     assert!(said(&run("db:smoke", "1.0.0"), 0).contains("holds in staging"));
     stage.project.sql("GRANT SELECT ON posts TO anon");
     assert!(said(&run("db:smoke", "1.0.0"), 1).contains("everybody on the Internet can read posts"));
-}
-
-/// A workflow of an example, as GitHub's own reader would see it.
-fn workflow(example: &str, name: &str) -> (String, Value) {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(example).join(".github/workflows").join(name);
-    // `BaseLoader`: `on` stays a word, and is not the truth.
-    let program = "import json, sys, yaml; print(json.dumps(yaml.load(sys.stdin, yaml.BaseLoader)))";
-    let text = std::fs::read_to_string(path).unwrap();
-    let mut child = Command::new("python3")
-        .args(["-c", program])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 is missing: scripts/need python3-yaml");
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let read = said(&child.wait_with_output().unwrap(), 0);
-    (text, serde_json::from_str(&read).unwrap())
-}
-
-const WORKFLOWS: [(&str, &str); 3] =
-    [("pipeline", "pr-migrations.yml"), ("pipeline", "promote-prod.yml"), ("promotion", "boundary.yml")];
-
-fn jobs(workflow: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    workflow["jobs"].as_object().unwrap().iter()
-}
-
-fn steps(job: &Value) -> &[Value] {
-    job["steps"].as_array().unwrap()
-}
-
-fn step<'a>(workflow: &'a Value, job: &str, name: &str) -> &'a Value {
-    let found = steps(&workflow["jobs"][job]).iter().find(|one| one["name"] == name);
-    found.unwrap_or_else(|| panic!("{job} has no step {name}"))
-}
-
-/// What a step of the pipeline's workflow runs, as GitHub gives it to a shell.
-fn script(file: &str, job: &str, name: &str) -> String {
-    step(&workflow("pipeline", file).1, job, name)["run"].as_str().unwrap().to_owned()
-}
-
-#[test]
-fn workflows_pin_what_they_use_and_may_little() {
-    for (example, name) in WORKFLOWS {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(example);
-        let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
-        let (text, workflow) = workflow(example, name);
-        assert_eq!(workflow["permissions"], serde_json::json!({}), "{name}: nothing, unless a job says so");
-        for (job_name, job) in jobs(&workflow) {
-            let permissions = job["permissions"].as_object().unwrap_or_else(|| panic!("{name}: {job_name} says none"));
-            for (what, level) in permissions {
-                let writes = ["pull-requests", "security-events"].contains(&what.as_str()) && job_name == "gate";
-                assert!(level == "read" || (level == "write" && writes), "{name}: {job_name} may {level} {what}");
-            }
-            assert!(job["timeout-minutes"].is_string(), "{name}: {job_name} may take for ever");
-            for step in steps(job) {
-                // What somebody else writes (a branch's name, a text) reaches a shell as a variable only.
-                assert!(!step["run"].as_str().unwrap_or_default().contains("${{"), "{name}: {step}");
-                if let Some(run) = step["run"].as_str().filter(|run| run.contains("cargo install")) {
-                    let fixed = run.contains("--locked") && (run.contains("--version ") || run.contains("--path "));
-                    assert!(fixed, "{name}: installs what is newest: {run}");
-                }
-                let Some(used) = step["uses"].as_str() else { continue };
-                let (action, hash) = used.split_once('@').unwrap();
-                assert!(hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}: {used}");
-                let line = text.lines().find(|line| line.contains(used)).unwrap();
-                assert!(line.contains(" # v"), "{name}: of which version is {action}? {line}");
-                if action == "actions/checkout" {
-                    assert_eq!(step["with"]["persist-credentials"], "false", "{name}: {step}");
-                }
-            }
-        }
-        assert_eq!(pgrunbook_document::secrets::find(&text), [], "{name}");
-        let secrets = text.split("secrets.").skip(1).map(|rest| {
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-            &rest[..end]
-        });
-        for secret in secrets {
-            assert!(readme.contains(&format!("`{secret}`")), "the README does not tell of {secret}");
-        }
-    }
-}
-
-#[test]
-fn production_is_promoted_by_the_exact_text_and_its_reviewers_alone() {
-    let (_, workflow) = workflow("pipeline", "promote-prod.yml");
-    assert_eq!(workflow["on"].as_object().unwrap().keys().collect::<Vec<_>>(), ["workflow_dispatch"]);
-    let promote = &workflow["jobs"]["promote"];
-    assert_eq!((&promote["environment"], &promote["needs"]), (&"production".into(), &"confirmation".into()));
-    let script = script("promote-prod.yml", "confirmation", "The exact text");
-    for (text, code) in
-        [(CONFIRM, 0), ("confirm production deployment", 1), ("", 1), ("CONFIRM PRODUCTION DEPLOYMENT'; true '", 1)]
-    {
-        let output = Command::new("bash").args(["-e", "-c", &script]).env("CONFIRMATION", text).output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{text:?}");
-    }
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("pipeline/pgrunbook.toml");
-    let wanted = format!("confirm = \"{CONFIRM}\"");
-    assert!(std::fs::read_to_string(project).unwrap().contains(&wanted), "pgrunbook wants the same text");
-}
-
-#[test]
-fn gate_of_the_workflow_passes_what_only_adds_and_refuses_the_rest() {
-    let project = Project::new("pipeline", "gate", "staging", "STAGING_DATABASE_URL", &[]);
-    let folder = &project.folder;
-    let script = script("pr-migrations.yml", "gate", "The change");
-    let gate = || {
-        // As on a fork: without secrets, and so without staging.
-        let env = [("BASE", "main"), ("PGPASSWORD", "")];
-        project.program(Path::new("bash"), &["-e", "-c", &script], &env)
-    };
-    // What was on the main branch is everything but the newest migration.
-    let name = "20250901090000_scheduling.sql";
-    let parts = ["migrations", "down", "verify"].map(|part| folder.join("supabase").join(part).join(name));
-    let texts = parts.each_ref().map(|path| std::fs::read_to_string(path).unwrap());
-    parts.iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    git(folder, &["init", "--quiet"]);
-    git(folder, &["add", "--all"]);
-    git(folder, &["commit", "--quiet", "--message", "main"]);
-    git(folder, &["update-ref", "refs/remotes/origin/main", "HEAD"]);
-    parts.iter().zip(&texts).for_each(|(path, text)| std::fs::write(path, text).unwrap());
-    git(folder, &["add", "--all"]);
-    git(folder, &["commit", "--quiet", "--message", "only adds"]);
-    said(&gate(), 0);
-    let comment = std::fs::read_to_string(folder.join("comment.md")).unwrap();
-    assert!(comment.contains("20250901090000 scheduling"), "{comment}");
-    let sarif: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("review.sarif")).unwrap()).unwrap();
-    assert_eq!(sarif["version"], "2.1.0");
-
-    let bad = PathBuf::from("supabase/migrations/20251001000000_author.sql");
-    std::fs::write(folder.join(&bad), "ALTER TABLE public.posts DROP COLUMN body, ADD COLUMN author text NOT NULL;\n")
-        .unwrap();
-    let text = said(&gate(), 1);
-    for rule in ["not-additive", "not-null-without-default", "missing-down"] {
-        assert!(text.contains(rule), "{text}");
-    }
-    assert!(text.contains(&format!("::error file={}", bad.display())), "annotations stand at the line\n{text}");
-    std::fs::remove_file(folder.join(&bad)).unwrap();
-
-    // History is not edited.
-    let first = folder.join("supabase/migrations/20250811000000_baseline.sql");
-    let text = std::fs::read_to_string(&first).unwrap();
-    std::fs::write(&first, text.replace("body        text        NOT NULL", "body        text")).unwrap();
-    assert!(said(&gate(), 1).contains("history-edited"));
 }
