@@ -403,7 +403,7 @@ impl World {
                 assert!(begun.elapsed() < PATIENCE, "{what}: sessions stay on the {}", one.word());
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            assert_eq!(session.value(LEFT).await.unwrap(), wanted, "{what}: on the {}", one.word());
+            assert_eq!(left_on(options).await, wanted, "{what}: on the {}", one.word());
         }
         let paused = std::fs::read_dir(self.place.path(".pgrunbook/paused"));
         assert_eq!(paused.into_iter().flatten().count(), 0, "{what}: words of a pause");
@@ -474,7 +474,7 @@ impl World {
             sides.push((options, 1));
         }
         for (options, fences) in sides {
-            let left = Session::connect(options, "test").await.unwrap().value(LEFT).await.unwrap();
+            let left = left_on(options).await;
             assert_eq!(
                 left,
                 format!("fences {fences} triggers {fences} slots 0 publications 0 prepared 0"),
@@ -494,8 +494,7 @@ impl World {
             }
         }
         for options in sides {
-            let session = Session::connect(options, "test").await.unwrap();
-            let left = session.value(LEFT).await.unwrap();
+            let left = left_on(options).await;
             assert_eq!(left, "fences 0 triggers 0 slots 0 publications 0 prepared 0", "{what}");
         }
         assert_eq!(self.place.value("SELECT to_regnamespace('tenant') IS NULL").await, "t", "{what}");
@@ -509,8 +508,16 @@ impl World {
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND starts_with(application_name, 'pgrunbook')";
 
+/// What of ours is on a server. One that was never fenced has no table of fences.
+async fn left_on(options: &ConnectOptions) -> String {
+    let session = Session::connect(options, "test").await.unwrap();
+    let fenced = session.value("SELECT to_regclass('pgrunbook.fence') IS NOT NULL").await.unwrap() == "t";
+    let fences = if fenced { "SELECT count(*) FROM pgrunbook.fence WHERE state = 'fenced'" } else { "SELECT 0" };
+    session.value(&LEFT.replace("FENCES", fences)).await.unwrap()
+}
+
 const LEFT: &str = "SELECT concat_ws(' ',
-    'fences', (SELECT count(*) FROM pgrunbook.fence WHERE state = 'fenced'),
+    'fences', (FENCES),
     'triggers', (SELECT count(*) FROM pg_trigger WHERE starts_with(tgname, 'pgrunbook') AND tgenabled <> 'D'),
     'slots', (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()),
     'publications', (SELECT count(*) FROM pg_publication),
@@ -653,13 +660,8 @@ async fn crossing_of_a_file_that_is_killed_at_any_point_is_settled_by_one_call()
     killed_everywhere(worlds(|number| World::file(&cluster, journal(number), "")).await, 9).await;
 }
 
-/// Each load is killed, taken up and undone; or undone at once. The file serves them all.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothing() {
-    let cluster = cluster().await;
-    // In the first journal's mode the image is a copy on disk.
-    let way = |number| if number % 2 == 0 { ("delete", "") } else { ("wal", KEYS) };
-    let worlds = worlds(|number| World::file(&cluster, way(number).0, way(number).1)).await;
+/// Each load is killed, taken up and undone; or undone at once. The source serves them all.
+async fn loads_killed_everywhere(worlds: Vec<World>, part: usize) {
     let (mut points, mut undo) = (Vec::new(), 0);
     for world in &worlds {
         let passed = world.points(&["run", "LOAD.md"]).await;
@@ -672,7 +674,7 @@ async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothin
     println!("{} and {} points of a load, {undo} of its undo", points[0].len(), points[1].len());
     let mut tasks = tokio::task::JoinSet::new();
     for (number, world) in worlds.into_iter().enumerate() {
-        let points = chosen(&points[number % 2], 8);
+        let points = chosen(&points[number % 2], part);
         // Of two worlds of a kind each takes the half.
         let points: BTreeSet<usize> = points.into_iter().skip(number / 2).step_by(2).collect();
         tasks.spawn(async move {
@@ -694,6 +696,20 @@ async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothin
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothing() {
+    let cluster = cluster().await;
+    // In the first journal's mode the image is a copy on disk.
+    let way = |number| if number % 2 == 0 { ("delete", "") } else { ("wal", KEYS) };
+    loads_killed_everywhere(worlds(|number| World::file(&cluster, way(number).0, way(number).1)).await, 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn load_of_a_database_that_is_killed_at_any_point_is_taken_up_or_leaves_nothing() {
+    let cluster = cluster().await;
+    loads_killed_everywhere(worlds(|_| World::database(&cluster)).await, 12).await;
+}
+
 const KEYS: &str = "sync = \"dirty-keys\"\naccept = [\"dirty-keys\"]\n";
 
 impl World {
@@ -702,6 +718,17 @@ impl World {
         self.takes_at(Side::Source, what).await;
         let rows = "SELECT string_agg(n || ' ' || what, ',' ORDER BY n) FROM tenant.visit";
         assert_eq!(self.place.value(rows).await, "-2 second,-1 first", "{what}");
+        if let Source::Database(options) = &self.source {
+            let recorded = "SELECT concat_ws(' ', phase, crossing, lossy, stopped) FROM pgrunbook.transfer";
+            assert_eq!(self.place.value(recorded).await, "following", "{what}");
+            for (options, flows) in [(options, 1), (&self.place.database, 0)] {
+                let left = left_on(options).await;
+                let fence = 1 - flows;
+                let wanted = format!("fences {fence} triggers {fence} slots {flows} publications {flows} prepared 0");
+                assert_eq!(left, wanted, "{what}");
+            }
+            return;
+        }
         let recorded = "SELECT concat_ws(' ', phase, f.rows, f.bytes > 0, stopped, lossy)
             FROM pgrunbook.transfer JOIN pgrunbook.transfer_file AS f USING (schema)";
         assert_eq!(self.place.value(recorded).await, "following 2 t", "{what}");
