@@ -1,20 +1,26 @@
 //! Eight writers, at full speed and thinking, forward, back and forward again by the program itself, with accidents at random moments: the
-//! program is killed, the sender of a stream is terminated, either cluster is restarted at once. In the end the writers' own
-//! history is complete on the final side.
+//! program is killed, the sender of a stream is terminated or killed, either cluster is restarted at once. In the end the writers'
+//! own history is complete on the final side, and accidents have happened: all kinds of them, where all seeds run.
 //!
 //! `CUTOVER_SEEDS=20` runs so many seeds, `CUTOVER_SEED=7` this one.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use pgrunbook_postgres::sandbox::{Sandbox, SandboxOptions, url};
 use pgrunbook_postgres::{ConnectOptions, Session};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
 use writers::sql::{Place as Side, Writers, tables};
 
 use crate::place::{Place, Said};
 
 /// Seeds that `make test` runs.
 const SEEDS: u64 = 2;
+
+/// So many of them meet every kind of accident.
+const ALL: u64 = 20;
 
 /// What a client does between two writes.
 const THINK: Duration = Duration::from_millis(5);
@@ -50,13 +56,24 @@ impl Random {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Accident {
     KillProgram,
+    /// `pg_terminate_backend`: the streams are cut, and nothing else is.
     TerminateSender,
+    /// `SIGKILL` of the process behind a stream: its server ends all sessions, and recovers.
+    KillSender,
     RestartSource,
     RestartTarget,
 }
+
+const KINDS: [Accident; 5] = [
+    Accident::KillProgram,
+    Accident::TerminateSender,
+    Accident::KillSender,
+    Accident::RestartSource,
+    Accident::RestartTarget,
+];
 
 struct World {
     seed: u64,
@@ -65,6 +82,9 @@ struct World {
     legacy: ConnectOptions,
     place: Place,
     random: Random,
+    /// Accidents that are to come. One that came too late for one way comes in the next.
+    owed: u64,
+    happened: Vec<Accident>,
     /// What happened, for whoever reads of a failure.
     log: Vec<String>,
 }
@@ -92,7 +112,17 @@ impl World {
         place.write("FORWARD.md", &format!("# Forward\n\n{HEAD}{TRANSFER}{}", cutover("target")));
         place.write("BACK.md", &format!("# Back\n\n{HEAD}{}", cutover("source")));
         place.write("AGAIN.md", &format!("# Again\n\n{HEAD}{}", cutover("target")));
-        Self { seed, source, target, legacy, place, random: Random(seed), log: Vec::new() }
+        Self {
+            seed,
+            source,
+            target,
+            legacy,
+            place,
+            random: Random(seed),
+            owed: 0,
+            happened: Vec::new(),
+            log: Vec::new(),
+        }
     }
 
     fn side(&self, target: bool) -> Side {
@@ -102,25 +132,73 @@ impl World {
         }
     }
 
-    async fn happen(&mut self, accident: Accident, child: &mut tokio::process::Child) {
+    /// Whether it came about: the program may have ended before.
+    async fn happen(&mut self, accident: Accident, child: &mut Child) -> bool {
         match accident {
             Accident::KillProgram => child.start_kill().unwrap(),
             Accident::TerminateSender => {
-                for options in [&self.legacy, &self.place.database] {
-                    let terminate =
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'walsender'";
-                    Session::connect(options, "test").await.unwrap().execute(terminate).await.unwrap();
+                let Some((_, session, pid)) = self.sender(child).await else { return false };
+                return session.value(&format!("SELECT pg_terminate_backend({pid})")).await.unwrap() == "t";
+            }
+            Accident::KillSender => {
+                let Some((server, session, pid)) = self.sender(child).await else { return false };
+                // It may have ended by itself meanwhile.
+                if kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).is_err() {
+                    return false;
                 }
+                self.recovered(&server, &session).await;
             }
             Accident::RestartSource => restart(&self.source),
             Accident::RestartTarget => restart(&self.target),
+        }
+        true
+    }
+
+    /// A process that sends a stream to the program, with a session of its server. None, if the program ends before there is one.
+    async fn sender(&mut self, child: &mut Child) -> Option<(ConnectOptions, Session, i32)> {
+        let (begun, mut found) = (Instant::now(), Vec::<(usize, i32)>::new());
+        let servers = [self.legacy.clone(), self.place.database.clone()];
+        let [old, new] = &servers;
+        let sessions = [Session::connect(old, "test").await.unwrap(), Session::connect(new, "test").await.unwrap()];
+        loop {
+            for (at, session) in sessions.iter().enumerate() {
+                let pids = "SELECT coalesce(string_agg(pid::text, ' '), '') FROM pg_stat_replication";
+                let pids = session.value(pids).await.unwrap();
+                found.extend(pids.split_whitespace().map(|pid| (at, pid.parse().unwrap())));
+            }
+            if !found.is_empty() {
+                let (at, pid) = found[self.random.below(found.len() as u64) as usize];
+                let [first, second] = sessions;
+                return Some((servers[at].clone(), if at == 0 { first } else { second }, pid));
+            }
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            assert!(begun.elapsed() < PATIENCE, "seed {}: nothing is sent\n{}", self.seed, self.log.join("\n"));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Waits until a server has ended all its sessions, of which this is one, and takes new ones.
+    async fn recovered(&self, server: &ConnectOptions, session: &Session) {
+        let begun = Instant::now();
+        let is_in_time = || assert!(begun.elapsed() < PATIENCE, "seed {}: it does not recover", self.seed);
+        while session.value("SELECT 1").await.is_ok() {
+            is_in_time();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        while Session::connect(server, "test").await.is_err() {
+            is_in_time();
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// One way, by the program, until it says that it is done.
     async fn go(&mut self, file: &str) {
         let begun = Instant::now();
-        let mut accidents = 1 + self.random.below(2);
+        self.owed += 1 + self.random.below(2);
+        // The last way there is: what had no time before has it now.
+        let is_late = file == "AGAIN.md" && self.happened.is_empty();
         let newest = |place: &Place| place.call(&["status"]).out.lines().next().unwrap_or_default().to_owned();
         let id = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
         let before = id(&newest(&self.place));
@@ -136,22 +214,26 @@ impl World {
             let started = Instant::now();
             let mut child = command.spawn().unwrap();
             let mut disturbed = false;
-            if accidents > 0 {
-                accidents -= 1;
+            let mut killed = false;
+            if self.owed > 0 {
                 // Short moments more often than long ones: a crossing is soon over.
                 let scale = 7 + self.random.below(7);
                 let delay = Duration::from_millis(self.random.below(1 << scale));
-                let accident = match self.random.below(4) {
-                    0 => Accident::TerminateSender,
-                    1 => Accident::RestartSource,
-                    2 => Accident::RestartTarget,
-                    _ => Accident::KillProgram,
-                };
+                let delay = if is_late { Duration::ZERO } else { delay };
+                let accident = KINDS[self.random.below(KINDS.len() as u64) as usize];
                 let ended = tokio::time::timeout(delay, child.wait()).await.is_ok();
                 if !ended {
-                    self.happen(accident, &mut child).await;
                     disturbed = true;
-                    self.log.push(format!("{accident:?} after {delay:?} of {args:?}"));
+                    killed = accident == Accident::KillProgram;
+                    let happened = self.happen(accident, &mut child).await;
+                    if happened && !killed {
+                        self.happened.push(accident);
+                    }
+                    self.owed -= u64::from(happened);
+                    self.log.push(format!(
+                        "{accident:?} {}after {delay:?} of {args:?}",
+                        if happened { "" } else { "came too late " }
+                    ));
                 }
             }
             // A program that hangs is a failure, too.
@@ -159,6 +241,9 @@ impl World {
             let output =
                 output.unwrap_or_else(|_| panic!("seed {}: {args:?} hangs\n{}", self.seed, self.log.join("\n")));
             let said = Said::of(output.unwrap());
+            if killed && said.code.is_none() {
+                self.happened.push(Accident::KillProgram);
+            }
             let told: Vec<&str> = said.out.lines().chain(said.err.lines()).filter(|line| !line.is_empty()).collect();
             let told = told[told.len().saturating_sub(8)..].join("\n    ");
             self.log.push(format!("{args:?}: {:?} after {:?}\n    {told}", said.code, started.elapsed()));
@@ -217,7 +302,7 @@ fn restart(sandbox: &Sandbox) {
     });
 }
 
-async fn nothing_is_lost(seed: u64) {
+async fn nothing_is_lost(seed: u64) -> Vec<Accident> {
     let mut world = World::new(seed).await;
     // A seed at full speed, which takes all processors, and one as clients are: then the program is the faster one.
     let think = if seed % 2 == 1 { Duration::ZERO } else { THINK };
@@ -240,6 +325,8 @@ async fn nothing_is_lost(seed: u64) {
         "seed {seed}: {verdict}; {}",
         world.log.iter().filter(|line| !line.starts_with('[')).cloned().collect::<Vec<_>>().join(", ")
     );
+    assert!(!world.happened.is_empty(), "seed {seed}: nothing has happened\n{}", world.log.join("\n"));
+    world.happened
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -249,8 +336,15 @@ async fn no_accepted_write_is_lost_or_doubled_by_any_accident() {
         Some(seed) => seed..=seed,
         None => 1..=number("CUTOVER_SEEDS").unwrap_or(SEEDS),
     };
+    let (all, mut happened) = (seeds.clone().count() as u64 >= ALL, BTreeMap::new());
     for seed in seeds {
-        nothing_is_lost(seed).await;
+        for accident in nothing_is_lost(seed).await {
+            *happened.entry(accident).or_insert(0_u32) += 1;
+        }
+    }
+    println!("{happened:?}");
+    if all {
+        assert!(KINDS.iter().all(|kind| happened.contains_key(kind)), "not every kind has happened: {happened:?}");
     }
 }
 
