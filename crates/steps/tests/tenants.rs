@@ -1,8 +1,11 @@
-//! Several tenants that cross at one moment: each from a database of its own, all behind one cutover.
+//! Several tenants, each from a database of its own: all behind one cutover, or each behind one of its own.
+
+use std::time::{Duration, Instant};
 
 use pgrunbook_engine::RunEnd;
 use pgrunbook_postgres::sandbox::url;
 use pgrunbook_postgres::{ConnectOptions, Session};
+use pgrunbook_steps::transfer::{keep_following, status, table};
 
 use crate::bench::{Bench, failure};
 use crate::transfer::{LEGACY, logical};
@@ -21,6 +24,13 @@ fn cutover(to: &str) -> String {
          budget = \"20s\"\nundo = \"auto\"\n```\n\n"
     )
 }
+
+/// A cutover for each tenant, in their order.
+const EACH: &str = "## Cut over\n\n```toml step\ncutover = \"each\"\ntarget = \"main\"\nschemas = [\"${tenant}\"]\n\
+    for_each = { tenant = \"${tenants}\" }\nbudget = \"5500ms\"\nundo = \"auto\"\n```\n\n";
+
+/// Writers wait for this, and no slot does: it has no transaction id, and keeps nobody from reading.
+const HELD: &str = "BEGIN; LOCK TABLE note IN SHARE MODE";
 
 struct Tenants {
     bench: Bench,
@@ -81,13 +91,15 @@ async fn tenants_cross_at_one_moment_and_go_back_together() {
     let facts = this.bench.evidence(&run, "all").await.facts;
     for tenant in TENANTS {
         assert_eq!(facts[tenant]["parity"]["differences"], 0, "{tenant}: {facts:?}");
+        let proof = &facts[tenant]["no_writer_left"];
+        assert_eq!((&proof["holds"], &proof["holes"]), (&true.into(), &serde_json::json!([])), "{tenant}: {facts:?}");
     }
     let workplace = this.bench.workplace().await;
-    let all = pgrunbook_steps::transfer::status(&workplace, "main", None).await.unwrap();
+    let all = status(&workplace, "main", None).await.unwrap();
     let told: Vec<String> = all.iter().map(|one| format!("{}: {}", one.schema, one.rollback.line())).collect();
     assert_eq!(told, ["health", "post", "shop"].map(|tenant| format!("{tenant}: rollback is lossless: yes")));
-    let table = pgrunbook_steps::transfer::table(&all);
-    assert!(TENANTS.iter().all(|tenant| table.contains(tenant)), "{table}");
+    let shown = table(&all);
+    assert!(TENANTS.iter().all(|tenant| shown.contains(tenant)), "{shown}");
 
     let (_, end) = this.bench.run(&format!("# Back\n\n{HEAD}{}", cutover("source"))).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
@@ -116,15 +128,85 @@ async fn one_that_is_not_ready_keeps_all_where_they_are() {
     let mended = "SET session_replication_role = replica; UPDATE shop.visit SET what = 'visit 5' WHERE id = 5";
     this.bench.execute(mended).await;
     let reader = this.old(2).await;
-    reader.execute("BEGIN; LOCK TABLE note IN ACCESS SHARE MODE; LOCK TABLE note IN SHARE MODE").await.unwrap();
-    let short = cutover("target").replace("\"20s\"", "\"2s\"");
+    reader.execute(HELD).await.unwrap();
+    let short = cutover("target").replace("\"20s\"", "\"2500ms\"");
     let (_, end) = this.bench.run(&format!("# Go again\n\n{HEAD}{short}")).await;
     let (_, _, message) = failure(&end);
-    assert!(message.contains("note") || message.contains("post"), "{message}");
+    assert!(message.contains(&format!("pid {} ", reader.backend_pid())), "{message}");
     reader.execute("ROLLBACK").await.unwrap();
     this.all_take(false).await;
 
     // The first run, once nothing is in the way.
     assert!(matches!(this.bench.resume(&run).await, RunEnd::Completed));
     this.all_take(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_behind_a_fence_of_its_own_crosses_or_stays_by_itself() {
+    let this = Tenants::new().await;
+    let (_, end) = this.bench.run(&format!("# Move\n\n{HEAD}{LOAD}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let writer = this.old(1).await;
+    writer.execute(HELD).await.unwrap();
+    let (run, end) = this.bench.run(&format!("# Go\n\n{HEAD}{EACH}")).await;
+    let (step, code, message) = failure(&end);
+    assert_eq!((step.as_str(), code.as_str()), ("each[shop]", "fence-timeout"), "{message}");
+    let pid = format!("pid {} ", writer.backend_pid());
+    assert!(message.contains(&pid) && message.contains("Writers go on where they were"), "{message}");
+    writer.execute("ROLLBACK").await.unwrap();
+    // The first is over, and what stopped the second did not touch it; nobody has begun with the third.
+    let fenced = Some("25006".to_owned());
+    assert_eq!(this.takes(0).await, [fenced.clone(), None]);
+    for tenant in [1, 2] {
+        assert_eq!(this.takes(tenant).await, [None, fenced.clone()], "{}", TENANTS[tenant]);
+    }
+    let phases = "SELECT string_agg(schema || ' ' || phase, ', ' ORDER BY schema) FROM pgrunbook.transfer";
+    assert_eq!(this.bench.value(phases).await, "health switched, post following, shop following");
+
+    assert!(matches!(this.bench.resume(&run).await, RunEnd::Completed));
+    this.all_take(true).await;
+    for (tenant, name) in TENANTS.iter().enumerate() {
+        let facts = this.bench.evidence(&run, &format!("each[{name}]")).await.facts;
+        assert_eq!(facts[*name]["no_writer_left"]["holds"], true, "{name}: {facts:?}");
+        // What was written on either side while the run stood still, and once more just now.
+        let [_, new] = this.count(tenant).await;
+        assert_eq!(new.split(':').next(), Some("502"), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_table_is_locked_keeps_no_other_from_catching_up() {
+    let this = Tenants::new().await;
+    let (_, end) = this.bench.run(&format!("# Move\n\n{HEAD}{LOAD}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let holder = this.bench.session().await;
+    holder.execute("BEGIN; LOCK TABLE shop.visit IN SHARE MODE").await.unwrap();
+    for tenant in 0..TENANTS.len() {
+        this.old(tenant).await.execute("INSERT INTO visit (what) VALUES ('late')").await.unwrap();
+    }
+    let workplace = this.bench.workplace().await;
+    for tenant in TENANTS {
+        keep_following(&workplace, "main", tenant).await.unwrap();
+    }
+    let until = async |wanted: &str, sql: &str| {
+        let begun = Instant::now();
+        while this.bench.value(sql).await != wanted {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not come about: {sql}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let late = |tenant: &str| format!("SELECT count(*) FROM {tenant}.visit WHERE what = 'late'");
+    until("1", &late("health")).await;
+    until("1", &late("post")).await;
+    let waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'shop.visit'::regclass";
+    until("t", waits).await;
+    assert_eq!(this.bench.value(&late("shop")).await, "0");
+    // They go on, and not only with what was on its way.
+    for tenant in [0, 2] {
+        this.old(tenant).await.execute("INSERT INTO visit (what) VALUES ('late')").await.unwrap();
+        until("2", &late(TENANTS[tenant])).await;
+    }
+    assert_eq!(this.bench.value(waits).await, "t", "the third still stands");
+    holder.execute("ROLLBACK").await.unwrap();
+    until("1", &late("shop")).await;
 }
