@@ -169,3 +169,34 @@ async fn follower_goes_on_when_a_server_that_was_down_is_back() {
     let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert_eq!(ended.code(), Some(0));
 }
+
+#[tokio::test]
+async fn map_on_the_command_line_says_what_columns_become() {
+    let settings = [("wal_level", "logical"), ("max_connections", "100")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let cluster = shared("cli-transfer", SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap();
+    let place = Place::on(cluster.fresh_database("mapped").await.unwrap());
+    place.write(
+        "pgrunbook.toml",
+        &format!("[targets.main]\nurl = \"{}\"\n[targets.old]\nsqlite = \"old.db\"\n", url(&place.database)),
+    );
+    let file = rusqlite::Connection::open(place.path("old.db")).unwrap();
+    file.execute_batch(
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, at INTEGER); INSERT INTO item VALUES (1, 1700000000)",
+    )
+    .unwrap();
+    let start = |action: &str, map: &str| {
+        let map = format!("--map={map}");
+        place.call(&["--format", "json", "transfer", action, "--from", "old", "--schema", "tenant", &map])
+    };
+    for action in ["preflight", "start"] {
+        let said = start(action, "item.gone=uuid");
+        assert!(said.code != Some(0) && said.out.contains("item.gone"), "{action}: {said:?}");
+    }
+    for action in ["preflight", "start"] {
+        start(action, "item.at=timestamptz from unix seconds").done();
+    }
+    let found = "SELECT pg_typeof(at)::text || ' ' || extract(epoch FROM at)::bigint FROM tenant.item";
+    assert_eq!(place.value(found).await, "timestamp with time zone 1700000000");
+    place.call(&["transfer", "abandon", "tenant", "--yes"]).done();
+}

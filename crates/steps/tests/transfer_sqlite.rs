@@ -402,3 +402,71 @@ async fn tables_that_are_there_are_filled_and_an_undo_leaves_nothing() {
     writer.has_written(5);
     assert!(!writer.ended().is_empty());
 }
+
+const MAPPED: &str = "
+    CREATE TABLE item (id TEXT PRIMARY KEY NOT NULL, seen INTEGER, heard INTEGER, price TEXT, rate REAL, junk TEXT);
+    INSERT INTO item VALUES
+        ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 1700000000, 1700000000123, '1.50', 0.1, 'mine'),
+        ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12', -1, 0, '12345678901234567890.00', 12.25, NULL),
+        ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a13', NULL, NULL, NULL, NULL, 'theirs');";
+
+/// Every column is something else than it would be by itself.
+const MAP: &str = "map = { \"item.id\" = \"uuid\", \"item.seen\" = \"timestamptz from unix seconds\", \
+    \"item.heard\" = \"timestamp from unix milliseconds\", \"item.price\" = \"numeric\", \"item.rate\" = \"numeric\", \
+    \"item.junk\" = \"skip\" }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_step_says_of_columns_holds_there_and_back_for_every_value() {
+    let this = File::new(MAPPED).await;
+    let asked = |kind: &str, more: &str| {
+        let undo = if kind == "transfer" { "undo = \"auto\"\n" } else { "" };
+        format!(
+            "## {kind}\n\n```toml step\n{kind} = \"{kind}-it\"\nfrom = \"old\"\ntarget = \"main\"\nschema = \"health\"\n{MAP}{more}{undo}```\n\n"
+        )
+    };
+    let text = format!("# Look\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{}", asked("preflight", ""));
+    let (_, end) = this.bench.run(&text).await;
+    let (_, _, message) = failure(&end);
+    assert!(message.contains("junk"), "nothing stays behind without consent: {message}");
+    let accept = "accept = [\"skip\"]\n";
+    this.done(&format!("{}{}", asked("preflight", accept), asked("transfer", accept))).await;
+
+    let types =
+        "SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) FROM pg_attribute
+        WHERE attrelid = 'health.item'::regclass AND attnum > 0 AND NOT attisdropped";
+    assert_eq!(
+        this.bench.value(types).await,
+        "id uuid, seen timestamp with time zone, heard timestamp without time zone, price numeric, rate numeric"
+    );
+    let here = "SET TimeZone = 'UTC'; SELECT string_agg(concat_ws('|', right(id::text, 2), seen, heard, price, rate), ';' ORDER BY id) FROM health.item";
+    let there = "SELECT group_concat(substr(id, 35) || '|' || quote(seen) || '|' || quote(heard) || '|' || quote(price) || '|' || quote(rate)
+        || '|' || quote(junk), ';') FROM (SELECT * FROM item ORDER BY id)";
+    assert_eq!(
+        this.bench.value(here).await,
+        "11|2023-11-14 22:13:20+00|2023-11-14 22:13:20.123|1.50|0.1;\
+         12|1969-12-31 23:59:59+00|1970-01-01 00:00:00|12345678901234567890.00|12.25;13"
+    );
+
+    this.done(&cross("go", "")).await;
+    this.bench
+        .execute(
+            "UPDATE health.item SET seen = '2024-02-29 12:34:56+00', heard = '2024-02-29 12:34:56.789', price = 2.00, rate = 0.2
+                 WHERE id = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11';
+             DELETE FROM health.item WHERE id = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12';
+             INSERT INTO health.item VALUES ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a14', '1999-12-31 23:59:59+00', NULL, 0.10, 7.5)",
+        )
+        .await;
+    this.done(FOLLOW).await;
+    assert_eq!(
+        this.in_file(there),
+        "11|1709210096|1709210096789|'2.00'|0.2|'mine';13|NULL|NULL|NULL|NULL|'theirs';14|946684799|NULL|'0.10'|7.5|NULL"
+    );
+    let run = this.done(&cross("back", "to = \"source\"\n")).await;
+    assert_eq!(this.bench.evidence(&run, "back").await.facts["health"]["parity"]["differences"], 0);
+
+    this.open()
+        .execute_batch("UPDATE item SET seen = 1600000000, price = '3.000' WHERE junk = 'theirs'; DELETE FROM item WHERE junk = 'mine'")
+        .unwrap();
+    this.done(&cross("again", "parity = \"full\"\n")).await;
+    assert_eq!(this.bench.value(here).await, "13|2020-09-13 12:26:40+00|3.000;14|1999-12-31 23:59:59+00|0.10|7.5");
+}
