@@ -89,3 +89,48 @@ async fn file_is_a_side_beside_a_database_and_beside_another_file() {
     assert!(said.code == Some(2) && said.err.contains("nowhere.sqlite"), "{said:?}");
     assert!(!place.path("nowhere.sqlite").exists(), "a side that is looked at is not made");
 }
+
+#[tokio::test]
+async fn samples_are_read_as_the_role_that_is_named() {
+    let place = Place::new().await;
+    let (database, role) = (&place.database.database, format!("{}_app", place.database.database));
+    place
+        .execute(&format!(
+            "CREATE TABLE notes (id int PRIMARY KEY, body text); INSERT INTO notes SELECT i, 'note ' || i FROM generate_series(1, 40) AS i;
+             CREATE SCHEMA health; CREATE TABLE health.notes (LIKE notes INCLUDING ALL);
+             INSERT INTO health.notes SELECT * FROM notes;
+             CREATE ROLE {role}; ALTER ROLE {role} IN DATABASE {database} SET search_path = health;
+             GRANT USAGE ON SCHEMA health TO {role}"
+        ))
+        .await;
+    let sides = ["parity", "main", "main", "--schema-b", "health"];
+    let sampled = ["--samples", "10", "--role", &role];
+    let call = |more: &[&str]| place.call(&[&sides, more].concat());
+    // The operator sees the same on both sides; the application may not read its table.
+    assert_eq!(call(&[]).code, Some(0));
+    let said = call(&sampled);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for words in ["same    notes: 40 rows", &format!("read as {role} are not those of A"), "SQLSTATE 42501"] {
+        assert!(said.out.contains(words), "{words}: {said:?}");
+    }
+    place.execute(&format!("GRANT SELECT ON health.notes TO {role}")).await;
+    let said = call(&sampled);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.out.contains(&format!("rows of 1 tables read as {role} are those of A (search_path health)")),
+        "{said:?}"
+    );
+    let json: Value =
+        serde_json::from_str(call(&[&["--format", "json"], &sampled[..]].concat()).out.lines().last().unwrap())
+            .unwrap();
+    assert_eq!(
+        (json["role"].as_str(), json["wrong"].as_array().map(Vec::len)),
+        (Some(role.as_str()), Some(0)),
+        "{json}"
+    );
+    assert!(json["rows"].as_u64() > Some(0), "{json}");
+    for half in [&sampled[..2], &sampled[2..]] {
+        assert_eq!(call(half).code, Some(2), "one without the other says nothing");
+    }
+    place.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}

@@ -107,3 +107,51 @@ async fn step_that_repairs_writes_the_rows_that_differ_and_leaves_the_others() {
     assert_eq!(bench.value(unlike).await, "0");
     assert!(is_behind(&bench).await);
 }
+
+#[tokio::test]
+async fn samples_are_read_as_the_application_and_what_it_does_not_get_stops_the_run() {
+    let bench = bench().await;
+    let (database, role) = (&bench.database.database, format!("{}_app", bench.database.database));
+    // Equal rows, which an operator sees and the application does not.
+    bench
+        .execute(&format!(
+            "CREATE ROLE {role}; ALTER ROLE {role} IN DATABASE {database} SET search_path = health;
+             GRANT USAGE ON SCHEMA health TO {role}; GRANT SELECT ON health.patient TO {role};
+             ALTER TABLE health.patient ENABLE ROW LEVEL SECURITY"
+        ))
+        .await;
+    let (run, end) = bench.run(&gated(&format!("samples = 20\nas = \"{role}\""))).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "parity", "{message}");
+    for words in ["1 tables with 500 rows are the same", &format!("as {role}, table patient: not to be seen")] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    assert!(!is_behind(&bench).await, "nothing behind the gate was done");
+    let samples = bench.evidence(&run, "same").await.facts["samples"].clone();
+    assert_eq!((&samples["role"], &samples["search_path"]), (&json!(role), &json!("health")), "{samples}");
+    let rows = samples["rows"].as_u64().unwrap();
+    assert!((1..500).contains(&rows), "some of all: {samples}");
+    let wrong = samples["wrong"].as_array().unwrap();
+    assert_eq!(wrong.len() as u64, rows, "{samples}");
+    assert!(wrong.iter().all(|one| one["key"] == json!([])), "keys are nobody's business: {samples}");
+
+    // It sees them, but another schema's table is found first, where one value is another.
+    bench
+        .execute(&format!(
+            "CREATE POLICY all_of_them ON health.patient USING (true); CREATE SCHEMA shadow;
+             CREATE TABLE shadow.patient AS SELECT id, name, born + 1 AS born FROM health.patient;
+             GRANT USAGE ON SCHEMA shadow TO {role}; GRANT SELECT ON shadow.patient TO {role};
+             ALTER ROLE {role} IN DATABASE {database} SET search_path = shadow, health"
+        ))
+        .await;
+    let (_, _, message) = failure(&bench.resume(&run).await);
+    assert!(message.contains(&format!("as {role}, table patient: other values in born than A has")), "{message}");
+
+    bench.execute(&format!("ALTER ROLE {role} IN DATABASE {database} SET search_path = health")).await;
+    let end = bench.resume(&run).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let evidence = bench.evidence(&run, "same").await;
+    assert!(evidence.summary.ends_with(&format!("tables read as {role} are those of A")), "{}", evidence.summary);
+    assert_eq!(evidence.facts["samples"]["wrong"], json!([]));
+    bench.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
