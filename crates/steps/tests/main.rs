@@ -29,6 +29,7 @@ mod parity_step;
 mod passing;
 mod preflight;
 mod preflight_more;
+mod progress;
 mod redis;
 mod since;
 #[path = "../../postgres/tests/small_disk.rs"]

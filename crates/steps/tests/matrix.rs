@@ -201,7 +201,7 @@ async fn target_without_a_connection_left_is_waited_for() {
 }
 
 /// Rows cannot be copied into `note` of the target before this ends.
-async fn held(this: &Move) -> Session {
+pub async fn held(this: &Move) -> Session {
     let target = this.bench.session().await;
     let tables = LEGACY.lines().filter(|line| !line.contains("INSERT INTO")).collect::<Vec<_>>().join("\n");
     target
