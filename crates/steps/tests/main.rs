@@ -4,6 +4,7 @@
 mod acts;
 mod audit;
 mod backup;
+mod batch;
 mod bench;
 mod build;
 mod clock;
