@@ -25,9 +25,9 @@ fn cutover(to: &str) -> String {
     )
 }
 
-/// A cutover for each tenant, in their order.
+/// A cutover for each tenant, in their order. After one try to lock there is no room in the budget for another.
 const EACH: &str = "## Cut over\n\n```toml step\ncutover = \"each\"\ntarget = \"main\"\nschemas = [\"${tenant}\"]\n\
-    for_each = { tenant = \"${tenants}\" }\nbudget = \"5500ms\"\nundo = \"auto\"\n```\n\n";
+    for_each = { tenant = \"${tenants}\" }\nbudget = \"20s\"\nlock_timeout = \"7s\"\nundo = \"auto\"\n```\n\n";
 
 /// Writers wait for this, and no slot does: it has no transaction id, and keeps nobody from reading.
 const HELD: &str = "BEGIN; LOCK TABLE note IN SHARE MODE";
@@ -129,7 +129,7 @@ async fn one_that_is_not_ready_keeps_all_where_they_are() {
     this.bench.execute(mended).await;
     let reader = this.old(2).await;
     reader.execute(HELD).await.unwrap();
-    let short = cutover("target").replace("\"20s\"", "\"2500ms\"");
+    let short = cutover("target").replace("\"20s\"", "\"20s\"\nlock_timeout = \"7s\"");
     let (_, end) = this.bench.run(&format!("# Go again\n\n{HEAD}{short}")).await;
     let (_, _, message) = failure(&end);
     assert!(message.contains(&format!("pid {} ", reader.backend_pid())), "{message}");
