@@ -30,6 +30,8 @@ pub(super) fn alter(live: &Item, shadow: &Item) -> Alter {
                 return Alter::Now(format!("{on} VALIDATE CONSTRAINT {name}"));
             }
         }
+        "sequence" if narrows(live, shadow) => return Alter::Now(within_bounds(&shadow.alter)),
+        "identity" => return Alter::Now(identity(live, shadow)),
         "column" if shadow.frame.is_empty() && live.text.starts_with(&format!("{} GENERATED ", shadow.text)) => {
             if let Some((table, name)) = live.drop.rsplit_once(" DROP COLUMN ") {
                 return Alter::Now(format!("{table} ALTER COLUMN {name} DROP EXPRESSION"));
@@ -44,6 +46,37 @@ pub(super) fn alter(live: &Item, shadow: &Item) -> Alter {
     } else {
         Alter::Replace
     }
+}
+
+/// How an identity column's sequence becomes the shadow's, its name included.
+fn identity(live: &Item, shadow: &Item) -> String {
+    let parts = |item: &'_ Item| item.text.rsplit_once(" named ").map(|(of, name)| (of.to_owned(), name.to_owned()));
+    let (Some((ours, name)), Some((theirs, wanted))) = (parts(live), parts(shadow)) else {
+        return shadow.alter.clone();
+    };
+    let renamed = (name != wanted).then(|| format!("ALTER {} RENAME TO {wanted}", live.phrase));
+    let altered = if narrows(live, shadow) { within_bounds(&shadow.alter) } else { shadow.alter.clone() };
+    let altered = (ours != theirs).then_some(altered);
+    renamed.into_iter().chain(altered).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether a sequence's position may be beyond its new bounds.
+pub(super) fn narrows(live: &Item, shadow: &Item) -> bool {
+    let bound = |item: &Item, word: &str| -> Option<i64> {
+        item.text.split_once(word)?.1.split(' ').next().and_then(|number| number.parse().ok())
+    };
+    let bounds = |item: &Item| bound(item, "MINVALUE ").zip(bound(item, "MAXVALUE "));
+    matches!(live.kind.as_str(), "sequence" | "identity")
+        && matches!((bounds(live), bounds(shadow)), (Some((low, high)), Some((least, most))) if least > low || most < high)
+}
+
+/// A sequence whose position is beyond its new bounds begins anew.
+fn within_bounds(sql: &str) -> String {
+    let body = format!("BEGIN {sql}; EXCEPTION WHEN invalid_parameter_value THEN {sql} RESTART; END");
+    if body.contains("$do$") {
+        return format!("DO {}", quote::literal(&body).unwrap_or_default());
+    }
+    format!("DO $do$ {body} $do$")
 }
 
 /// An enum's labels, in their order.
@@ -146,6 +179,24 @@ mod tests {
         assert_eq!(renamed("a b", "b a"), None);
         assert_eq!(renamed("a b", "a"), None);
         assert_eq!(renamed("a b c", "c x y"), None);
+    }
+
+    #[test]
+    fn sequence_begins_anew_only_where_its_position_is_beyond_its_bounds() {
+        let sequence = |text: &str| Item { kind: "sequence".into(), text: text.into(), ..Item::default() };
+        let narrower = |live: &str, shadow: &str| narrows(&sequence(live), &sequence(shadow));
+        assert!(narrower("MINVALUE 1 MAXVALUE 9 START", "MINVALUE 1 MAXVALUE 8 START"));
+        assert!(narrower("MINVALUE 1 MAXVALUE 9 START", "MINVALUE 2 MAXVALUE 10 START"));
+        assert!(!narrower("MINVALUE 1 MAXVALUE 9 START", "MINVALUE -5 MAXVALUE 10 START"));
+        assert_eq!(
+            within_bounds("ALTER SEQUENCE s MAXVALUE 3"),
+            "DO $do$ BEGIN ALTER SEQUENCE s MAXVALUE 3; EXCEPTION WHEN invalid_parameter_value THEN \
+             ALTER SEQUENCE s MAXVALUE 3 RESTART; END $do$"
+        );
+        assert_eq!(
+            within_bounds("ALTER SEQUENCE \"$do$'\""),
+            "DO 'BEGIN ALTER SEQUENCE \"$do$''\"; EXCEPTION WHEN invalid_parameter_value THEN ALTER SEQUENCE \"$do$''\" RESTART; END'"
+        );
     }
 
     #[test]

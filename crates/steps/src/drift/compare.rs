@@ -1,5 +1,6 @@
 //! What is different between a target and what it should be.
 
+use super::follow::Moved;
 use super::ignore::Ignore;
 use super::model::{MEMBER, Snapshot};
 
@@ -48,13 +49,14 @@ pub(super) struct Pair {
 /// Every difference, parts of missing and extra wholes included.
 pub(super) fn pairs(live: &Snapshot, shadow: &Snapshot, ignore: &Ignore) -> Vec<Pair> {
     let (ours, theirs) = (ignored(live, shadow, ignore), ignored(shadow, live, ignore));
+    let moved = Moved::of(live, shadow);
     let mut found = Vec::new();
     for (at, item) in shadow.items.iter().enumerate().filter(|(at, _)| !theirs[*at]) {
         match live.find(&item.kind, &item.identity) {
-            None if !item.flags.follows && !other_version(shadow, at, live) => {
+            None if !moved.follows(shadow, at) && !other_version(shadow, at, live) => {
                 found.push(Pair { live: None, shadow: Some(at) });
             }
-            Some(there) if !item.flags.follows && !ours[there] && live.items[there].text != item.text => {
+            Some(there) if !ours[there] && live.items[there].text != item.text && !moved.follows(shadow, at) => {
                 found.push(Pair { live: Some(there), shadow: Some(at) });
             }
             _ => {}
@@ -62,7 +64,7 @@ pub(super) fn pairs(live: &Snapshot, shadow: &Snapshot, ignore: &Ignore) -> Vec<
     }
     for (at, item) in live.items.iter().enumerate().filter(|(at, _)| !ours[*at]) {
         let is_there = shadow.find(&item.kind, &item.identity).is_some();
-        if !item.flags.follows && !is_there && !other_version(live, at, shadow) {
+        if !is_there && !moved.follows(live, at) && !other_version(live, at, shadow) {
             found.push(Pair { live: Some(at), shadow: None });
         }
     }

@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgrunbook_postgres::quote;
 
-use super::alter::{Alter, alter, widens};
+use super::alter::{Alter, alter, narrows, widens};
 use super::compare::Pair;
-use super::model::{Item, MEMBER, Snapshot, rank};
-use super::order::ordered;
-use super::read::granting;
+use super::follow::Moved;
+use super::model::{Item, MEMBER, Snapshot};
 
 /// One or more statements that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,23 +70,30 @@ impl Mend {
 const TYPES: &[&str] = &["enum", "domain", "type", "base type", "collation"];
 
 /// Kinds that are not dropped while an object stands on them.
-const HOLDERS: &[&str] = &["schema", "foreign-data wrapper", "server"];
+pub(super) const HOLDERS: &[&str] = &["schema", "foreign-data wrapper", "server", "extension"];
 
 /// Kinds that PostgreSQL makes again by itself when a column's type changes.
 const REBUILT: &[&str] = &["index", "constraint", "statistics"];
 
-struct Plan<'a> {
-    live: &'a Snapshot,
-    shadow: &'a Snapshot,
+pub(super) struct Plan<'a> {
+    pub(super) live: &'a Snapshot,
+    pub(super) shadow: &'a Snapshot,
     live_children: BTreeMap<usize, Vec<usize>>,
     live_dependents: BTreeMap<usize, Vec<usize>>,
     /// What goes, and whether for one that loses data.
-    dropped: BTreeMap<usize, bool>,
+    pub(super) dropped: BTreeMap<usize, bool>,
     /// Columns that become `text` until their type is back.
-    retyped: BTreeMap<usize, bool>,
+    pub(super) retyped: BTreeMap<usize, bool>,
     /// What comes, or is changed, with the statement where it is not `make`.
-    made: BTreeMap<usize, (Option<String>, bool)>,
+    pub(super) made: BTreeMap<usize, (Option<String>, bool)>,
     before: Vec<Statement>,
+    pub(super) moved: Moved,
+    /// What has to be done before anything can go, by what it is done to.
+    first: BTreeMap<usize, Statement>,
+    /// What takes all privileges on an object away, in place of what drops one of them.
+    pub(super) resets: BTreeMap<usize, String>,
+    /// Grants, and those that rest on them: the first before the second.
+    pub(super) by_whom: Vec<(usize, usize)>,
 }
 
 /// What makes the target of the pairs what the shadow is.
@@ -101,6 +107,10 @@ pub(super) fn mend(live: &Snapshot, shadow: &Snapshot, pairs: &[Pair]) -> Mend {
         retyped: BTreeMap::new(),
         made: BTreeMap::new(),
         before: Vec::new(),
+        moved: Moved::of(live, shadow),
+        first: BTreeMap::new(),
+        resets: BTreeMap::new(),
+        by_whom: Vec::new(),
     };
     // What is pulled along by one that loses nothing runs; the rest only for one that does.
     for lossy in [false, true] {
@@ -110,14 +120,17 @@ pub(super) fn mend(live: &Snapshot, shadow: &Snapshot, pairs: &[Pair]) -> Mend {
     }
     plan.come_back();
     plan.columns_come_back();
-    let mut statements = plan.going();
+    plan.grants_of_others();
+    let first = plan.first.iter().filter(|(at, _)| !plan.dropped.contains_key(at)).map(|(_, one)| one.clone());
+    let mut statements: Vec<Statement> = first.collect();
+    statements.extend(plan.going());
     statements.extend(plan.coming());
     let database = quote::ident(&live.database).unwrap_or_default();
     let named = |one: Statement| Statement { sql: one.sql.replace("@DATABASE@", &database), ..one };
     Mend { before: plan.before, statements: statements.into_iter().map(named).collect() }
 }
 
-fn grouped(pairs: impl Iterator<Item = (usize, usize)>) -> BTreeMap<usize, Vec<usize>> {
+pub(super) fn grouped(pairs: impl Iterator<Item = (usize, usize)>) -> BTreeMap<usize, Vec<usize>> {
     let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (key, value) in pairs {
         groups.entry(key).or_default().push(value);
@@ -136,11 +149,8 @@ impl Plan<'_> {
             }
             (None, Some(shadow)) => {
                 if !round {
-                    let item = &self.shadow.items[shadow];
-                    // What is to belong to an extension, and is not there at all.
-                    let whole = (item.kind == MEMBER && !self.live.has_own(&item.text) && self.has_parent(item))
-                        .then(|| format!("{};\n{}", item.alter, item.make));
-                    self.made.entry(shadow).or_insert((whole, false));
+                    let sql = self.member(shadow);
+                    self.made.entry(shadow).or_insert((sql, false));
                 }
             }
             (Some(there), Some(wanted)) => {
@@ -151,6 +161,7 @@ impl Plan<'_> {
                     Alter::Now(sql) if live.kind == "type" => sql.contains(" DROP ATTRIBUTE "),
                     Alter::Now(_) => {
                         live.kind == "column" && live.frame == shadow.frame && !widens(&live.text, &shadow.text)
+                            || narrows(live, shadow)
                     }
                     Alter::Before(_) => false,
                 };
@@ -177,14 +188,51 @@ impl Plan<'_> {
         }
     }
 
+    /// Whether data goes with an item, or with what goes with it.
     fn loses(&self, live: usize) -> bool {
-        let item = &self.live.items[live];
-        item.flags.lossy && !self.stays(item)
+        let (mut left, mut seen) = (vec![live], BTreeSet::new());
+        while let Some(at) = left.pop() {
+            let item = &self.live.items[at];
+            if !seen.insert(at) {
+                continue;
+            }
+            if item.flags.lossy && !self.stays(item) {
+                return true;
+            }
+            left.extend(self.live_children.get(&at).into_iter().flatten());
+            left.extend(self.live_dependents.get(&at).into_iter().flatten().filter(|dependent| {
+                let kept = &self.live.items[**dependent];
+                let is_wanted = self.shadow.find(&kept.kind, &kept.identity).is_some();
+                !(is_wanted && self.is_retyped(at, **dependent) || self.is_let_go(at, **dependent))
+            }));
+        }
+        false
+    }
+
+    /// Whether a column outlives its type, as `text`.
+    fn is_retyped(&self, base: usize, dependent: usize) -> bool {
+        let (base, dependent) = (&self.live.items[base], &self.live.items[dependent]);
+        TYPES.contains(&base.kind.as_str()) && dependent.kind == "column" && dependent.frame.is_empty()
+    }
+
+    /// Whether a foreign-data wrapper outlives its functions: what stands on it has passwords that nobody can give again.
+    fn is_let_go(&self, base: usize, dependent: usize) -> bool {
+        self.live.items[base].kind == "function" && self.live.items[dependent].kind == "foreign-data wrapper"
     }
 
     /// Whether an item belongs to an extension, and should be there without belonging to it.
-    fn stays(&self, live: &Item) -> bool {
+    pub(super) fn stays(&self, live: &Item) -> bool {
         live.kind == MEMBER && self.shadow.has_own(&live.text)
+    }
+
+    /// What makes a thing belong to an extension; `None` for what its script makes, and for anything else.
+    fn member(&self, shadow: usize) -> Option<String> {
+        let item = &self.shadow.items[shadow];
+        if item.kind != MEMBER || !(item.flags.later || self.has_parent(item)) {
+            return None;
+        }
+        let is_there = self.live.has_own(&item.text);
+        Some(if is_there { item.make.clone() } else { format!("{};\n{}", item.alter, item.make) })
     }
 
     /// Whether the extension that a missing member belongs to is there: else it comes with it.
@@ -203,13 +251,24 @@ impl Plan<'_> {
         for child in self.live_children.get(&at).cloned().unwrap_or_default() {
             self.drop(child, lossy);
         }
-        let is_type = TYPES.contains(&self.live.items[at].kind.as_str());
         for dependent in self.live_dependents.get(&at).cloned().unwrap_or_default() {
-            if is_type && self.live.items[dependent].kind == "column" && self.live.items[dependent].frame.is_empty() {
+            if self.is_retyped(at, dependent) {
                 self.retype(dependent, lossy);
+            } else if self.is_let_go(at, dependent) {
+                self.let_go(dependent, lossy);
             } else {
                 self.drop(dependent, lossy);
             }
+        }
+    }
+
+    fn let_go(&mut self, wrapper: usize, lossy: bool) {
+        let item = &self.live.items[wrapper];
+        let sql = format!("ALTER {} NO HANDLER NO VALIDATOR", item.phrase);
+        self.first.insert(wrapper, Statement { sql, lossy });
+        if let Some(wanted) = self.shadow.find(&item.kind, &item.identity) {
+            let sql = self.shadow.items[wanted].alter.clone();
+            self.made.entry(wanted).or_insert((Some(sql), lossy));
         }
     }
 
@@ -241,9 +300,17 @@ impl Plan<'_> {
             let item = &self.live.items[*at];
             if let Some(wanted) = self.shadow.find(&item.kind, &item.identity) {
                 // One that is made anyway needs no other statement, as the old one is gone.
+                let sql = Some(wanted).filter(|at| self.shadow.items[*at].flags.later).and_then(|at| self.member(at));
                 let entry = self.made.entry(wanted).or_insert((None, *lossy));
-                entry.0 = None;
+                entry.0 = sql;
             }
+        }
+        // A type that has a shell was dropped with it: its functions need one before the type is there.
+        let filled = self.made.iter().filter(|(_, (sql, _))| sql.is_none());
+        let shells: Vec<(usize, bool)> =
+            filled.filter_map(|(at, (_, lossy))| Some((shell(self.shadow, *at)?, *lossy))).collect();
+        for (shell, lossy) in shells {
+            self.made.entry(shell).or_insert((None, lossy));
         }
         for (at, lossy) in &self.retyped {
             let item = &self.live.items[*at];
@@ -275,159 +342,18 @@ impl Plan<'_> {
             }
         }
     }
-
-    /// The dropped item whose statement takes this one along.
-    fn taker(&self, at: usize) -> usize {
-        let mut at = at;
-        while let Some(parent) = self.live.parent(at).filter(|parent| self.dropped.contains_key(parent)) {
-            // Two tables with foreign keys to each other: the keys first.
-            let item = &self.live.items[at];
-            let apart = item.kind == "constraint" && item.text.starts_with("FOREIGN KEY") && !item.flags.follows
-                || matches!(item.kind.as_str(), "partition" | "inheritance" | "owned by")
-                || (item.address.is_some() && HOLDERS.contains(&self.live.items[parent].kind.as_str()));
-            if apart {
-                break;
-            }
-            at = parent;
-        }
-        at
-    }
-
-    fn going(&self) -> Vec<Statement> {
-        let nodes: BTreeSet<usize> =
-            self.dropped.keys().map(|at| self.taker(*at)).chain(self.retyped.keys().copied()).collect();
-        let node = |at: usize| if self.dropped.contains_key(&at) { self.taker(at) } else { at };
-        let rests = self.live.rests.iter().map(|(dependent, base)| (node(*dependent), node(*base)));
-        let stands = nodes.iter().filter_map(|at| Some((*at, node(self.live.parent(*at)?))));
-        let edges: Vec<_> = rests.chain(stands).collect();
-        let order = ordered(&nodes, &edges, |at| std::cmp::Reverse(rank(&self.live.items[at].kind)));
-        order
-            .into_iter()
-            .filter_map(|at| {
-                let item = &self.live.items[at];
-                let partition = matches!(item.kind.as_str(), "partition" | "inheritance")
-                    && self.live.parent(at).is_some_and(|table| self.dropped.contains_key(&table));
-                if item.flags.follows || partition {
-                    return None;
-                }
-                let (sql, lossy) = match self.retyped.get(&at) {
-                    Some(lossy) => (as_text(item), *lossy),
-                    None if item.kind == MEMBER && !self.stays(item) => {
-                        (format!("{};\n{}", item.drop, item.frame), *self.dropped.get(&at)?)
-                    }
-                    None => (item.drop.clone(), *self.dropped.get(&at)?),
-                };
-                (!sql.is_empty()).then_some(Statement { sql, lossy })
-            })
-            .collect()
-    }
-
-    /// Whether an item is made by the statement of what it stands on: that one's position.
-    fn maker(&self, at: usize) -> usize {
-        let mut at = at;
-        let makes = |at: usize| matches!(self.made.get(&at), Some((None, _))) && !self.shadow.items[at].flags.follows;
-        loop {
-            let flags = self.shadow.items[at].flags;
-            let Some(parent) = self.shadow.parent(at).filter(|parent| flags.with_parent && makes(*parent)) else {
-                return at;
-            };
-            let above =
-                self.shadow.parent(parent).filter(|above| self.shadow.items[parent].flags.with_parent && makes(*above));
-            match above {
-                Some(above) if flags.with_grandparent => at = above,
-                // The parent does not speak for itself, and the grandparent does not speak of this one.
-                Some(_) => return at,
-                None => at = parent,
-            }
-        }
-    }
-
-    fn coming(&self) -> Vec<Statement> {
-        let makers: BTreeMap<usize, usize> = self.made.keys().map(|at| (*at, self.maker(*at))).collect();
-        let nodes: BTreeSet<usize> = makers.values().copied().collect();
-        let node = |at: usize| makers.get(&at).copied().unwrap_or(at);
-        let rests = self.shadow.rests.iter().map(|(dependent, base)| (node(*base), node(*dependent)));
-        let stands = self.made.keys().filter_map(|at| Some((node(self.shadow.parent(*at)?), node(*at))));
-        let edges: Vec<_> = rests.chain(stands).collect();
-        let order = ordered(&nodes, &edges, |at| {
-            let item = &self.shadow.items[at];
-            (rank(&item.kind), item.identity.clone())
-        });
-        let resets = grouped(makers.iter().map(|(at, maker)| (*maker, *at)));
-        order
-            .into_iter()
-            .filter_map(|at| {
-                let item = &self.shadow.items[at];
-                let (sql, lossy) = self.made.get(&at)?;
-                let sql = sql.as_ref().unwrap_or(&item.make);
-                let own = item.kind == "owner" && item.text == self.live.user && self.is_new(at);
-                let made = resets.get(&at).into_iter().flatten().flat_map(|made| self.as_granted_by_none(*made));
-                let whole = || [sql.clone()].into_iter().chain(made).collect::<Vec<_>>().join("; ");
-                (!item.flags.follows && !sql.is_empty() && !own).then(|| Statement { sql: whole(), lossy: *lossy })
-            })
-            .collect()
-    }
-
-    /// The statements that give a new object the privileges that it has where nobody spoke of default privileges: the shadow's own come
-    /// behind, and whether those are of defaults there is not known.
-    fn as_granted_by_none(&self, at: usize) -> Vec<String> {
-        let item = &self.shadow.items[at];
-        let is_new = matches!(self.made.get(&at), Some((None, _))) && !item.flags.follows;
-        let Some((class, place)) = granted(item).filter(|_| is_new) else { return Vec::new() };
-        let creator = quote::ident(&self.live.user).unwrap_or_default();
-        let schema = self.schema_of(at);
-        let said = self.live.defaults.iter().filter(|one| {
-            one.creator == creator
-                && one.class == class
-                && (one.schema.is_empty() || Some(one.schema.as_str()) == schema)
-        });
-        said.map(|one| granting("", &one.base, &place, "", &one.grantee)).collect()
-    }
-
-    fn schema_of(&self, at: usize) -> Option<&str> {
-        let mut at = at;
-        // Table, column, sequence.
-        for _ in 0..4 {
-            let item = &self.shadow.items[at];
-            if item.kind == "schema" {
-                return Some(&item.identity);
-            }
-            at = self.shadow.parent(at)?;
-        }
-        None
-    }
-
-    /// Whether what an item stands on is made here, by the role that mends.
-    fn is_new(&self, at: usize) -> bool {
-        self.shadow.parent(at).is_some_and(|parent| matches!(self.made.get(&self.maker(parent)), Some((None, _))))
-    }
 }
 
-/// A column's statement while its type is away.
-fn as_text(column: &Item) -> String {
-    // `ALTER TABLE s.t DROP COLUMN c`, printed by us.
-    let (table, name) = column.drop.rsplit_once(" DROP COLUMN ").unwrap_or((&column.drop, ""));
-    // As its output function writes it: somebody may have made a cast to text that says something else.
-    format!(
-        "{table} ALTER COLUMN {name} TYPE text \
-         USING CASE WHEN {name} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {name}) END"
-    )
+/// The shell that a type begins as.
+fn shell(snapshot: &Snapshot, at: usize) -> Option<usize> {
+    let item = &snapshot.items[at];
+    let is_type = matches!(item.kind.as_str(), "type" | "base type");
+    snapshot.find("shell type", &item.identity).filter(|_| is_type)
 }
 
-/// The class of default privileges that a new object falls under, and what `GRANT` calls it.
-fn granted(item: &Item) -> Option<(&'static str, String)> {
-    Some(match item.kind.as_str() {
-        "table" | "foreign table" | "view" | "materialized view" => ("TABLES", format!("TABLE {}", item.identity)),
-        "sequence" | "identity" => ("SEQUENCES", item.phrase.clone()),
-        "function" | "procedure" => ("FUNCTIONS", item.phrase.clone()),
-        // An ordered-set aggregate has no name that GRANT takes.
-        "aggregate" if !item.identity.contains("ORDER BY") => {
-            ("FUNCTIONS", format!("FUNCTION {}", item.identity.replace("(*)", "()")))
-        }
-        "enum" | "domain" | "type" | "base type" => ("TYPES", format!("TYPE {}", item.identity)),
-        "schema" => ("SCHEMAS", item.phrase.clone()),
-        _ => return None,
-    })
+/// The kind as which an item stands in an order: between a shell and what fills it are functions.
+pub(super) fn kind(snapshot: &Snapshot, at: usize) -> &str {
+    if shell(snapshot, at).is_some() { "base type" } else { &snapshot.items[at].kind }
 }
 
 #[cfg(test)]

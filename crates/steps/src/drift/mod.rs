@@ -9,13 +9,17 @@
 
 mod alter;
 mod catalog;
+mod coming;
 mod compare;
 pub mod error;
+mod follow;
+mod going;
 mod ignore;
 mod mend;
 mod model;
 mod order;
 mod read;
+mod regrant;
 pub(crate) mod shadow;
 
 use pgrunbook_postgres::Session;

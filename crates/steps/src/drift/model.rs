@@ -111,6 +111,8 @@ pub struct Flags {
     pub lossy: bool,
     /// Making it again changes it.
     pub set: bool,
+    /// Belongs to an extension whose script does not make it.
+    pub later: bool,
 }
 
 impl Flags {
@@ -122,6 +124,7 @@ impl Flags {
             follows: has('f'),
             lossy: has('l'),
             set: has('s'),
+            later: false,
         }
     }
 }

@@ -219,6 +219,7 @@ ALTER TABLE app.events ADD CONSTRAINT positive CHECK (n > 0);
 -- constraint alone on app.parent
 ALTER TABLE app.parent ADD CONSTRAINT alone CHECK (a > 0) NO INHERIT;
 -- enforcement notes_person_fkey on app.notes
+-- enforcement once on app.notes
 ALTER TABLE app.notes DISABLE TRIGGER ALL;
 -- index app.people_age
 CREATE INDEX people_age ON app.people USING btree (age DESC NULLS LAST) WITH (fillfactor = 50);

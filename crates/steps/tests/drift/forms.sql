@@ -25,7 +25,7 @@ CREATE TYPE app.hollow; ALTER TYPE app.hollow OWNER TO drift_owner; COMMENT ON T
 -- base type app.grain
 ALTER TYPE app.grain SET (RECEIVE = app.grain_recv, STORAGE = extended);
 -- base type app.grain
-DROP TYPE app.grain CASCADE; CREATE TYPE app.grain; CREATE FUNCTION app.grain_in(cstring) RETURNS app.grain LANGUAGE internal IMMUTABLE STRICT AS 'byteain'; CREATE FUNCTION app.grain_out(app.grain) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'byteaout'; CREATE FUNCTION app.grain_recv(internal) RETURNS app.grain LANGUAGE internal IMMUTABLE STRICT AS 'bytearecv'; CREATE TYPE app.grain (INPUT = app.grain_in, OUTPUT = app.grain_out, STORAGE = external, CATEGORY = 'X', DELIMITER = ';');
+DROP TYPE app.grain CASCADE; CREATE TYPE app.grain; CREATE FUNCTION app.grain_in(cstring) RETURNS app.grain LANGUAGE internal IMMUTABLE STRICT AS 'byteain'; CREATE FUNCTION app.grain_as_text(app.grain) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'byteaout'; CREATE FUNCTION app.grain_recv(internal) RETURNS app.grain LANGUAGE internal IMMUTABLE STRICT AS 'bytearecv'; CREATE TYPE app.grain (INPUT = app.grain_in, OUTPUT = app.grain_as_text, STORAGE = external, CATEGORY = 'X', DELIMITER = ';');
 -- goes with extension FUNCTION app.twice(n integer) with citext
 -- goes with extension PROCEDURE app.tidy(INOUT n integer) with citext
 -- goes with extension INDEX app.people_lower with citext

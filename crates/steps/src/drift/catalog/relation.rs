@@ -1,11 +1,12 @@
 //! Tables, their columns, and what stands on them.
 
-/// Tables and foreign tables. A partition is made as one, with the columns of what it is a part of.
+/// Tables and foreign tables. A partition is made as one, with the columns of what it is a part of. No `ALTER` changes the types of what rows
+/// are divided by.
 pub const TABLES: &str = "
 SELECT CASE c.relkind WHEN 'f' THEN 'foreign table' ELSE 'table' END, c.tableoid, c.oid, 0,
     n.tableoid, n.oid, 0, '', format('%I.%I', n.nspname, c.relname),
     format('%s %I.%I', w.word, n.nspname, c.relname), pg_get_userbyid(c.relowner),
-    concat_ws(' ', w.word, pg_get_partkeydef(c.oid), s.srvname), '',
+    concat_ws(' ', w.word, pg_get_partkeydef(c.oid), 'of ' || k.types, s.srvname), '',
     concat('CREATE ', CASE c.relpersistence WHEN 'u' THEN 'UNLOGGED ' END, w.word, format(' %I.%I ', n.nspname, c.relname),
         CASE WHEN c.relispartition THEN format('PARTITION OF %s %s', h.parents, pg_get_expr(c.relpartbound, c.oid))
              WHEN c.reloftype <> 0 THEN format('OF %s', c.reloftype::regtype)
@@ -20,6 +21,9 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (SELECT CASE c.relkind WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END) AS w (word)
 LEFT JOIN pg_catalog.pg_foreign_table AS f ON f.ftrelid = c.oid
 LEFT JOIN pg_catalog.pg_foreign_server AS s ON s.oid = f.ftserver
+LEFT JOIN (SELECT p.partrelid, string_agg(format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
+           FROM pg_catalog.pg_partitioned_table AS p
+           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = ANY (p.partattrs) GROUP BY 1) AS k (relation, types) ON k.relation = c.oid
 LEFT JOIN (SELECT i.inhrelid, string_agg(i.inhparent::regclass::text, ', ' ORDER BY i.inhseqno)
            FROM pg_catalog.pg_inherits AS i GROUP BY 1) AS h (relation, parents) ON h.relation = c.oid
 LEFT JOIN (SELECT a.attrelid, string_agg(DEFINITION || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, ', ' ORDER BY a.attnum)
@@ -28,8 +32,8 @@ LEFT JOIN (SELECT a.attrelid, string_agg(DEFINITION || CASE WHEN a.attnotnull TH
            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND OURS
            JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
            LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-           WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attislocal GROUP BY 1) AS a (relation, columns) ON a.relation = c.oid
-WHERE c.relkind IN ('r', 'p', 'f') AND OURS";
+           WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attislocal AND a.attrelid >= 16384 GROUP BY 1) AS a (relation, columns) ON a.relation = c.oid
+WHERE c.relkind IN ('r', 'p', 'f') AND c.oid >= 16384 AND OURS";
 
 /// Name, type, collation, and the expression of a generated column.
 pub const DEFINITION: &str = "format('%I %s%s%s', a.attname, format_type(a.atttypid, a.atttypmod),
@@ -42,11 +46,12 @@ SELECT CASE WHEN c.relispartition THEN 'partition' ELSE 'inheritance' END, '', '
     format('%s %s 0', c.tableoid, i.inhparent),
     CASE WHEN c.relispartition THEN format('%I.%I', n.nspname, c.relname)
          ELSE format('%I.%I from %s', n.nspname, c.relname, i.inhparent::regclass) END, '', '',
-    concat_ws(' ', i.inhparent::regclass, pg_get_expr(c.relpartbound, c.oid)), '',
+    concat_ws(' ', i.inhparent::regclass, pg_get_expr(c.relpartbound, c.oid), CASE WHEN i.inhdetachpending THEN 'being detached' END), '',
     CASE WHEN c.relispartition THEN format('ALTER TABLE %s ATTACH PARTITION %I.%I %s', i.inhparent::regclass, n.nspname,
              c.relname, pg_get_expr(c.relpartbound, c.oid))
          ELSE format('ALTER TABLE %I.%I INHERIT %s', n.nspname, c.relname, i.inhparent::regclass) END, '',
-    CASE WHEN c.relispartition THEN format('ALTER TABLE %s DETACH PARTITION %I.%I', i.inhparent::regclass, n.nspname, c.relname)
+    CASE WHEN c.relispartition THEN format('ALTER TABLE %s DETACH PARTITION %I.%I%s', i.inhparent::regclass, n.nspname, c.relname,
+             CASE WHEN i.inhdetachpending THEN ' FINALIZE' END)
          ELSE format('ALTER TABLE %I.%I NO INHERIT %s', n.nspname, c.relname, i.inhparent::regclass) END, 'w'
 FROM pg_catalog.pg_inherits AS i
 JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid AND c.relkind IN ('r', 'p', 'f')
@@ -73,7 +78,7 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 LEFT JOIN (IDENTITIES) AS i ON i.relation = a.attrelid AND i.number = a.attnum
-WHERE a.attnum > 0 AND NOT a.attisdropped AND OURS";
+WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid >= 16384 AND OURS";
 
 /// The sequences of identity columns: relation, number, sequence, and the clause that makes them.
 pub const IDENTITIES: &str = "SELECT d.refobjid AS relation, d.refobjsubid AS number, s.seqrelid AS sequence,
@@ -82,7 +87,7 @@ pub const IDENTITIES: &str = "SELECT d.refobjid AS relation, d.refobjsubid AS nu
     FROM pg_catalog.pg_depend AS d
     JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = d.objid
     JOIN pg_catalog.pg_attribute AS b ON b.attrelid = d.refobjid AND b.attnum = d.refobjsubid AND b.attidentity <> ''
-    WHERE d.classid = 1259 AND d.refclassid = 1259 AND d.deptype = 'i' AND d.refobjsubid > 0";
+    WHERE d.classid = 1259 AND d.refclassid = 1259 AND d.deptype = 'i' AND d.refobjsubid > 0 AND d.objid >= 16384";
 
 /// A sequence's options, but for its type.
 pub const SEQUENCE: &str = "format('INCREMENT BY %s MINVALUE %s MAXVALUE %s START WITH %s CACHE %s %s', s.seqincrement,
@@ -92,18 +97,18 @@ pub const SEQUENCE: &str = "format('INCREMENT BY %s MINVALUE %s MAXVALUE %s STAR
 pub const COLUMN_FACETS: &str = "
 WITH k AS (
     SELECT a.*, c.relkind, c.tableoid AS class, format('%I.%I', n.nspname, c.relname) AS relation,
-        format('%I.%I.%I', n.nspname, c.relname, a.attname) AS identity, t.typstorage,
+        format('%I.%I.%I', n.nspname, c.relname, a.attname) AS identity, t.typstorage, CASE c.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END AS alone,
         format('ALTER %s %I.%I ALTER COLUMN %I ', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'v' THEN 'VIEW' WHEN 'f' THEN 'FOREIGN TABLE ONLY' ELSE 'TABLE ONLY' END,
             n.nspname, c.relname, a.attname) AS change
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'f', 'm', 'v')
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-    WHERE a.attnum > 0 AND NOT a.attisdropped AND OURS
+    WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid >= 16384 AND OURS
 )
 SELECT 'not null', NULL::oid, NULL::oid, NULL::int, k.class, k.attrelid, k.attnum, '', k.identity, '', '', 'NOT NULL', '',
-    format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', k.relation, k.attname), '',
-    format('ALTER TABLE %s ALTER COLUMN %I DROP NOT NULL', k.relation, k.attname), 'Ws'
+    format('ALTER TABLE %s%s ALTER COLUMN %I SET NOT NULL', k.alone, k.relation, k.attname), '',
+    format('ALTER TABLE %s%s ALTER COLUMN %I DROP NOT NULL', k.alone, k.relation, k.attname), 'Ws'
 FROM k WHERE k.attnotnull AND k.relkind IN ('r', 'p', 'f')
 UNION ALL
 SELECT 'default', d.tableoid, d.oid, 0, k.class, k.attrelid, k.attnum, '', k.identity, '', '', pg_get_expr(d.adbin, d.adrelid), '',
@@ -134,12 +139,13 @@ SELECT 'option', NULL, NULL, NULL, k.class, k.attrelid, k.attnum, '', format('%s
 FROM k CROSS JOIN LATERAL pg_options_to_table(k.attfdwoptions) AS o WHERE k.attfdwoptions IS NOT NULL
 UNION ALL
 SELECT 'identity', 1259, i.sequence, 0, k.class, k.attrelid, k.attnum, '', k.identity, format('SEQUENCE %s', i.sequence::regclass), '',
-    concat_ws(' ', i.attidentity, i.options), '', format('ALTER TABLE %s ALTER COLUMN %I ADD%s', k.relation, k.attname, i.clause),
+    concat_ws(' ', i.attidentity, i.options, 'named', quote_ident(q.relname)), '', format('ALTER TABLE %s ALTER COLUMN %I ADD%s', k.relation, k.attname, i.clause),
     format('ALTER TABLE %s ALTER COLUMN %I SET GENERATED %s', k.relation, k.attname,
         CASE i.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END)
         || ' ' || regexp_replace(i.options, '(INCREMENT|MINVALUE|MAXVALUE|START|CACHE|NO CYCLE|(?<!NO )CYCLE)', 'SET \\1', 'g'),
     format('ALTER TABLE %s ALTER COLUMN %I DROP IDENTITY', k.relation, k.attname), 'wl'
-FROM k JOIN (IDENTITIES) AS i ON i.relation = k.attrelid AND i.number = k.attnum";
+FROM k JOIN (IDENTITIES) AS i ON i.relation = k.attrelid AND i.number = k.attnum
+JOIN pg_catalog.pg_class AS q ON q.oid = i.sequence";
 
 /// What a relation is beside its shape.
 pub const RELATION_FACETS: &str = "
@@ -152,7 +158,7 @@ WITH k AS (
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN pg_catalog.pg_am AS am ON am.oid = c.relam
     LEFT JOIN (SELECT DISTINCT x.conindid FROM pg_catalog.pg_constraint AS x WHERE x.contype IN ('p', 'u', 'x')) AS x ON x.conindid = c.oid
-    WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v', 'S', 'i', 'I') AND OURS
+    WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v', 'S', 'i', 'I') AND c.oid >= 16384 AND OURS
 )
 SELECT 'row security', NULL::oid, NULL::oid, NULL::int, k.class, k.relation, 0, '', k.identity, '', '', 'enabled', '',
     format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', k.identity), '', format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', k.identity), 's'
@@ -221,7 +227,7 @@ SELECT 'sequence', c.tableoid, c.oid, 0, n.tableoid, n.oid, 0, '', format('%I.%I
 FROM pg_catalog.pg_sequence AS s
 JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-LEFT JOIN pg_catalog.pg_depend AS o ON o.classid = 1259 AND o.objid = c.oid AND o.refclassid = 1259 AND o.deptype IN ('a', 'i') AND o.refobjsubid > 0
+LEFT JOIN pg_catalog.pg_depend AS o ON o.classid = 1259 AND o.objid = c.oid AND o.refclassid = 1259 AND o.deptype IN ('a', 'i') AND o.refobjsubid > 0 AND o.objid >= 16384
 WHERE o.deptype IS DISTINCT FROM 'i' AND OURS";
 
 /// Which column a sequence goes away with.
@@ -234,7 +240,7 @@ JOIN pg_catalog.pg_class AS c ON c.oid = o.objid AND c.relkind = 'S'
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid
 CROSS JOIN LATERAL (SELECT format('%s.%I', o.refobjid::regclass, a.attname)) AS w (text)
-WHERE o.classid = 1259 AND o.refclassid = 1259 AND o.deptype = 'a' AND o.refobjsubid > 0 AND OURS";
+WHERE o.classid = 1259 AND o.refclassid = 1259 AND o.deptype = 'a' AND o.refobjsubid > 0 AND o.objid >= 16384 AND OURS";
 
 /// Views and materialised views.
 pub const VIEWS: &str = "
@@ -246,7 +252,7 @@ SELECT CASE c.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END, c.table
     '', format('DROP %s %I.%I', w.word, n.nspname, c.relname), ''
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' ELSE 'MATERIALIZED VIEW' END, rtrim(pg_get_viewdef(c.oid), ';')) AS w (word, text)
-WHERE c.relkind IN ('v', 'm') AND OURS";
+WHERE c.relkind IN ('v', 'm') AND c.oid >= 16384 AND OURS";
 
 /// Constraints of tables.
 pub const CONSTRAINTS: &str = "
@@ -258,9 +264,9 @@ SELECT 'constraint', k.tableoid, k.oid, 0, c.tableoid, c.oid, 0, '', format('%I 
 FROM pg_catalog.pg_constraint AS k
 JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (SELECT pg_get_constraintdef(k.oid)) AS w (text)
-WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND OURS";
+WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND k.oid >= 16384 AND OURS";
 
-/// Foreign keys whose triggers do not fire as they should: nothing is enforced.
+/// Foreign keys, and constraints that can be deferred, whose triggers do not fire as they should: nothing is enforced.
 pub const UNENFORCED: &str = "
 SELECT 'enforcement', '', '', '', k.tableoid, k.oid, 0, '', format('%I on %I.%I', k.conname, n.nspname, c.relname), '', '',
     string_agg(DISTINCT g.tgenabled::text, '' ORDER BY g.tgenabled::text), '',
@@ -270,7 +276,7 @@ SELECT 'enforcement', '', '', '', k.tableoid, k.oid, 0, '', format('%I on %I.%I'
         k.conname, format('%I.%I', n.nspname, c.relname)), '',
     string_agg(format('ALTER TABLE %s ENABLE TRIGGER %I', g.tgrelid::regclass, g.tgname), '; '), 's'
 FROM pg_catalog.pg_trigger AS g
-JOIN pg_catalog.pg_constraint AS k ON k.oid = g.tgconstraint AND k.contype = 'f'
+JOIN pg_catalog.pg_constraint AS k ON k.oid = g.tgconstraint AND k.contype IN ('f', 'p', 'u', 'x')
 JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE g.tgisinternal AND g.tgenabled <> 'O' AND OURS
 GROUP BY k.tableoid, k.oid, k.conname, n.nspname, c.relname";
@@ -286,7 +292,7 @@ JOIN pg_catalog.pg_namespace AS n ON n.oid = x.relnamespace
 CROSS JOIN LATERAL (SELECT CASE x.relkind WHEN 'I' THEN replace(pg_get_indexdef(x.oid), format('INDEX %I ON ONLY ', x.relname), format('INDEX %I ON ', x.relname))
     ELSE pg_get_indexdef(x.oid) END) AS w (text)
 LEFT JOIN pg_catalog.pg_constraint AS k ON k.conindid = x.oid AND k.contype IN ('p', 'u', 'x')
-WHERE k.oid IS NULL AND OURS";
+WHERE k.oid IS NULL AND i.indexrelid >= 16384 AND OURS";
 
 /// Triggers. Those of partitions follow their parent's.
 pub const TRIGGERS: &str = "
@@ -329,7 +335,7 @@ SELECT 'rule', r.tableoid, r.oid, 0, c.tableoid, c.oid, 0, '', format('%I on %I.
     format('DROP RULE %I ON %I.%I', r.rulename, n.nspname, c.relname), ''
 FROM pg_catalog.pg_rewrite AS r
 JOIN pg_catalog.pg_class AS c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE r.rulename <> '_RETURN' AND OURS";
+WHERE r.rulename <> '_RETURN' AND r.oid >= 16384 AND OURS";
 
 /// Policies.
 pub const POLICIES: &str = "
