@@ -335,6 +335,59 @@ async fn resume_meets_the_demands_again_and_overrides_them_as_well() {
 }
 
 #[tokio::test]
+async fn promotion_that_leaves_no_row_in_a_log_is_warned_of_or_refused() {
+    let place = project("").await;
+    let warned = promote(&place, &["--check"]).done().out;
+    let warning =
+        "! No step leaves a row of this deployment in a log on `main`: a `migrate` step does, with deployment_log = ";
+    assert!(warned.contains(warning), "{warned}");
+    let json = promote(&place, &["--check", "--format", "json"]).done().out;
+    let demands: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert!(demands["warnings"][0].as_str().unwrap().contains("on `main`"), "{demands}");
+
+    configure(&place, "deployment_log = \"required\"\noverride_roles = [\"release-manager\"]");
+    let refused = promote(&place, &["--check"]);
+    assert_eq!(refused.code, Some(3), "{}\n{}", refused.out, refused.err);
+    let missing = "✗ a row in the target's deployment log, committed with the change: no step leaves one on `main`\n      \
+                   name the log in a `migrate` step of that target: deployment_log = \"schema.table\"\n";
+    assert!(refused.out.contains(missing), "{}", refused.out);
+    assert!(!refused.out.contains("--override") && !refused.out.contains("! No step"), "{}", refused.out);
+    let run = place.call(&["run", "RUNBOOK.md", "-e", "production"]);
+    assert_eq!(run.code, Some(3), "{}\n{}", run.out, run.err);
+    assert!(run.err.contains("no step leaves one on `main`"), "{}", run.err);
+    assert_eq!(place.call(&["status", "-e", "production"]).out, "", "no run was begun");
+
+    // One that brings nothing has nothing to log; who promotes it is told all the same.
+    let looks = "# Look\n\n## Look\n\n```sql step\n-- check: one    target: main\n-- expect: 1 row\nSELECT 1;\n```\n";
+    place.write("LOOK.md", looks);
+    let looked = place.call(&["promote", "LOOK.md", "--to", "production", "--check"]).done().out;
+    assert!(looked.contains("committed with the change: no step deploys"), "{looked}");
+    configure(&place, "");
+    let looked = place.call(&["promote", "LOOK.md", "--to", "production", "--check"]).done().out;
+    assert!(looked.contains("! No step of this runbook leaves a row in a deployment log."), "{looked}");
+
+    configure(&place, "deployment_log = \"required\"");
+    place.execute(LOG).await;
+    // A saved plan cannot be made to say that it logs.
+    place.call(&["plan", "RUNBOOK.md", "-e", "production", "--out", "plan.json"]).done();
+    let plan = place.read("plan.json");
+    let edited = plan.replace("\"log\": null", "\"log\": \"audit.deployment_log\"");
+    assert_ne!(edited, plan);
+    place.write("plan.json", &edited);
+    let edited = promote(&place, &["--plan", "plan.json"]);
+    assert_eq!(edited.code, Some(2), "{}\n{}", edited.out, edited.err);
+    assert!(edited.err.contains("step `notes` is not what it was"), "{}", edited.err);
+    assert_eq!(place.value("SELECT count(*) FROM audit.deployment_log").await, "0");
+
+    let logs = RUNBOOK.replace("version_row", "deployment_log = \"audit.deployment_log\"\nversion_row");
+    place.write("RUNBOOK.md", &logs);
+    let done = promote(&place, &[]).done().out;
+    assert!(done.contains("✓ a row in the target's deployment log, committed with the change: "), "{done}");
+    assert!(done.contains("demands held: deployment log") && !done.contains("! No step"), "{done}");
+    assert_eq!(place.value(BOTH).await, "1.1.0 deployed 1.1.0 notes");
+}
+
+#[tokio::test]
 async fn every_help_has_an_example() {
     let place = Place::new().await;
     let help = place.call(&["promote", "--help"]).done().out;
@@ -346,6 +399,11 @@ async fn every_help_has_an_example() {
 const BOTH: &str = "SELECT concat_ws(' ', (SELECT max(config_value ->> 'version') FROM bot_config),
     (SELECT string_agg(action || ' ' || version, ', ') FROM audit.deployment_log), to_regclass('notes'))";
 
+/// The log that the runbook writes to.
+const LOG: &str =
+    "CREATE SCHEMA audit; CREATE TABLE audit.deployment_log (deployed_at timestamptz, action text, environment text,
+    run text, step text, content_digest text, operator text, version text, migration text)";
+
 async fn logging() -> Place {
     let place = Place::new().await;
     place
@@ -356,13 +414,7 @@ async fn logging() -> Place {
     );
     place.write("db/0002_notes.sql", "CREATE TABLE notes (id int);\n");
     place.write("answers.toml", "\"The team is told\" = \"confirmed\"\n");
-    place
-        .execute(
-            "CREATE TABLE bot_config (config_key text PRIMARY KEY, config_value jsonb); CREATE SCHEMA audit;
-             CREATE TABLE audit.deployment_log (deployed_at timestamptz, action text, environment text, run text, step text,
-             content_digest text, operator text, version text, migration text)",
-        )
-        .await;
+    place.execute(&format!("CREATE TABLE bot_config (config_key text PRIMARY KEY, config_value jsonb); {LOG}")).await;
     place
 }
 

@@ -20,6 +20,8 @@ pub struct Environment {
     pub rehearsed_in: Option<String>,
     /// Whether such a run must also have gone wholly back there.
     pub rehearsed_back: bool,
+    /// Whether what is deployed must leave a row in a log of its target, in the transaction of the change.
+    pub deployment_log_required: bool,
     /// Times at which a run may begin to change something; none: at any time.
     pub windows: Vec<Window>,
     /// How many approvals, by different people, none of them the operator, are needed before the first effect.

@@ -55,6 +55,8 @@ pub use remind::{Promised, Reminded};
 pub use run::{RunEnd, RunOptions, Waiting};
 pub use sign_off::SignOff;
 pub use state::{BrokenJournal, RunState, Slot, StepStatus, UNDO};
-pub use step::{Cancel, Change, Direction, Effect, Evidence, Happened, Notebook, PlanCx, RunCx, Step, StepError};
+pub use step::{
+    Cancel, Change, Deployment, Direction, Effect, Evidence, Happened, Notebook, PlanCx, RunCx, Step, StepError,
+};
 pub use target::{Claim, Identity, Target};
 pub use way_back::WayBack;

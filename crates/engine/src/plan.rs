@@ -125,6 +125,17 @@ impl Plan {
         files.map(|(path, digest)| (path.as_str(), digest.as_str())).collect()
     }
 
+    /// Targets to which a forward step deploys, with the tables that get a row of it there; no table: nothing is logged.
+    pub fn deployment_logs(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut logs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for step in self.steps() {
+            if let (Some(target), Some(deployment)) = (&step.target, &step.change.deployment) {
+                logs.entry(target).or_default().extend(deployment.log.as_deref());
+            }
+        }
+        logs
+    }
+
     /// How many steps change something, and how many of these can be taken back.
     pub fn undo_coverage(&self) -> UndoCoverage {
         let mut coverage = UndoCoverage::default();
@@ -216,7 +227,11 @@ impl Plan {
         for index in 0..before.len().max(after.len()) {
             match (before.get(index), after.get(index)) {
                 (Some(planned), Some(found)) if planned.id == found.id => {
-                    if (&planned.digest, &planned.undo, &planned.text) != (&found.digest, &found.undo, &found.text) {
+                    // What a demand rests on is compared too: a saved plan is a file that anybody can edit.
+                    let whole = |step: &PlannedStep| {
+                        (step.digest.clone(), step.undo.clone(), step.text.clone(), step.change.deployment.clone())
+                    };
+                    if whole(planned) != whole(found) {
                         moved.push(Moved::Step { step: planned.id.clone() });
                     }
                     planned.compare_preconditions(found, moved);

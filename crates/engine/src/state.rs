@@ -416,8 +416,8 @@ impl RunState {
         reason: &str,
         at: Timestamp,
     ) -> Result<(), String> {
-        if demand == DemandName::Confirmation {
-            return Err("the confirmation text was overridden".to_owned());
+        if matches!(demand, DemandName::Confirmation | DemandName::DeploymentLog) {
+            return Err(format!("the demand `{}` was overridden, which cannot be", demand.word()));
         }
         if reason.trim().is_empty() {
             return Err(format!("the demand `{}` was overridden without a reason", demand.word()));

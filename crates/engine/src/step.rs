@@ -95,6 +95,16 @@ pub struct Change {
     pub blocked: Option<String>,
     /// Facts about the target that the change rests on; a difference when the run begins voids approvals.
     pub preconditions: BTreeMap<String, String>,
+    /// Set by a step that deploys a version to its target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Deployment>,
+}
+
+/// What a step that deploys leaves behind of it in the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The table that gets a row in the transaction of the change, for people; `None`: there is no such row.
+    pub log: Option<String>,
 }
 
 /// What a step recorded. Goes through the redactor before it is written anywhere.

@@ -56,6 +56,9 @@ pub fn remedy(demand: &Demand, runbook: &str) -> Option<String> {
                 quoted(environment)
             )
         }
+        Remedy::NameLog => {
+            "name the log in a `migrate` step of that target: deployment_log = \"schema.table\"".to_owned()
+        }
         Remedy::Wait { opens: Some(opens) } => format!("wait until {opens}"),
         Remedy::Wait { opens: None } => "name a window in pgrunbook.toml: `windows`".to_owned(),
         Remedy::Resolve => "close the incidents".to_owned(),
@@ -76,7 +79,7 @@ fn override_word(name: DemandName) -> Option<&'static str> {
         DemandName::Window => Some("window"),
         DemandName::Incident => Some("incident"),
         DemandName::Approvals => Some("approvals"),
-        DemandName::Confirmation => None,
+        DemandName::Confirmation | DemandName::DeploymentLog => None,
     }
 }
 

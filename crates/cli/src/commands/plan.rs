@@ -92,6 +92,9 @@ pub fn shown(plan: &Plan, engine: &Engine, colour: bool) -> String {
         let back = if environment.rehearsed_back { " and back" } else { "" };
         demands.push(format!("a run of this content in `{other}`{back}"));
     }
+    if environment.deployment_log_required {
+        demands.push("a row in the target's deployment log".to_owned());
+    }
     if !environment.windows.is_empty() {
         demands.push(window(&environment.windows, engine.clock.now()));
     }

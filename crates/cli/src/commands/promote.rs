@@ -12,7 +12,7 @@ use super::demands::{listed, values};
 use super::run::{finish, go, options, planned, say};
 use crate::app::App;
 use crate::args::{Global, Output, PromoteArgs};
-use crate::console::put;
+use crate::console::{paint, put};
 use crate::exit;
 use crate::failure::Failure;
 
@@ -30,15 +30,20 @@ pub async fn promote(app: &App, args: &PromoteArgs) -> Result<u8, Failure> {
     let is_asked_for = |demand: &&Demand| asks && demand.name == DemandName::Confirmation;
     let missing = demands.iter().filter(|demand| !demand.is_met()).filter(|demand| !is_asked_for(demand)).count();
     let file = args.file.display().to_string();
+    let warning = unlogged(&plan).filter(|_| !demands.iter().any(|demand| demand.name == DemandName::DeploymentLog));
     if app.global.format == Output::Json {
         let value = json!({
             "type": "demands", "environment": args.to, "runbook": plan.runbook, "content_digest": plan.content_digest,
             "plan_digest": plan.plan_digest, "missing": missing, "demands": values(&demands, &file),
+            "warnings": warning.as_slice(),
         });
         put(&value.to_string());
     } else {
         put(&heading(&plan));
         let may_override = !opened.engine.environment.override_roles.is_empty();
+        if let Some(warning) = &warning {
+            put(&format!("{} {warning}\n", paint(app.colour(), "33", "!")));
+        }
         put(&match demands.as_slice() {
             [] => format!("Environment {} demands nothing.", args.to),
             demands => {
@@ -87,6 +92,21 @@ fn heading(plan: &Plan) -> String {
         plan.content_digest,
         plan.plan_digest
     )
+}
+
+/// That a plan leaves no row of itself in a target that it deploys to, where no demand says so.
+fn unlogged(plan: &Plan) -> Option<String> {
+    let logs = plan.deployment_logs();
+    let silent: Vec<_> = logs.iter().filter(|(_, logs)| logs.is_empty()).map(|(name, _)| format!("`{name}`")).collect();
+    if logs.is_empty() {
+        return Some("No step of this runbook leaves a row in a deployment log.".to_owned());
+    }
+    (!silent.is_empty()).then(|| {
+        format!(
+            "No step leaves a row of this deployment in a log on {}: a `migrate` step does, with deployment_log = \"schema.table\".",
+            silent.join(", ")
+        )
+    })
 }
 
 /// Says why nothing was begun; the exit code.

@@ -7,6 +7,8 @@
 mod rehearsed;
 pub mod window;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,8 @@ pub enum DemandName {
     Rehearsal,
     /// It went through another environment.
     RehearsedIn,
+    /// What is deployed leaves a row in a log of its target.
+    DeploymentLog,
     /// It is a time at which the environment may be changed.
     Window,
     /// No incident is open.
@@ -37,7 +41,8 @@ pub enum DemandName {
     Confirmation,
 }
 
-/// What can be overridden. The confirmation text is not among them: whoever overrides can type it.
+/// What can be overridden. The confirmation text is not among them: whoever overrides can type it; and neither is the
+/// deployment log: whoever overrides can name one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overridable {
     /// Both the rehearsal and the run in another environment.
@@ -86,6 +91,8 @@ pub enum Remedy {
         environment: String,
         run: String,
     },
+    /// Name the log in the runbook.
+    NameLog,
     /// Until the next window, if there is one.
     Wait {
         opens: Option<String>,
@@ -128,6 +135,7 @@ impl DemandName {
         match self {
             Self::Rehearsal => "rehearsal",
             Self::RehearsedIn => "rehearsed in",
+            Self::DeploymentLog => "deployment log",
             Self::Window => "window",
             Self::Incident => "incident",
             Self::Approvals => "approvals",
@@ -138,7 +146,7 @@ impl DemandName {
     /// Whether it is known before a run is begun; the others are asked for when it is.
     fn is_known_before(self) -> bool {
         match self {
-            Self::Rehearsal | Self::RehearsedIn | Self::Window | Self::Incident => true,
+            Self::Rehearsal | Self::RehearsedIn | Self::DeploymentLog | Self::Window | Self::Incident => true,
             Self::Approvals | Self::Confirmation => false,
         }
     }
@@ -226,6 +234,7 @@ impl Engine {
                 demands.push(rehearsed::in_environment(plan, &past, other, environment.rehearsed_back));
             }
         }
+        demands.extend(self.deployment_log(plan));
         demands.extend(self.window());
         demands.extend(self.incident().await);
         demands.extend(gate::approvals(self, plan, state, options));
@@ -234,6 +243,28 @@ impl Engine {
             self.overridden(demand, options);
         }
         Ok(demands)
+    }
+
+    fn deployment_log(&self, plan: &Plan) -> Option<Demand> {
+        if !self.environment.deployment_log_required {
+            return None;
+        }
+        let logs = plan.deployment_logs();
+        let silent: Vec<_> =
+            logs.iter().filter(|(_, logs)| logs.is_empty()).map(|(name, _)| format!("`{name}`")).collect();
+        let standing = if logs.is_empty() {
+            Standing::Held("no step deploys".to_owned())
+        } else if silent.is_empty() {
+            let shown = |(target, logs): (&&str, &BTreeSet<&str>)| {
+                logs.iter().map(|log| format!("{log} on `{target}`")).collect::<Vec<_>>().join(", ")
+            };
+            Standing::Held(logs.iter().map(shown).collect::<Vec<_>>().join(", "))
+        } else {
+            let found = format!("no step leaves one on {}", silent.join(", "));
+            Standing::Missing { found, remedy: Remedy::NameLog }
+        };
+        let demanded = "a row in the target's deployment log, committed with the change".to_owned();
+        Some(Demand { name: DemandName::DeploymentLog, demanded, standing })
     }
 
     fn window(&self) -> Option<Demand> {
@@ -327,6 +358,6 @@ impl Engine {
 
 /// Whether a reason is one.
 pub(crate) fn says_something(reason: &str) -> bool {
-    let words: std::collections::BTreeSet<_> = reason.split_whitespace().collect();
+    let words: BTreeSet<_> = reason.split_whitespace().collect();
     words.len() >= REASON_WORDS && reason.chars().filter(|c| c.is_alphabetic()).count() >= REASON_LETTERS
 }

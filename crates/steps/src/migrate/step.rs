@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::evidence::summary::{MIGRATIONS, VERSION_ROW};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Deployment, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::{self, Entry};
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
@@ -355,6 +355,7 @@ impl Step for Migrate {
                 };
             }
         }
+        change.deployment = Some(Deployment { log: self.deployment_log.as_ref().map(LogTable::shown) });
         if let Some(table) = &self.deployment_log {
             change.details.push(format!("{} gets a row, with the last of them", table.shown()));
         }

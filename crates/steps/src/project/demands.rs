@@ -21,9 +21,10 @@ pub(super) struct EnvironmentTable {
     #[serde(default)]
     protected: bool,
     confirm: Option<String>,
-    rehearsal: Option<Rehearsal>,
+    rehearsal: Option<Required>,
     rehearsed_in: Option<Spanned<String>>,
     rehearsed_back: Option<Spanned<bool>>,
+    deployment_log: Option<Required>,
     #[serde(default)]
     windows: Vec<Spanned<String>>,
     incidents: Option<Spanned<IncidentsTable>>,
@@ -45,7 +46,7 @@ pub(super) struct EnvironmentTable {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Rehearsal {
+enum Required {
     Required,
     Optional,
 }
@@ -100,9 +101,10 @@ pub(super) fn environment(
         name,
         protected: table.protected,
         confirm: table.confirm.clone(),
-        rehearsal_required: table.rehearsal == Some(Rehearsal::Required),
+        rehearsal_required: table.rehearsal == Some(Required::Required),
         rehearsed_in: table.rehearsed_in.as_ref().map(|other| other.get_ref().clone()),
         rehearsed_back,
+        deployment_log_required: table.deployment_log == Some(Required::Required),
         windows,
         approvals: table.approvals,
         approver_roles: table.approver_roles.clone(),
@@ -218,5 +220,6 @@ mod tests {
         let project = Project::read(Path::new("/srv/ledger"), &text, Some("production")).unwrap();
         assert_eq!((project.environment.windows.len(), project.environment.after.len()), (2, 2));
         assert!(project.environment.rehearsed_back && project.incidents.is_some());
+        assert!(project.environment.deployment_log_required);
     }
 }
