@@ -307,6 +307,24 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_breaks_by_itself_and_holds_where_it_is_reached() {
+        let millis = Duration::from_millis;
+        let busy = node("redis_version:7.0.15\nevicted_keys:3", &[1_000, 9_000]);
+        assert_eq!((busy.p50(), busy.p99()), (millis(1), millis(9)));
+        let p50 = |limit: u64| Limits { max_p50: Some(millis(limit)), ..Limits::default() };
+        let p99 = |limit: u64| Limits { max_p99: Some(millis(limit)), ..Limits::default() };
+        let evicted = |limit: u64| Limits { max_evicted: Some(limit), ..Limits::default() };
+        assert_eq!(busy.faults(&p99(5)), ["cache:6379: round trip p99 9.00 ms is above 5.00 ms"]);
+        assert_eq!(busy.faults(&p50(0)), ["cache:6379: round trip p50 1.00 ms is above 0.00 ms"]);
+        assert_eq!(busy.faults(&evicted(2)), ["cache:6379: 3 keys were evicted, more than 2"]);
+        for held in [p50(1), p50(5), p99(9), evicted(3)] {
+            assert_eq!(busy.faults(&held), [] as [&str; 0], "{held:?}");
+        }
+        let all = Limits { max_p50: Some(millis(0)), max_evicted: Some(2), ..p99(5) };
+        assert_eq!(busy.faults(&all).len(), 3, "each is told");
+    }
+
+    #[test]
     fn memory_without_a_limit_is_measured_by_the_machine() {
         let limits = Limits { max_memory_percent: Some(50.0), ..Limits::default() };
         let info = "used_memory:600\nmaxmemory:0\ntotal_system_memory:1000";

@@ -1,12 +1,14 @@
 //! Users and their rules: declared, made so, tried, taken back.
 
+use std::collections::BTreeSet;
+
 use pgrunbook_engine::RunEnd;
 use pgrunbook_steps::redis::access::{load, plan};
 use pgrunbook_steps::redis::prove::{Verdict, prove};
 use pgrunbook_steps::redis::{Prefix, RedisOptions, TIMEOUT, subjects};
 use pgrunbook_steps::secret::Reference;
 
-use super::server::Server;
+use super::server::{Older, Server};
 use super::{bench, on, one};
 use crate::bench::{Bench, failure};
 
@@ -210,6 +212,44 @@ async fn without_rules_the_prefix_is_kept_from_nobody_and_the_step_says_so() {
     let (_, code, message) = failure(&bench.run(&format!("{}\n```toml step\n{PROVE}\n```\n", one(APPLY))).await.1);
     assert_eq!(code, "isolation");
     assert!(message.contains("leaked: anybody, GET without logging in on prod:"), "{message}");
+}
+
+#[tokio::test]
+async fn server_that_is_too_old_for_rules_is_told_so_and_asked_for_nothing_else() {
+    let older = Older::start("5.0.14");
+    let mut bench = bench(&format!("redis://127.0.0.1:{}", older.port));
+    bench.env.push(("STG".to_owned(), "stg-w0rd-of-this-test".to_owned()));
+    bench.env.push(("PROD".to_owned(), "prod-w0rd-of-this-test".to_owned()));
+    bench.write("topology.toml", DECLARED);
+    let at = format!("127.0.0.1:{}", older.port);
+    let (run, end) = bench.run(&one(PROVE)).await;
+    let (_, code, message) = failure(&end);
+    assert_eq!(code, "isolation");
+    let convention = "is Redis 5.0.14, which knows no access rules (6.0): a prefix is only a convention there";
+    assert_eq!(message, format!("{at} {convention}"));
+    let proof = bench.evidence(&run, "apart").await;
+    assert_eq!(proof.facts["proved"], false);
+    assert!(proof.facts["findings"].to_string().contains(convention), "{proof:?}");
+
+    let refused = async |bench: &Bench| {
+        let engine = bench.engine().await;
+        let error = engine.plan(&bench.parse(&one(APPLY)), &Default::default()).await.unwrap_err();
+        format!("{error} {error:?}")
+    };
+    let why = format!(
+        "{at} is Redis 5.0.14, and keeping prefixes apart by access rules needs 6.2 or newer. Nothing was touched."
+    );
+    let told = refused(&bench).await;
+    assert!(told.contains(&why) && told.contains("redis-too-old"), "{told}");
+    assert_eq!(*older.asked.lock().unwrap(), BTreeSet::from(["INFO".to_owned()]), "no user logs in, and none is made");
+
+    // Keys that may only be read came later.
+    let newer = Older::start("6.2.14");
+    bench.env.retain(|(name, _)| name != "CACHE_URL");
+    bench.env.push(("CACHE_URL".to_owned(), format!("redis://127.0.0.1:{}", newer.port)));
+    let told = refused(&bench).await;
+    assert!(told.contains("is Redis 6.2.14, and `reads` needs 7.0 or newer"), "{told}");
+    assert_eq!(*newer.asked.lock().unwrap(), BTreeSet::from(["INFO".to_owned()]));
 }
 
 #[tokio::test]

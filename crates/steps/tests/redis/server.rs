@@ -1,8 +1,11 @@
 //! Throwaway Redis servers.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redis::{Client, Connection, Value};
@@ -150,6 +153,47 @@ impl Server {
             pipe.query::<()>(&mut connection).unwrap();
         }
     }
+}
+
+/// What an old server answers, of which there is none here: its `INFO`, and that it knows no other command.
+pub struct Older {
+    pub port: u16,
+    /// The commands that it was sent.
+    pub asked: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Older {
+    pub fn start(version: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(BTreeSet::new()));
+        let info = format!("# Server\r\nredis_version:{version}\r\nredis_mode:standalone\r\nrole:master\r\n");
+        let seen = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (info, seen) = (info.clone(), Arc::clone(&seen));
+                std::thread::spawn(move || answers(stream, &info, &seen));
+            }
+        });
+        Self { port, asked }
+    }
+}
+
+/// Commands as arrays of bulk strings: <https://redis.io/docs/latest/develop/reference/protocol-spec/>.
+fn answers(stream: TcpStream, info: &str, asked: &Mutex<BTreeSet<String>>) -> Option<()> {
+    let mut answer = stream.try_clone().ok()?;
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    while let Some(head) = lines.next() {
+        let words: usize = head.strip_prefix('*')?.parse().ok()?;
+        let command: Vec<String> = lines.by_ref().take(2 * words).skip(1).step_by(2).collect();
+        asked.lock().unwrap().insert(command.join(" ").to_uppercase());
+        let text = match command.first()?.to_uppercase().as_str() {
+            "INFO" => format!("${}\r\n{info}\r\n", info.len()),
+            other => format!("-ERR unknown command `{other}`\r\n"),
+        };
+        answer.write_all(text.as_bytes()).ok()?;
+    }
+    Some(())
 }
 
 /// An authority, and a certificate that it signed.

@@ -287,11 +287,16 @@ async fn keys_command_is_never_used() {
         Server::start(&["--rename-command", "KEYS", "NOBODYS_KEYS", "--rename-command", "FLUSHDB", "NOBODYS_FLUSH"]);
     server.fill("stg:cache:", 100);
     let bench = on(&server);
+    let count = "redis-keys = \"count\"\ntarget = \"cache\"\nprefix = \"stg:\"\nsample = 100\nshow = 3";
+    let (run, end) = bench.run(&one(count)).await;
+    assert_eq!(end, RunEnd::Completed);
+    let facts = bench.evidence(&run, "count").await.facts;
+    assert_eq!((facts["keys"].as_u64(), facts["sample"]["types"]["string"].as_u64()), (Some(100), Some(100)));
     let (_, end) = bench.run(&refilled(DELETE)).await;
     assert_eq!(end, RunEnd::Completed);
     let mut connection = server.connection();
     let Ok(redis::Value::BulkString(stats)) = ask(&mut connection, &["INFO", "commandstats"]) else { panic!() };
     let stats = String::from_utf8(stats).unwrap();
     assert!(stats.contains("cmdstat_scan") && stats.contains("cmdstat_unlink"), "{stats}");
-    assert!(!stats.contains("cmdstat_del:"), "{stats}");
+    assert!(!stats.contains("cmdstat_del:") && !stats.contains("cmdstat_keys:"), "{stats}");
 }
