@@ -15,6 +15,7 @@ mod guard;
 mod notify;
 mod parity;
 mod place;
+mod progress;
 mod promote;
 mod proof;
 mod receiver;
