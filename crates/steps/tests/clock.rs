@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use jiff::{SignedDuration, Timestamp};
 use pgrunbook_engine::{Clock, Engine, RunEnd, RunOptions};
 use serde_json::{Value, json};
@@ -132,18 +132,32 @@ pub enum Says {
 ///
 /// `GET /metrics.json`: `{"value": ..., "requests": 100, "at": ...}`.
 pub async fn metrics(clock: &FastClock, says: impl Fn(f64, &str) -> Says + Send + Sync + Clone + 'static) -> String {
+    metrics_behind(clock, None, says).await
+}
+
+/// The same, which answers nobody who does not send a header with its value, and repeats it where a query is wrong.
+pub async fn metrics_behind(
+    clock: &FastClock,
+    wanted: Option<(&'static str, &'static str)>,
+    says: impl Fn(f64, &str) -> Says + Send + Sync + Clone + 'static,
+) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let clock = clock.clone();
-    let answer = move |uri: Uri| {
+    let answer = move |headers: HeaderMap, uri: Uri| {
         let (clock, says) = (clock.clone(), says.clone());
-        async move { answer(&clock, &says, &uri) }
+        async move {
+            if wanted.is_some_and(|(name, value)| headers.get(name).is_none_or(|found| found != value)) {
+                return (StatusCode::UNAUTHORIZED, String::new());
+            }
+            answer(&clock, &says, &uri, wanted.map_or("nobody", |(_, value)| value))
+        }
     };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
     base
 }
 
-fn answer(clock: &FastClock, says: &impl Fn(f64, &str) -> Says, uri: &Uri) -> (StatusCode, String) {
+fn answer(clock: &FastClock, says: &impl Fn(f64, &str) -> Says, uri: &Uri, who: &str) -> (StatusCode, String) {
     let url = reqwest::Url::parse(&format!("http://x{uri}")).unwrap();
     let parameter =
         |name: &str| url.query_pairs().find(|(found, _)| found == name).map(|(_, value)| value.into_owned());
@@ -155,7 +169,7 @@ fn answer(clock: &FastClock, says: &impl Fn(f64, &str) -> Says, uri: &Uri) -> (S
         return data(json!({ "resultType": "scalar", "result": [now, now.to_string()] }));
     }
     if query.contains('(') && !query.contains(')') {
-        let error = json!({ "status": "error", "errorType": "bad_data", "error": "parse error" });
+        let error = json!({ "status": "error", "errorType": "bad_data", "error": format!("parse error of {who}") });
         return (StatusCode::BAD_REQUEST, error.to_string());
     }
     let text = match says(clock.seconds(), &query) {

@@ -1,5 +1,7 @@
 //! Observations under trouble: the right one of three outcomes each time, in fast time, on real servers.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -7,7 +9,7 @@ use pgrunbook_engine::evidence::chart::{Charts, FACT, Tone};
 use pgrunbook_engine::{RunEnd, RunOptions, Waiting};
 
 use crate::bench::{Bench, failure};
-use crate::clock::{FastClock, Says, metrics};
+use crate::clock::{FastClock, Says, metrics, metrics_behind};
 
 /// Ten samples, one each ten seconds, of what the server says.
 const WINDOW: &str = "interval = \"10s\"\nfor = \"100s\"\n";
@@ -322,16 +324,105 @@ async fn burn_rate_is_of_two_windows_over_the_log() {
     let metric = "[metric.burn]\nlog = \"public.logs\"\ntarget = \"main\"\ntime = \"at\"\nmeasure = \"ratio\"\n\
                   bad = \"level = 'ERROR'\"\nmin_traffic = 50\n\
                   burn = { objective = 0.99, windows = [{ long = \"1h\", short = \"5m\", factor = 14.4 }] }\n";
+    // The same by a query of one's own.
+    let query = "[metric.burn]\nsql = \"SELECT avg((level = 'ERROR')::int) AS value, count(*) AS traffic FROM logs \
+                 WHERE at > now() - $window::interval\"\ntarget = \"main\"\nmin_traffic = 50\n\
+                 burn = { objective = 0.99, windows = [{ long = \"1h\", short = \"5m\", factor = 14.4 }] }\n";
     // Over long since: the long window burns and the short one does not.
     bench.execute(&fill("30 minutes", 100)).await;
     bench.execute(&fill("1 minute", 5)).await;
-    let (_, end) = bench.run_at(&clock, &observe("", metric)).await;
-    assert_eq!(end, RunEnd::Completed, "{}", bench.hand.said());
+    for metric in [metric, query] {
+        let (_, end) = bench.run_at(&clock, &observe("", metric)).await;
+        assert_eq!(end, RunEnd::Completed, "{}", bench.hand.said());
+    }
     // Now too: 29 of 200 in five minutes are 14.5 times the budget.
     bench.execute(&fill("1 minute", 24)).await;
-    let (_, code, message) = failure(&bench.run_at(&clock, &observe("", metric)).await.1);
+    for metric in [metric, query] {
+        let (_, code, message) = failure(&bench.run_at(&clock, &observe("", metric)).await.1);
+        assert_eq!(code, "observation");
+        assert!(message.contains("burn is 1.01, and at most 1"), "{metric}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn burn_rate_asks_prometheus_over_each_window_and_takes_the_worst_pair() {
+    const METRIC: &str = "[metric.burn]\nprometheus = \"errors[$window]\"\ntraffic = \"requests[$window]\"\nmin_traffic = 50\n\
+        burn = { objective = 0.99, windows = [{ long = \"1h\", short = \"5m\", factor = 14.4 }, { long = \"6h\", short = \"30m\", factor = 6 }] }\n";
+    const WINDOWS: [&str; 4] = ["3600000ms", "300000ms", "21600000ms", "1800000ms"];
+    let asked = Arc::new(Mutex::new(BTreeSet::new()));
+    // By window: the share of errors, and the requests in the shortest.
+    let watched = async |ratios: [f64; 4], requests: f64| {
+        let clock = FastClock::new();
+        let asked = Arc::clone(&asked);
+        let bench = bench(&clock, move |_, query| {
+            asked.lock().unwrap().insert(query.to_owned());
+            let number = |name: &str, numbers: [f64; 4]| {
+                let window = query.strip_prefix(name)?.strip_prefix('[')?.strip_suffix(']')?;
+                WINDOWS.iter().position(|one| *one == window).map(|at| numbers[at])
+            };
+            let ratio = number("errors", ratios).or_else(|| number("requests", [1e4, requests, 1e5, 1e3]));
+            ratio.map_or(Says::Empty, Says::Number)
+        })
+        .await;
+        bench.run_at(&clock, &observe("", METRIC)).await.1
+    };
+    // One pair burns in its long window alone, the other in its short one alone.
+    assert_eq!(watched([0.5, 0.001, 0.001, 0.5], 100.0).await, RunEnd::Completed);
+    let mut both: Vec<String> =
+        ["errors", "requests"].iter().flat_map(|name| WINDOWS.map(|window| format!("{name}[{window}]"))).collect();
+    both.sort();
+    assert_eq!(asked.lock().unwrap().iter().cloned().collect::<Vec<_>>(), both);
+    // 7.5 % over both windows are 7.5 times the budget: too little for the first pair, too much for the second.
+    let (_, code, message) = failure(&watched([0.075, 0.075, 0.075, 0.08], 100.0).await);
     assert_eq!(code, "observation");
-    assert!(message.contains("burn is 1.01, and at most 1"), "{message}");
+    assert!(message.contains("burn is 1.25, and at most 1"), "{message}");
+    let (_, code, message) = failure(&watched([0.36, 0.5, 0.001, 0.001], 100.0).await);
+    assert_eq!(code, "observation");
+    assert!(message.contains("burn is 2.5, and at most 1"), "{message}");
+    // Of the window with the least.
+    let message = waits(&watched([0.001; 4], 49.0).await);
+    assert!(message.contains("burn: 0 of 20 samples") && message.contains("too little traffic"), "{message}");
+}
+
+const TOKEN: &str = "Bearer obs-t0ken-of-this-test";
+
+#[tokio::test]
+async fn header_that_a_source_wants_is_sent_and_told_nowhere() {
+    let clock = FastClock::new();
+    let says = |_: f64, query: &str| Says::Number(if query == "/metrics.json" { 100.0 } else { 0.0 });
+    let base = metrics_behind(&clock, Some(("authorization", TOKEN)), says).await;
+    let mut bench = Bench::new().await;
+    bench.config(&format!("[targets.prom]\nbase = \"{base}\"\n"));
+    bench.env.push(("OBSERVE_TOKEN".to_owned(), TOKEN.to_owned()));
+    let metrics = |headers: &str| {
+        format!(
+            "[metric.errors]\nprometheus = \"errors\"\nrange = \"1m\"\nmax = 0\n{headers}unanswered_limit = 1\n\
+             [metric.p95]\nhttp = \"/metrics.json\"\nvalue = \"/value\"\nmax = 110\n{headers}"
+        )
+    };
+    let with = metrics("headers = { authorization = \"env:OBSERVE_TOKEN\" }\n");
+    let (good, end) = bench.run_at(&clock, &observe("", &with)).await;
+    assert_eq!(end, RunEnd::Completed, "{}", bench.hand.said());
+    assert_eq!(rounds(&bench, &good).await, 10);
+    // Without it nobody is answered.
+    let message = waits(&bench.run_at(&clock, &observe("", &metrics(""))).await.1);
+    assert!(message.contains("status 401"), "{message}");
+    // A server that says in its error what it was sent: so it is with what a query has wrong.
+    let wrong = with.replace("\"errors\"", "\"broken(\"");
+    let (bad, end) = bench.run_at(&clock, &observe("", &wrong)).await;
+    let message = waits(&end);
+    assert!(message.contains("parse error of"), "{message}");
+
+    let engine = bench.engine().await;
+    let mut told = vec![message, bench.hand.said()];
+    for run in [good, bad] {
+        let events = engine.journal.read(&run).await.unwrap();
+        assert!(events.len() > 4, "{events:?}");
+        told.extend(events.iter().map(|event| serde_json::to_string(event).unwrap()));
+    }
+    for text in told {
+        assert!(!text.contains("obs-t0ken"), "{text}");
+    }
 }
 
 #[tokio::test]
