@@ -20,7 +20,7 @@ demo:
 # On Debian psql and pg_dump in /usr/bin are a Perl program that looks for the real ones, which takes longer than they do.
 test:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git
-	@which='all()'; scripts/need servers || which='not test(/(^|::)(versions|on_1[4678])/)'; \
+	@which='all()'; scripts/need servers || which='not test(/(^|::)versions::|_1[4678](_|$$)/)'; \
 	export TMPDIR="$$(scripts/tmp)"; \
 	export PATH="$$(pg_config --bindir 2>/dev/null || echo /usr/bin):$$PATH"; \
 	threads=$$(($$(nproc) * 2)); \
@@ -35,6 +35,10 @@ lint:
 	@for script in $$(git grep -lE '^#!.*bash'); do bash -n "$$script" || exit 1; done
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@for features in '' tokio-postgres sqlx open-feature; do \
+		echo "cargo clippy --package pgrunbook-guard --lib --features '$$features' -- -D warnings"; \
+		cargo clippy --package pgrunbook-guard --lib --features "$$features" -- -D warnings || exit 1; \
+	done
 
 deny:
 	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny

@@ -166,7 +166,7 @@ async fn targets_own_database_is_refused() {
 }
 
 #[tokio::test]
-async fn versions_that_differ_are_a_warning() {
+async fn change_that_was_tried_on_postgresql_17_beside_another_is_a_warning() {
     let server = shared_of(17, "cli-given").await.unwrap().options();
     let up = "ALTER TABLE notes ADD COLUMN at timestamptz;\n";
     let place = change(&server, up, "ALTER TABLE notes DROP COLUMN at;\n").await;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ::open_feature::{EvaluationContext, EvaluationErrorCode, EvaluationReason, FlagMetadataValue, OpenFeature};
+use ::open_feature::{
+    EvaluationContext, EvaluationErrorCode, EvaluationReason, FlagMetadataValue, OpenFeature, StructValue,
+};
 use pgrunbook_guard::driver::tokio_postgres::connecting;
 use pgrunbook_guard::flag::bucket::is_in;
 use pgrunbook_guard::flag::open_feature::Provider;
@@ -51,6 +53,10 @@ async fn client_gets_values_with_reasons_and_its_default_with_the_error() {
     assert_eq!(client.get_string_value("colour", Some(&anna), None).await.unwrap(), "green");
     assert_eq!(client.get_int_value("limit", Some(&anna), None).await.unwrap(), 7);
     assert!((client.get_float_value("limit", Some(&anna), None).await.unwrap() - 7.0).abs() < f64::EPSILON);
+    let layout: StructValue = client.get_struct_value("layout", Some(&anna), None).await.unwrap();
+    assert_eq!((layout.fields.len(), layout.fields["columns"].as_i64()), (1, Some(2)));
+    let found = client.get_struct_details::<StructValue>("layout", Some(&anna), None).await.unwrap();
+    assert_eq!((found.variant.as_deref(), &found.reason), (Some("on"), &Some(EvaluationReason::Static)));
 
     let code = |error: ::open_feature::EvaluationError| error.code;
     let error = client.get_bool_value("half", None, None).await.unwrap_err();
@@ -58,6 +64,8 @@ async fn client_gets_values_with_reasons_and_its_default_with_the_error() {
     let error = client.get_bool_value("nobody", Some(&anna), None).await.unwrap_err();
     assert_eq!(code(error), EvaluationErrorCode::FlagNotFound);
     let error = client.get_int_value("colour", Some(&anna), None).await.unwrap_err();
+    assert_eq!(code(error), EvaluationErrorCode::TypeMismatch);
+    let error = client.get_struct_value::<StructValue>("colour", Some(&anna), None).await.unwrap_err();
     assert_eq!(code(error), EvaluationErrorCode::TypeMismatch);
 }
 

@@ -570,7 +570,7 @@ async fn roles_that_only_the_source_has_are_named() {
 }
 
 #[tokio::test]
-async fn an_older_target_and_other_encodings_are_refused() {
+async fn an_older_target_on_postgresql_14_and_other_encodings_are_refused() {
     let cluster = cluster().await;
     let older = pgrunbook_postgres::sandbox::shared_of(14, "structure-tests").await.unwrap();
     let from = connect(&cluster.fresh_database("pre_from").await.unwrap()).await;

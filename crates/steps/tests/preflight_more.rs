@@ -90,7 +90,7 @@ async fn a_standby_on_either_side_is_refused() {
 }
 
 #[tokio::test]
-async fn a_slot_that_times_out_is_named() {
+async fn a_slot_that_times_out_on_postgresql_18_is_named() {
     let settings = [("idle_replication_slot_timeout", "2h"), ("max_slot_wal_keep_size", "64GB")];
     let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let cluster =
@@ -193,7 +193,7 @@ async fn a_policy_for_a_role_that_the_scratch_lacks_is_refused() {
 }
 
 #[tokio::test]
-async fn shapes_of_tables_that_migrations_made_are_compared() {
+async fn shapes_of_tables_that_migrations_made_are_compared_also_on_postgresql_14() {
     let existing = Wanted { structure: Origin::Existing, ..wanted() };
     let source = "CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
         CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9); CREATE TABLE plain (id int PRIMARY KEY);
