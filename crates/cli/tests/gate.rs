@@ -151,6 +151,30 @@ async fn rewrite_is_seen_and_down_file_must_take_all_back() {
 }
 
 #[tokio::test]
+async fn repeatable_file_is_applied_when_all_is_forward_again() {
+    let seen = |columns: &str| format!("CREATE OR REPLACE VIEW seen AS\nSELECT {columns} FROM notes;\n");
+    let place = repository_of(NOTES, &[("db/R__seen.sql", &seen("id"))]).await;
+    second(&place, "ALTER TABLE notes ADD COLUMN at timestamptz;\n", "ALTER TABLE notes DROP COLUMN at;\n");
+    // It rests on what the migration brings, which was taken back before.
+    place.write("db/R__seen.sql", &seen("id, at"));
+    place.write("smoke.sql", "-- expect: 1 row\nSELECT at FROM seen;\n");
+    commit(&place);
+    let said = review(&place, &["--smoke", "smoke.sql"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for part in ["1 taken back, 0 thing(s) not as before", "db applied to its end"] {
+        assert!(said.out.contains(part), "{part} in {}", said.out);
+    }
+    // One that the application of before would not miss, and the new one cannot do without.
+    place.write("db/R__seen.sql", &seen("id"));
+    let said = review(&place, &["--smoke", "smoke.sql", "--format", "json"]);
+    assert_eq!((said.code, findings(&said)), (Some(1), vec!["smoke.sql:2 smoke-failed".to_owned()]), "{said:?}");
+    place.write("db/R__seen.sql", &seen("id, nothing"));
+    let said = review(&place, &["--smoke", "smoke.sql", "--format", "json"]);
+    assert_eq!((said.code, findings(&said)), (Some(1), vec!["db/R__seen.sql:2 again-failed".to_owned()]), "{said:?}");
+    assert!(said.out.contains("column \\\"nothing\\\" does not exist"), "{said:?}");
+}
+
+#[tokio::test]
 async fn tenants_and_smoke_are_asked() {
     let place = repository().await;
     second(

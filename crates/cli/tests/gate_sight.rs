@@ -12,6 +12,8 @@ CREATE POLICY same ON notes USING (id > 0);
 GRANT SELECT, INSERT ON notes TO app;
 CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE TYPE mood AS ENUM ('good');
+CREATE TABLE kept (id int);
+ALTER TABLE kept ENABLE ROW LEVEL SECURITY;
 ";
 
 /// What takes away in each line, in ways that reading cannot know; and what does not, in the last four.
@@ -19,6 +21,7 @@ const TAKING: &str = "REVOKE INSERT ON notes FROM app;
 DO $$ BEGIN EXECUTE 'DROP ' || 'TABLE old'; END $$;
 DROP POLICY mine ON notes;
 ALTER TABLE notes ALTER COLUMN body DROP DEFAULT;
+ALTER TABLE kept DISABLE ROW LEVEL SECURITY;
 DROP VIEW seen;
 CREATE VIEW seen AS SELECT id FROM notes;
 DROP POLICY same ON notes;
@@ -35,10 +38,15 @@ async fn what_goes_is_seen_by_whatever_words() {
     assert_eq!(said.code, Some(1), "{said:?}");
     let mut expected: Vec<String> =
         ["missing-down", "missing-verify"].map(|code| format!("db/0002_more.sql:1 {code}")).into();
-    expected.extend([1, 2, 3, 4, 5].map(|line| format!("db/0002_more.sql:{line} not-additive")));
+    expected.extend([1, 2, 3, 4, 5, 6].map(|line| format!("db/0002_more.sql:{line} not-additive")));
     expected.sort();
     assert_eq!(findings(&said), expected, "{said:?}");
-    for part in ["is taken back: INSERT", "table public.old is gone", "policy mine on public.notes is gone"] {
+    for part in [
+        "is taken back: INSERT",
+        "table public.old is gone",
+        "policy mine on public.notes is gone",
+        "row security public.kept is gone",
+    ] {
         assert!(said.out.contains(part), "{part} in {}", said.out);
     }
     // A reason sets aside what is seen as it does what is read.
@@ -47,7 +55,7 @@ async fn what_goes_is_seen_by_whatever_words() {
     let json: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     let found = json["findings"].as_array().unwrap();
     let taken: Vec<_> = found.iter().filter(|one| one["code"] == "not-additive").collect();
-    assert!(taken.len() == 5 && taken.iter().all(|one| one["severity"] == "note"), "{taken:#?}");
+    assert!(taken.len() == 6 && taken.iter().all(|one| one["severity"] == "note"), "{taken:#?}");
 }
 
 #[tokio::test]
