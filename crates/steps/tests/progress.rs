@@ -76,7 +76,8 @@ async fn stream_that_is_behind_tells_its_lag_and_one_that_has_caught_up_has_none
     let settings = [("wal_level", "logical"), ("checkpoint_timeout", "1d"), ("autovacuum", "off")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let source = Sandbox::start(SandboxOptions { settings, ..SandboxOptions::default() }).await.unwrap();
-    let this = Move::at(&source, &own().await).await;
+    let target = own().await;
+    let this = Move::at(&source, &target).await;
     let (_, end) = this.bench.run(&MOVE.replace("undo =", "reverse = false\nundo =")).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
     let workplace = this.bench.workplace().await;
