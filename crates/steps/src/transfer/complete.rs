@@ -18,8 +18,10 @@ const GONE: &str = "if the source's server is gone for good: `without_source = t
 /// How long the last writes may take to flow back.
 const LAST: Duration = Duration::from_secs(60);
 
-/// Why there is no way back any more, while one is taken down.
+/// Why there is no way back any more, while one is taken down: the source has everything, or what it lacks.
 const ENDING: &str = "`complete` has begun to take the way back down";
+const SLOT_GONE: &str = "the reverse slot is gone: what was written last did not flow back";
+const WITHOUT_SOURCE: &str = "it was being completed without its source";
 
 /// Whether the source can be asked when its transfer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,14 +89,19 @@ pub async fn complete(
     let ends = Ends::of(workplace, target, &transfer)?;
     let names = Names::of(schema, &transfer.target);
     let mut evidence = Evidence::of(format!("the transfer into {schema} is complete: there is no way back any more"));
+    // Why the source may lack what was written last; nothing where it has everything.
+    let lacks = match &transfer.lossy {
+        Some(why) if why != ENDING => Some(why.as_str()),
+        None if source == Source::There && transfer.spec.reverse && !is_sent(&session, &names).await? => {
+            Some(SLOT_GONE)
+        }
+        _ => None,
+    };
     if source == Source::Gone {
         evidence = evidence.fact("source", "not asked: it is gone");
-    } else if let Some(why) = &transfer.lossy {
-        evidence = evidence.fact("source_has_not_everything", why.as_str());
-    } else if transfer.spec.reverse && !is_sent(&session, &names).await? {
-        evidence = evidence
-            .fact("source_has_not_everything", "the reverse slot is gone: what was written last did not flow back");
-    } else if transfer.spec.reverse {
+    } else if let Some(why) = lacks {
+        evidence = evidence.fact("source_has_not_everything", why);
+    } else if transfer.spec.reverse && transfer.lossy.is_none() {
         let caught_up = async {
             let follower = workplace.followers().follow(workplace, target, &transfer, Turn::Take).await?;
             follower.caught_up(Way::Reverse, LAST, cancel).await
@@ -109,7 +116,8 @@ pub async fn complete(
         evidence = evidence.fact("source_has_everything_up_to", last.to_string());
     }
     // Killed from here on, it is called again, and then there may be nothing left to wait for.
-    state::write(&session, &state::lossy_sql(schema, ENDING)).await.map_err(PgError::into_step_error)?;
+    let ending = lacks.unwrap_or(if source == Source::Gone { WITHOUT_SOURCE } else { ENDING });
+    state::write(&session, &state::lossy_sql(schema, ending)).await.map_err(PgError::into_step_error)?;
     workplace.followers().end(target, schema).await;
     for way in [Way::Forward, Way::Reverse] {
         if !(source == Source::Gone && way == Way::Forward) {
