@@ -100,6 +100,7 @@ pub enum Stopped {
 /// A thread that receives. When this is dropped it ends soon, as if it had been asked to.
 pub struct Receiver {
     received: watch::Receiver<Received>,
+    applied: watch::Sender<Lsn>,
     stop: watch::Sender<bool>,
     /// Until it was told why it ended.
     ended: Option<oneshot::Receiver<Stopped>>,
@@ -117,9 +118,10 @@ impl Receiver {
             connections: 0,
         });
         let (stop, stopping) = watch::channel(false);
+        let (apply, applied) = watch::channel(Lsn(0));
         let (tell, ended) = oneshot::channel();
         let work = async move {
-            let mut pump = Pump { spool, writer, what, publish, stopping };
+            let mut pump = Pump { spool, writer, what, publish, applied, stopping };
             let why = pump.run().await;
             match (why, pump.writer.close().await) {
                 (Stopped::Asked, Err(error)) => Stopped::Spool(error),
@@ -142,7 +144,17 @@ impl Receiver {
             },
             |_| ended,
         );
-        Self { received, stop, ended: Some(ended) }
+        Self { received, applied: apply, stop, ended: Some(ended) }
+    }
+
+    /// Everything that the source committed before this is applied: the source's server is told, and shows it as `replay_lsn` of
+    /// `pg_stat_replication` to whoever asks how far behind the destination is.
+    pub fn applied(&self, lsn: Lsn) {
+        self.applied.send_if_modified(|applied| {
+            let further = lsn > *applied;
+            *applied = lsn.max(*applied);
+            further
+        });
     }
 
     /// How far it is; changes whenever it is further.
@@ -189,6 +201,7 @@ struct Pump {
     writer: Writer,
     what: Receive,
     publish: watch::Sender<Received>,
+    applied: watch::Receiver<Lsn>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -267,6 +280,7 @@ impl Pump {
     async fn pump(&mut self, stream: &mut Stream) -> Result<std::convert::Infallible, End> {
         let mut synced = self.writer.synced();
         let mut stopping = self.stopping.clone();
+        let mut applied = self.applied.clone();
         let mut server_end = Lsn(0);
         loop {
             // What is at hand, without waiting.
@@ -289,6 +303,8 @@ impl Pump {
                 () = asked(&mut stopping) => return Err(End::Stop(Stopped::Asked)),
                 // When the thread that writes ended, flushing says why.
                 _ = synced.changed() => {}
+                // Whoever would tell is gone: so the whole ends soon.
+                Ok(()) = applied.changed() => {}
                 incoming = stream.next() => match incoming.map_err(passing)? {
                     Some(incoming) => self.take(incoming, &mut server_end)?,
                     None => {
@@ -315,7 +331,7 @@ impl Pump {
     }
 
     fn report(&self, stream: &Stream, synced: Lsn, server_end: Lsn) {
-        stream.confirm(synced, synced);
+        stream.confirm(synced, *self.applied.borrow());
         let bytes = self.spool.bytes();
         let is_filling = bytes >= self.what.limits.spool_soft;
         self.publish.send_if_modified(|received| {

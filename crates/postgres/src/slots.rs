@@ -62,6 +62,8 @@ pub struct SlotState {
     pub restart_lsn: Option<Lsn>,
     /// What was confirmed: nothing that was committed before is sent again.
     pub confirmed: Option<Lsn>,
+    /// What whoever uses it says to have applied. `None`: nobody uses it, or the role that asks may not know.
+    pub applied: Option<Lsn>,
     /// `reserved`, `extended`, `unreserved`, `lost`.
     pub wal_status: Option<String>,
     /// How much log the server keeps for it.
@@ -72,7 +74,8 @@ pub struct SlotState {
 
 /// Tried on 14 to 18: columns that an older version lacks are asked through the row's JSON.
 const SLOT_STATE: &str = "
-SELECT s.active_pid, s.restart_lsn, s.confirmed_flush_lsn, s.wal_status,
+SELECT s.active_pid, s.restart_lsn, s.confirmed_flush_lsn,
+       (SELECT r.replay_lsn FROM pg_catalog.pg_stat_replication AS r WHERE r.pid = s.active_pid), s.wal_status,
        greatest(pg_catalog.pg_wal_lsn_diff(
            CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                 ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn), 0)::bigint,
@@ -96,6 +99,7 @@ pub(crate) fn read_slot_state(row: Vec<Option<String>>) -> SlotState {
         active_pid: next().and_then(|pid| pid.parse().ok()),
         restart_lsn: next().and_then(|lsn| lsn.parse().ok()),
         confirmed: next().and_then(|lsn| lsn.parse().ok()),
+        applied: next().and_then(|lsn| lsn.parse().ok()),
         wal_status: next(),
         retained_bytes: next().and_then(|bytes| bytes.parse().ok()).unwrap_or(0),
         invalidation: next(),

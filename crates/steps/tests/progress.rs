@@ -99,4 +99,26 @@ async fn stream_that_is_behind_tells_its_lag_and_one_that_has_caught_up_has_none
     assert_eq!(one.streams[0].is_followed, Some(true), "{one:?}");
     let shown = table(std::slice::from_ref(&one));
     assert!(!shown.contains("nobody follows"), "{shown}");
+
+    // What came and cannot be applied is lag, though the source need not keep it any longer.
+    let holder = this.bench.session().await;
+    holder.execute("BEGIN; LOCK TABLE health.note IN SHARE MODE").await.unwrap();
+    this.at_legacy("UPDATE note SET text = (SELECT string_agg(md5((i + 60)::text), '') FROM generate_series(1, 60) AS i)").await;
+    let end = this.legacy_value("SELECT pg_current_wal_lsn()").await;
+    let received = "SELECT confirmed_flush_lsn >= '{END}' FROM pg_replication_slots WHERE slot_name LIKE '%forward'";
+    let begun = Instant::now();
+    while this.legacy_value(&received.replace("{END}", &end)).await != "t" {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is not received");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        let one = told(&workplace, |_| true).await;
+        assert!((1_000_000..100_000_000).contains(&one.streams[0].lag_bytes.unwrap()), "{one:?}");
+    }
+    holder.execute("ROLLBACK").await.unwrap();
+    told(&workplace, |one| one.streams[0].lag_bytes.unwrap() < 10_000).await;
+    let texts = "SELECT md5(string_agg(text, ';' ORDER BY visit, n)) FROM";
+    let (there, here) = (format!("{texts} public.note"), format!("{texts} health.note"));
+    assert_eq!(this.legacy_value(&there).await, this.bench.value(&here).await);
 }

@@ -51,7 +51,8 @@ pub struct Stream {
     pub applied: Option<Lsn>,
     pub transactions: u64,
     pub changes: u64,
-    /// What the origin has written since the last position that is safe on our disk, in bytes. `None`: of a file nothing tells it.
+    /// What the origin has written since the position that is applied, in bytes; where nobody follows it may be less than this.
+    /// `None`: of a file nothing tells it.
     pub lag_bytes: Option<u64>,
     /// What the origin's server keeps for us, in bytes.
     pub retained_bytes: u64,
@@ -193,19 +194,12 @@ async fn of_file(
     });
     let names = Names::of(&transfer.schema, &transfer.target);
     let slot = slots::slot_state(session, &names.slot(Way::Reverse)).await.map_err(PgError::into_step_error)?;
-    if let Some(SlotState { active_pid, confirmed, retained_bytes, invalidation, .. }) = slot {
+    if let Some(slot) = slot {
         let end = super::follow::insert_position(session).await?;
         let written = sqlite::written(workplace, target, transfer).await?;
-        streams.push(Stream {
-            way: Way::Reverse,
-            applied: written.as_ref().map(|written| written.lsn),
-            transactions: written.as_ref().map_or(0, |written| written.transactions),
-            changes: written.as_ref().map_or(0, |written| written.changes),
-            lag_bytes: Some(end.0.saturating_sub(confirmed.unwrap_or(end).0)),
-            retained_bytes,
-            is_followed: Some(active_pid.is_some()),
-            lost: invalidation,
-        });
+        let at = written.as_ref().map(|written| written.lsn);
+        let (transactions, changes) = written.map_or((0, 0), |written| (written.transactions, written.changes));
+        streams.push(Stream::of_slot(Way::Reverse, slot, end, at, (transactions, changes)));
     }
     Ok(streams)
 }
@@ -219,17 +213,25 @@ async fn stream(ends: &Ends, names: &Names, way: Way) -> Result<Option<Stream>, 
     let destination = ends.destination(way).session("pgrunbook:status").await?;
     let (applied, transactions, changes) =
         position(&destination, &names.stream(way)).await.map_err(PgError::into_step_error)?;
-    let SlotState { active_pid, confirmed, retained_bytes, invalidation, .. } = slot;
-    Ok(Some(Stream {
-        way,
-        applied,
-        transactions,
-        changes,
-        lag_bytes: Some(end.0.saturating_sub(confirmed.unwrap_or(end).0.max(applied.unwrap_or_default().0))),
-        retained_bytes,
-        is_followed: Some(active_pid.is_some()),
-        lost: invalidation,
-    }))
+    Ok(Some(Stream::of_slot(way, slot, end, applied, (transactions, changes))))
+}
+
+impl Stream {
+    /// What is recorded is the last transaction that was applied; whoever follows knows of those behind it that do not concern it, too.
+    fn of_slot(way: Way, slot: SlotState, end: Lsn, recorded: Option<Lsn>, counted: (u64, u64)) -> Self {
+        let SlotState { active_pid, confirmed, applied, retained_bytes, invalidation, .. } = slot;
+        let at = applied.max(recorded).filter(|at| *at > Lsn::default()).or(confirmed).unwrap_or(end);
+        Self {
+            way,
+            applied: recorded,
+            transactions: counted.0,
+            changes: counted.1,
+            lag_bytes: Some(end.0.saturating_sub(at.0)),
+            retained_bytes,
+            is_followed: Some(active_pid.is_some()),
+            lost: invalidation,
+        }
+    }
 }
 
 async fn position(session: &Session, stream: &str) -> Result<(Option<Lsn>, u64, u64), PgError> {

@@ -143,6 +143,9 @@ impl Work {
         let mut receiver = Receiver::start(spool.clone(), writer, receive);
         let mut received = receiver.received();
 
+        // A stream that never applied anything begins where its slot does.
+        let start = if position.transactions == 0 { position.lsn.max(spool.begins()) } else { position.lsn };
+        receiver.applied(start);
         // Rows come before changes.
         if !what.applies {
             let why = receiver.ended().await;
@@ -150,8 +153,6 @@ impl Work {
             return Err(self.receiver_ended(&why, &slot, at).await);
         }
 
-        // A stream that never applied anything begins where its slot does.
-        let start = if position.transactions == 0 { position.lsn.max(spool.begins()) } else { position.lsn };
         applier.reached(start);
         let from = self.proven.unwrap_or(start).min(start);
         let mut follow = match Follow::start_early(&spool, from, start) {
@@ -169,6 +170,7 @@ impl Work {
         }
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
+            receiver.applied(self.publish.borrow().reached);
             tokio::select! {
                 biased;
                 why = receiver.ended() => {

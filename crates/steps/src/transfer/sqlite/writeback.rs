@@ -283,6 +283,7 @@ impl Work {
         });
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
+            receiver.applied(self.publish.borrow().reached);
             tokio::select! {
                 biased;
                 why = receiver.ended() => return Err(self.receiver_ended(&why, &session, &slot).await),
