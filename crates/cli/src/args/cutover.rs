@@ -192,7 +192,7 @@ pub struct ParityArgs {
     pub show: usize,
     /// Also read so many rows of each table of B as an application's role.
     #[arg(long, value_name = "COUNT", requires = "role")]
-    pub samples: Option<u32>,
+    pub samples: Option<std::num::NonZeroU32>,
     /// The role that samples are read as, through its search_path.
     #[arg(long, value_name = "ROLE", requires = "samples")]
     pub role: Option<String>,

@@ -54,6 +54,9 @@ pub enum ParityError {
     /// Where the two sides meet could not be found.
     #[error("{0}")]
     Aligned(String),
+    /// No rows can be read as the role.
+    #[error("{0}")]
+    Samples(String),
     /// A repair would do what it cannot, or did what it should not have done.
     #[error("{0}. Nothing was changed.")]
     Repair(String),
@@ -83,6 +86,7 @@ impl ParityError {
             Self::Spill { .. } => "parity-spill",
             Self::Naming { .. } => "parity-naming",
             Self::Aligned(_) => "parity-aligned",
+            Self::Samples(_) => "parity-samples",
             Self::Repair(_) => "parity-repair",
             Self::Interrupted => "interrupted",
             Self::Task(_) => "parity-task",
@@ -110,6 +114,7 @@ impl ParityError {
             Self::Naming { .. } => "look at its rights; without it a new one is made, and rows get other names",
             Self::Spill { .. } => "look at free space and rights of the folder",
             Self::Aligned(_) => "look at the state of the transfer, then run it again",
+            Self::Samples(_) => "samples are read from a database, of tables with a primary key; leave them out where there are none",
             Self::Repair(_) => "compare again and look at the rows; they may have changed in between",
             Self::Interrupted => "run it again",
         }

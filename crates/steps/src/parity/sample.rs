@@ -4,11 +4,13 @@
 //! row security, and which schema its `search_path` finds first. So some rows of each table are read that way too, and are
 //! compared with what the source gives.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use pgrunbook_postgres::{ConnectOptions, PgError, Session, quote};
 use serde_json::{Value, json};
 
+use super::bucket::{Buckets, Looked};
 use super::compare::Place;
 use super::error::ParityError;
 use super::keys::{Keys, read_keys};
@@ -20,7 +22,7 @@ use super::side::Side;
 #[derive(Debug, Clone)]
 pub struct Samples<'a> {
     /// Rows of each table.
-    pub count: u32,
+    pub count: NonZeroU32,
     pub role: &'a str,
     pub tables: &'a [String],
     pub exclude: &'a [String],
@@ -80,7 +82,8 @@ impl Sampled {
                 .iter()
                 .map(|(column, value)| format!("{column} = {}", value.as_deref().map_or("NULL".to_owned(), shortened)))
                 .collect();
-            text.push_str(&format!("    {} {}: {}\n", wrong.table, key.join(", "), wrong.what));
+            let key = if key.is_empty() { String::new() } else { format!(" {}", key.join(", ")) };
+            text.push_str(&format!("    {}{key}: {}\n", wrong.table, wrong.what));
         }
         text
     }
@@ -113,7 +116,7 @@ impl Sampled {
 /// If a side cannot be read as the operator; what the role cannot do is a finding, no error.
 pub async fn sample(a: &Place, b: &Place, how: &Samples<'_>) -> Result<Sampled, ParityError> {
     let Place::Postgres { options, schema } = b else {
-        return Err(ParityError::Aligned("a SQLite file has no roles to read as".to_owned()));
+        return Err(ParityError::Samples("a SQLite file has no roles to read as".to_owned()));
     };
     let open = |which, place| Side::open(which, place, 1, how.application_name);
     let (left, right) = tokio::try_join!(open(Which::A, a), open(Which::B, b))?;
@@ -128,20 +131,42 @@ pub async fn sample(a: &Place, b: &Place, how: &Samples<'_>) -> Result<Sampled, 
         wrong: Vec::new(),
     };
     for pair in pairs.iter().filter(|pair| pair.key_len > 0) {
-        let rows = some(&sides[0], pair, how.count).await?;
+        let rows = some(&sides[0], pair, how.count.get()).await?;
         sampled.tables += 1;
         sampled.rows += rows.len() as u64;
         reader.look(&sides, pair, schema, &rows, &mut sampled.wrong).await?;
     }
+    if sampled.tables == 0 {
+        return Err(ParityError::Samples(format!("no table has a key by which {} could be asked for rows", how.role)));
+    }
     Ok(sampled)
 }
 
-/// Rows from all over a table: every so-manieth key hash, not the first ones on disk.
+/// Rows from all over a table: every so-manieth key hash, not the first ones on disk. All of a table that has fewer.
 async fn some(side: &Side, pair: &Arc<Pair>, count: u32) -> Result<Vec<Vec<u8>>, ParityError> {
-    let buckets = Arc::new(super::bucket::Buckets::spread(pair, u64::from(count)));
-    let looked = buckets.conditions(pair, &[0]).swap_remove(0);
-    let mut rows = side.ordered(pair, &buckets, &looked);
+    let buckets = Arc::new(Buckets::spread(pair, u64::from(count)));
     let mut found = Vec::new();
+    // Nobody may have counted the rows for years: where one part has too few, as many parts again are read, and so on.
+    let mut read = 0..1;
+    while !read.is_empty() && found.len() < count as usize {
+        let parts: Vec<usize> = read.clone().collect();
+        for looked in buckets.conditions(pair, &parts) {
+            take(side, pair, &buckets, &looked, count, &mut found).await?;
+        }
+        read = read.end..(read.end * 2).min(buckets.count());
+    }
+    Ok(found)
+}
+
+async fn take(
+    side: &Side,
+    pair: &Arc<Pair>,
+    buckets: &Arc<Buckets>,
+    looked: &Looked,
+    count: u32,
+    found: &mut Vec<Vec<u8>>,
+) -> Result<(), ParityError> {
+    let mut rows = side.ordered(pair, buckets, looked);
     while found.len() < count as usize {
         rows.fill().await?;
         let Some(row) = rows.front() else { break };
@@ -155,7 +180,7 @@ async fn some(side: &Side, pair: &Arc<Pair>, count: u32) -> Result<Vec<Vec<u8>>,
     } {
         rows.advance();
     }
-    Ok(found)
+    Ok(())
 }
 
 /// A connection of the operator that becomes the role.
@@ -179,7 +204,7 @@ impl Reader {
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL jit = off;
              SELECT pg_catalog.set_config('search_path', {}, true); SET LOCAL ROLE {}",
-            quote::literal(&search_path).map_err(|_| ParityError::Aligned("a search_path holds NUL".to_owned()))?,
+            quote::literal(&search_path).map_err(|_| ParityError::Samples("a search_path holds NUL".to_owned()))?,
             ident(how.role)
         );
         session.execute(&begin).await.map_err(ParityError::server(&label))?;

@@ -1,6 +1,7 @@
 //! The block: `parity = "same-rows"`, `target = "main"`, `from = "legacy"`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
@@ -107,7 +108,7 @@ struct Fields {
     #[serde(default)]
     mode: Mode,
     jobs: Option<u8>,
-    samples: Option<u32>,
+    samples: Option<NonZeroU32>,
     r#as: Option<String>,
     #[serde(default)]
     map: BTreeMap<String, String>,
