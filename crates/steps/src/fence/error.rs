@@ -26,8 +26,8 @@ pub enum FenceError {
     #[error("role `{role}` may not keep the fence's record in this database: {source}. Nothing was changed.")]
     NoRecord { role: String, source: PgError },
     #[error(
-        "fence on schema `{schema}` not {done}: {attempts} tries in {} were held up{}. Nothing was changed{}.",
-        shown(*waited), by(.holders), if *.done == "set" { "; writers go on" } else { "" }
+        "fence on schema `{schema}` not {done}: held up in {} within {}{}. Nothing was changed{}.",
+        tries(*attempts), shown(*waited), by(.holders), if *.done == "set" { "; writers go on" } else { "" }
     )]
     Blocked { schema: String, done: &'static str, attempts: u32, waited: Duration, holders: Vec<Holder> },
     #[error("fence on schema `{schema}` not set: the operator stopped it. Nothing was changed; writers go on.")]
@@ -47,6 +47,10 @@ pub enum FenceError {
 
 fn named(missing: &[String]) -> String {
     if missing.is_empty() { String::new() } else { format!(" by the name {}", missing.join(", ")) }
+}
+
+fn tries(attempts: u32) -> String {
+    if attempts == 1 { "1 try".to_owned() } else { format!("{attempts} tries") }
 }
 
 fn shown(waited: Duration) -> String {

@@ -50,6 +50,13 @@ pub struct Patience {
     pub budget: Duration,
 }
 
+impl Patience {
+    /// As many tries as the budget has room for, and at least one whose end is within it: only then it can be told who was in the way.
+    pub fn within(lock_timeout: Duration, budget: Duration) -> Self {
+        Self { lock_timeout: lock_timeout.min(budget / 3), attempts: 0, budget }
+    }
+}
+
 impl Default for Patience {
     /// Tries of half a second, for half a minute.
     fn default() -> Self {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::Session;
-use pgrunbook_steps::fence::{self, By, Fence, FenceError, Holder, Lift, Standing};
+use pgrunbook_steps::fence::{self, By, Fence, FenceError, Holder, Lift, Patience, Standing};
 
 use super::{Legacy, MESSAGE, assert_refused, hasty, refused};
 
@@ -170,6 +170,13 @@ async fn writer_in_the_way_is_named_and_nothing_is_changed() {
     assert!(error.to_string().contains("Nothing was changed; writers go on."), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!((legacy.triggers().await.as_str(), legacy.standing().await), ("0", Standing::Unfenced));
+    // Also where one wait might be longer than all of the time that there is.
+    let patience = Patience::within(Duration::from_secs(60), Duration::from_millis(900));
+    let short = Fence { patience, ..legacy.hasty("held") };
+    let error = fence::fence(&legacy.session, &short, &Cancel::default()).await.unwrap_err();
+    let FenceError::Blocked { holders, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(holders.as_slice(), [Holder::Session { pid, .. }] if *pid == writer.backend_pid()), "{error:?}");
+    assert!(error.to_string().contains("not set: held up in 1 try within "), "{error}");
     // No lock is left behind.
     writer.execute("COMMIT").await.unwrap();
     writer.execute("UPDATE s.acct SET n = 2 WHERE id = 1").await.unwrap();

@@ -115,7 +115,7 @@ pub struct How {
 
 impl How {
     fn patience(&self) -> Patience {
-        Patience { lock_timeout: self.asked.lock_timeout, attempts: 0, budget: self.asked.budget }
+        Patience::within(self.asked.lock_timeout, self.asked.budget)
     }
 
     /// The statement with which every transaction of a crossing begins: another process may have taken the run over while
