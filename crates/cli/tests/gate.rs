@@ -175,6 +175,28 @@ async fn repeatable_file_is_applied_when_all_is_forward_again() {
 }
 
 #[tokio::test]
+async fn change_must_fit_what_repeatable_files_made_before_it() {
+    let seen = |columns: &str| format!("CREATE OR REPLACE VIEW seen AS\nSELECT {columns} FROM notes;\n");
+    let place = repository_of(NOTES, &[("db/R__seen.sql", &seen("id, body"))]).await;
+    // On an empty database it would be made as it is.
+    place.write("db/R__seen.sql", &seen("id"));
+    let said = review(&place, &["--format", "json"]);
+    assert_eq!((said.code, findings(&said)), (Some(1), vec!["db/R__seen.sql:1 again-failed".to_owned()]), "{said:?}");
+    assert!(said.out.contains("cannot drop columns from view"), "{said:?}");
+    place.write("db/R__seen.sql", &format!("DROP VIEW IF EXISTS seen;\n{}", seen("id")));
+    let said = review(&place, &[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.contains("applied to 1 others and 1 repeatable file(s) as they were before"), "{said:?}");
+
+    // What a view reads cannot be dropped below it, though the file of the view was changed with it.
+    second(&place, "ALTER TABLE notes DROP COLUMN body;\n", "ALTER TABLE notes ADD COLUMN body text;\n");
+    let said = review(&place, &["--format", "json"]);
+    let found = findings(&said);
+    assert!(found.contains(&"db/0002_more.sql:1 migration-failed".to_owned()), "{said:?}");
+    assert!(said.out.contains("other objects depend on it"), "{said:?}");
+}
+
+#[tokio::test]
 async fn tenants_and_smoke_are_asked() {
     let place = repository().await;
     second(

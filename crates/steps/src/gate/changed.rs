@@ -14,6 +14,8 @@ const LONGEST: usize = 256 * 1024 * 1024;
 pub struct Changed {
     /// The top of the working tree; paths below are relative to it.
     pub top: PathBuf,
+    /// The commit where the branch left.
+    pub base: String,
     /// Files that are new.
     pub added: BTreeSet<String>,
     /// Files that were there, and have other content.
@@ -54,7 +56,7 @@ impl Changed {
         let top = PathBuf::from(git(folder, &["rev-parse", "--show-toplevel"])?.trim_end());
         let base = git(&top, &["merge-base", since, "HEAD"])?;
         let base = base.trim();
-        let mut changed = Self { top: top.clone(), ..Self::default() };
+        let mut changed = Self { top: top.clone(), base: base.to_owned(), ..Self::default() };
         let status = git(&top, &[DIFF, &["--name-status", "-z", base]].concat())?;
         let mut parts = status.split('\0').filter(|part| !part.is_empty());
         while let (Some(letter), Some(path)) = (parts.next(), parts.next()) {
@@ -80,6 +82,26 @@ impl Changed {
             }
         }
         Ok(changed)
+    }
+
+    /// The files below a folder (from the top) as they were where the branch left: their paths below it, and their content.
+    ///
+    /// # Errors
+    /// If git does not give them.
+    pub fn before(
+        &self,
+        folder: &str,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(PathBuf, Vec<u8>)>, GateError> {
+        let tree = git(&self.top, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", &self.base])?;
+        let mut files = Vec::new();
+        for path in tree.split('\0').filter(|path| is_wanted(path)) {
+            if let Ok(below) = Path::new(path).strip_prefix(folder) {
+                let content = bytes(&self.top, &["cat-file", "blob", &format!("{}:{path}", self.base)])?;
+                files.push((below.to_owned(), content));
+            }
+        }
+        Ok(files)
     }
 
     /// Takes the lines of a unified diff up.
@@ -167,6 +189,10 @@ fn numbers(text: &str) -> (usize, usize) {
 }
 
 fn git(folder: &Path, arguments: &[&str]) -> Result<String, GateError> {
+    Ok(String::from_utf8_lossy(&bytes(folder, arguments)?).into_owned())
+}
+
+fn bytes(folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, GateError> {
     let output = Command::new("git")
         .arg("-C")
         .arg(folder)
@@ -180,9 +206,9 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<String, GateError> {
         return Err(GateError::Git { said });
     }
     if output.stdout.len() > LONGEST {
-        return Err(GateError::Git { said: format!("the difference is larger than {} MiB", LONGEST / 1024 / 1024) });
+        return Err(GateError::Git { said: format!("what it prints is larger than {} MiB", LONGEST / 1024 / 1024) });
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(output.stdout)
 }
 
 #[cfg(test)]
@@ -233,6 +259,23 @@ mod tests {
         std::fs::write(folder.path().join("kept.txt"), "other\n").unwrap();
         let changed = Changed::since(folder.path(), "main").unwrap();
         assert_eq!(changed.lines["kept.txt"], [(1, usize::MAX)]);
+    }
+
+    #[test]
+    fn files_are_had_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        repository(folder.path());
+        std::fs::create_dir(folder.path().join("a b")).unwrap();
+        std::fs::write(folder.path().join("a b/ä.txt"), b"\xff\r\n").unwrap();
+        run(folder.path(), &["add", "."]);
+        run(folder.path(), &["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "commit", "-qm", "y"]);
+        std::fs::remove_dir_all(folder.path().join("a b")).unwrap();
+        std::fs::write(folder.path().join("kept.txt"), "other\n").unwrap();
+        let changed = Changed::since(folder.path(), "main").unwrap();
+        assert_eq!(changed.before("a b", |_| true).unwrap(), [(PathBuf::from("ä.txt"), b"\xff\r\n".to_vec())]);
+        let all = changed.before("", |path| path.starts_with("kept")).unwrap();
+        assert_eq!(all, [(PathBuf::from("kept.txt"), b"a\nb\nc\nd\n".to_vec())]);
+        assert_eq!(changed.before("a", |_| true).unwrap(), []);
     }
 
     #[test]

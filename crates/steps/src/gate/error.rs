@@ -13,6 +13,8 @@ use crate::migrate::error::ChainError;
 pub enum GateError {
     #[error("git does not say what changed: {said}")]
     Git { said: String },
+    #[error("the repeatable files as they were before cannot be written to a folder of their own: {why}")]
+    Beside { why: String },
     #[error("there is nothing to review: name a folder of migrations with --chain")]
     NoChain,
     #[error(transparent)]

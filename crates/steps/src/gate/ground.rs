@@ -59,7 +59,7 @@ impl Ground {
             versioned.flatten().chain(chain.repeatable.iter().map(|file| &file.script)).map(|script| &script.path)
         });
         let mut made = Vec::new();
-        for path in scripts.chain(&wish.project.rehearsal_setup) {
+        for path in scripts.chain(files.before.paths()).chain(&wish.project.rehearsal_setup) {
             let text = read(path).map_err(|why| GateError::Unread {
                 place: files.shown(path),
                 why,

@@ -7,6 +7,7 @@
 //! comment, SARIF, JUnit and workflow commands.
 
 mod additive;
+mod before;
 mod beyond;
 mod changed;
 pub mod error;
@@ -40,6 +41,7 @@ use crate::migrate::standing::Finding;
 use crate::migrate::text::{Mode, Text};
 use crate::migrate::{Around, Runner};
 use crate::project::{Code, FILE, Project, ProjectError};
+use before::Before;
 use ground::Ground;
 
 pub use changed::Changed;
@@ -251,6 +253,7 @@ struct Files {
     /// The top of the repository, or the project.
     top: PathBuf,
     changed: Option<Changed>,
+    before: Before,
 }
 
 impl Files {
@@ -291,7 +294,10 @@ pub async fn review(wish: &Wish<'_>, around: &Around<'_>) -> Result<Review, Gate
     let mut review = Review::default();
     let changed = wish.since.as_ref().map(|since| Changed::since(&wish.project.root, since)).transpose()?;
     let top = changed.as_ref().map_or_else(|| wish.project.root.clone(), |changed| changed.top.clone());
-    let files = Files { top, changed };
+    let mut files = Files { top, changed, before: Before::default() };
+    if let Some(changed) = &files.changed {
+        files.before = Before::of(wish, changed, |path| files.shown(path))?;
+    }
     review.anchor = anchor(wish, &files);
     reading(wish, &files, &mut review);
     secret(&files, wish, &mut review);
@@ -632,7 +638,7 @@ impl From<GateError> for StepError {
             GateError::Chain(error) => Self::unusable(error.code(), error.to_string()).help(error.help()),
             GateError::Sandbox(SandboxError::NoBinaries { .. }) => Self::unusable("review", error.to_string())
                 .help("install PostgreSQL's server programs, or name a server with --shadow-on"),
-            GateError::Sandbox(_) => Self::unusable("review", error.to_string()),
+            GateError::Sandbox(_) | GateError::Beside { .. } => Self::unusable("review", error.to_string()),
             GateError::Scratch(ScratchError::Postgres(error)) => PgError::into_step_error(error),
             GateError::Scratch(ScratchError::MayNot { ref user, .. }) => {
                 let help = format!("as a superuser there: ALTER ROLE {user} CREATEDB; or leave --shadow-on out: then a throwaway server is started");

@@ -27,7 +27,7 @@ fn wish_of<T>(up: &[u8], look: impl FnOnce(&Wish<'_>, &Files, &Path) -> T) -> T 
         large: LARGE,
         columns: Columns::LeftOut,
     };
-    look(&wish, &Files { top: folder.path().to_owned(), changed: None }, folder.path())
+    look(&wish, &Files { top: folder.path().to_owned(), changed: None, before: Before::default() }, folder.path())
 }
 
 /// What is longer than is read.
@@ -62,7 +62,7 @@ fn what_is_no_text_holds_no_secret_and_needs_no_reader() {
         let lines = ["big.png", "key.txt", "link"].map(|path| (path.to_owned(), vec![(1, usize::MAX)]));
         let changed = Changed { top: top.to_owned(), lines: BTreeMap::from(lines), ..Changed::default() };
         let mut review = Review::default();
-        secret(&Files { top: top.to_owned(), changed: Some(changed) }, wish, &mut review);
+        secret(&Files { top: top.to_owned(), changed: Some(changed), before: Before::default() }, wish, &mut review);
         let found: Vec<_> = review.found.iter().map(|one| one.code).collect();
         assert_eq!((found, review.checks[0].outcome), (vec!["literal-secret"], Outcome::Failed));
     });

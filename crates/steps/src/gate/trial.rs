@@ -125,6 +125,7 @@ impl Place<'_> {
             self.failed(chain, files, "forward", error, review);
             return Ok(false);
         }
+        let kept = self.as_before(chain, &way, files, review).await;
         let before = tenant::tables(&self.session).await?;
         let mut states = BTreeMap::from([(way.first, additive::state(&self.session).await?)]);
         for (at, migration) in chain.migrations.iter().enumerate().skip(way.first) {
@@ -154,7 +155,8 @@ impl Place<'_> {
         let behind = way.end - way.first - way.touched.len();
         let behind = if behind > 0 { format!(", {behind} unchanged behind the first") } else { String::new() };
         let (changed, first) = (way.touched.len(), way.first);
-        let said = format!("{changed} changed migration(s) of {} applied to {first} others{behind}", chain.name);
+        let kept = if kept > 0 { format!(" and {kept} repeatable file(s) as they were before") } else { String::new() };
+        let said = format!("{changed} changed migration(s) of {} applied to {first} others{kept}{behind}", chain.name);
         review.check("forward", said);
         let verified = chain.migrations[way.first..].iter().filter(|one| one.verify.is_some()).count();
         review.check("verify", format!("{verified} verify file(s) held"));
@@ -168,6 +170,25 @@ impl Place<'_> {
         review.check("again", format!("{} applied to its end", chain.name));
         new.extend(tenant::tables(&self.session).await?.difference(&before).cloned());
         Ok(true)
+    }
+
+    /// Applies the repeatable files as they were before, since at the target they are; how many. Not where a migration in the middle
+    /// changed: then nobody can tell what they rested on.
+    async fn as_before(&self, chain: &Chain, way: &Way, files: &Files, review: &mut Review) -> usize {
+        let repeatable = files.before.chain(&chain.name);
+        if repeatable.is_empty() || way.touched.len() < way.end - way.first {
+            return 0;
+        }
+        let chain = Chain { repeatable: repeatable.to_vec(), ..part(chain, way.first) };
+        match self.up(&chain).await {
+            Ok(()) => repeatable.len(),
+            Err(error) => {
+                let message = format!("a repeatable file as it was before cannot be applied: {}", error.message);
+                let help = "whether the change fits what these files made at the target is not tried";
+                review.nowhere(finding("before-failed", Severity::Warning, message).help(help));
+                0
+            }
+        }
     }
 
     async fn up(&self, chain: &Chain) -> Result<(), StepError> {
