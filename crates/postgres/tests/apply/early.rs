@@ -1,11 +1,11 @@
 //! A large transaction is applied while the source still sends it, and whatever makes that wrong takes it back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrunbook_postgres::apply::{Applier, ApplyError, Options, Rename};
 use pgrunbook_postgres::pgoutput::{Early, Event};
 use pgrunbook_postgres::receiver::{Receiver, Stopped};
-use pgrunbook_postgres::spool::{Follow, Spool};
+use pgrunbook_postgres::spool::{Batch, Follow, Spool};
 use pgrunbook_postgres::{ConnectOptions, Session};
 
 use super::pair::{cluster, rows};
@@ -60,7 +60,10 @@ impl Live {
     /// Applies what comes next.
     async fn step(&mut self) -> Result<(), ApplyError> {
         let batch = tokio::time::timeout(PATIENCE, self.follow.next()).await.expect("more was to come");
-        let batch = batch.unwrap().unwrap();
+        self.take(batch.unwrap().unwrap()).await
+    }
+
+    async fn take(&mut self, batch: Batch) -> Result<(), ApplyError> {
         for event in batch.events {
             self.applier.push(event).await?;
         }
@@ -94,18 +97,26 @@ impl Live {
 
     /// Applies until the destination's transaction has written.
     async fn until_it_writes(&mut self) -> String {
-        loop {
-            if let Some(xid) = self.writing().await {
-                return xid;
-            }
-            self.step().await.unwrap();
-        }
+        self.until(|writing| writing.is_some()).await.unwrap()
     }
 
     /// Applies until nothing is written any more.
     async fn until_it_is_undone(&mut self) {
-        while self.writing().await.is_some() {
-            self.step().await.unwrap();
+        self.until(|writing| writing.is_none()).await;
+    }
+
+    async fn until(&mut self, is_there: impl Fn(&Option<String>) -> bool) -> Option<String> {
+        let begun = Instant::now();
+        loop {
+            let writing = self.writing().await;
+            if is_there(&writing) {
+                return writing;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not come about: {writing:?}");
+            // When all that was sent is taken, the destination may still be at work on it.
+            if let Ok(batch) = tokio::time::timeout(Duration::from_millis(50), self.follow.next()).await {
+                self.take(batch.unwrap().unwrap()).await.unwrap();
+            }
         }
     }
 
@@ -236,8 +247,9 @@ async fn what_the_destination_refuses_is_an_error_once_it_is_committed() {
     for commits in [false, true] {
         let mut live = Live::new(NOTES).await;
         live.target.execute("DELETE FROM tenant.note WHERE id = 1500").await.unwrap();
-        let (session, _) = live.opened(ALL).await;
+        let (session, _) = live.opened(&format!("{ALL} WHERE id < 1000")).await;
         // Behind the row that is missing there is more, and no error.
+        session.execute(&format!("{ALL} WHERE id >= 1000")).await.unwrap();
         live.until_it_is_undone().await;
         live.rig.writer.execute("INSERT INTO log VALUES (1)").await.unwrap();
         live.catch_up().await.unwrap();
