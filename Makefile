@@ -6,7 +6,7 @@ help:
 	@echo "make demo    five live databases into one, on throwaway servers, under writers, and back: freeze, parity, no write lost"
 	@echo "             (examples/{ledger,items,promotion,pipeline}/demo are more)"
 	@echo "make test    every test, on real servers"
-	@echo "make soak    the cutover with accidents at random moments, 20 seeds (SEEDS=n), and killed at every point; make test runs a part"
+	@echo "make soak    the cutover with accidents at random moments, 20 seeds (SEEDS=n), and all that is killed at every point; make test runs a part"
 	@echo "make bench   side by side with peers; prints ratios"
 	@echo "make fuzz    each fuzz target for half a minute"
 	@echo "make lint    formatting and clippy, as CI runs them"
@@ -29,7 +29,7 @@ test:
 
 soak:
 	@scripts/need rust cc postgresql nextest
-	CUTOVER_SEEDS=$(or $(SEEDS),20) cargo nextest run --package pgrunbook --no-capture -E 'test(no_accepted_write_is_lost) or test(crash_cutover::)'
+	CUTOVER_SEEDS=$(or $(SEEDS),20) cargo nextest run --package pgrunbook --no-capture -E 'test(no_accepted_write_is_lost) or test(/(^|::)crash(_cutover)?::/) or test(killed_at_any_point) or test(kill_at_any_point)'
 
 lint:
 	@for script in $$(git grep -lE '^#!.*bash'); do bash -n "$$script" || exit 1; done

@@ -107,18 +107,31 @@ fn to_the_end(place: &Place, forward: bool) -> Said {
     panic!("it does not come to its end");
 }
 
-/// Runs `one` for each number up to `count`, a few at a time.
-pub fn each(count: usize, one: impl Fn(usize) + Sync) {
-    let next = AtomicUsize::new(1);
+/// Where a run dies: at a point of the way there, or of the way back.
+#[derive(Debug, Clone, Copy)]
+enum Death {
+    Forward(usize),
+    Back(usize),
+}
+
+impl std::fmt::Display for Death {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Forward(at) => write!(f, "there_{at}"),
+            Self::Back(at) => write!(f, "back_{at}"),
+        }
+    }
+}
+
+/// Runs `one` for each, a few at a time.
+pub fn each<T: Copy + Sync>(all: &[T], one: impl Fn(T) + Sync) {
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 loop {
-                    let number = next.fetch_add(1, Ordering::SeqCst);
-                    if number > count {
-                        return;
-                    }
-                    one(number);
+                    let Some(one_of_them) = all.get(next.fetch_add(1, Ordering::SeqCst)) else { return };
+                    one(*one_of_them);
                 }
             });
         }
@@ -138,7 +151,7 @@ fn run_that_is_killed_at_any_point_ends_as_if_undisturbed() {
     let wanted = state(&undisturbed);
     assert!(wanted.contains("marks: done "), "{wanted}");
     assert!(points > 30, "{points} points: the runbook has shrunk");
-    each(points, |at| {
+    each(&(1..=points).collect::<Vec<_>>(), |at| {
         let place = fresh();
         let died = place.call_and_die(&["run", "RUNBOOK.md"], at);
         assert_eq!(died.code, None, "point {at} was not reached: {}\n{}", died.out, died.err);
@@ -172,10 +185,9 @@ fn run_whose_journal_is_in_postgres_survives_the_same() {
         place
     };
     let undisturbed = fresh(0);
-    let (said, points) = undisturbed.points(&["run", "RUNBOOK.md"]);
-    said.done();
+    undisturbed.points(&["run", "RUNBOOK.md"]).0.done();
     let wanted = state(&undisturbed);
-    each(points, |at| {
+    each(&undisturbed.deaths(), |at| {
         let place = fresh(at);
         let died = place.call_and_die(&["run", "RUNBOOK.md"], at);
         assert_eq!(died.code, None, "point {at} was not reached: {}\n{}", died.out, died.err);
@@ -198,7 +210,7 @@ fn rollback_that_is_killed_at_any_point_ends_as_if_undisturbed() {
     let wanted = state(&undisturbed);
     assert!(wanted.contains("marks: done undone ") && !wanted.contains("CREATE TABLE"), "{wanted}");
     assert!(points > 25, "{points} points: the way back has shrunk");
-    each(points, |at| {
+    each(&undisturbed.deaths(), |at| {
         let place = fresh();
         place.call(&["run", "RUNBOOK.md"]).done();
         let died = place.call_and_die(&["rollback", "--path", "undo"], at);
@@ -252,7 +264,7 @@ fn backup_and_restore_that_are_killed_at_any_point_end_as_if_undisturbed() {
         runtime.block_on(place.execute("CREATE TABLE kept AS SELECT 1 AS n"));
         place
     };
-    let check = |place: &Place, at: usize| {
+    let check = |place: &Place, at: &str| {
         assert_eq!(value(place, "SELECT count(*) FROM kept"), "1", "killed at point {at}");
         let name = &place.database.database;
         let others = format!("SELECT count(*) FROM pg_database WHERE datname LIKE '{name}\\_%'");
@@ -262,17 +274,17 @@ fn backup_and_restore_that_are_killed_at_any_point_end_as_if_undisturbed() {
         assert!(names.len() == 1 && names[0].ends_with(".dump"), "killed at point {at}: {names:?}");
     };
     let undisturbed = fresh("whole".to_owned());
-    let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
-    said.done();
+    undisturbed.points(&["run", "RUNBOOK.md"]).0.done();
+    let mut deaths: Vec<Death> = undisturbed.deaths().into_iter().map(Death::Forward).collect();
     std::fs::remove_file(undisturbed.path("trace")).unwrap();
-    let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
-    said.done();
-    check(&undisturbed, 0);
-    each(forward + back, |number| {
-        let place = fresh(format!("killed{number}x"));
-        if number <= forward {
-            let died = place.call_and_die(&["run", "RUNBOOK.md"], number);
-            assert_eq!(died.code, None, "point {number} was not reached");
+    undisturbed.points(&["rollback", "--path", "undo"]).0.done();
+    deaths.extend(undisturbed.deaths().into_iter().map(Death::Back));
+    check(&undisturbed, "none");
+    each(&deaths, |death| {
+        let place = fresh(format!("killed_{death}x"));
+        if let Death::Forward(at) = death {
+            let died = place.call_and_die(&["run", "RUNBOOK.md"], at);
+            assert_eq!(died.code, None, "point {death} was not reached");
             let status = place.call(&["status"]).out;
             if status.is_empty() {
                 place.call(&["run", "RUNBOOK.md"]).done();
@@ -280,10 +292,10 @@ fn backup_and_restore_that_are_killed_at_any_point_end_as_if_undisturbed() {
                 to_the_end(&place, true);
             }
             place.call(&["rollback", "--path", "undo"]).done();
-        } else {
+        } else if let Death::Back(at) = death {
             place.call(&["run", "RUNBOOK.md"]).done();
-            let died = place.call_and_die(&["rollback", "--path", "undo"], number - forward);
-            assert_eq!(died.code, None, "point {number} was not reached");
+            let died = place.call_and_die(&["rollback", "--path", "undo"], at);
+            assert_eq!(died.code, None, "point {death} was not reached");
             let status = place.call(&["status"]).out;
             if !status.contains("  rolled back  ") {
                 if place.call(&["show"]).out.contains("Going back on") {
@@ -293,7 +305,7 @@ fn backup_and_restore_that_are_killed_at_any_point_end_as_if_undisturbed() {
                 }
             }
         }
-        check(&place, number);
+        check(&place, &death.to_string());
     });
 }
 
@@ -356,29 +368,29 @@ fn killed_everywhere(
 ) -> (String, String, String) {
     let undisturbed = fresh();
     let before = state(&undisturbed);
-    let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
-    said.done();
+    undisturbed.points(&["run", "RUNBOOK.md"]).0.done();
+    let mut deaths: Vec<Death> = undisturbed.deaths().into_iter().map(Death::Forward).collect();
     let after = state(&undisturbed);
     std::fs::remove_file(undisturbed.path("trace")).unwrap();
-    let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
-    said.done();
+    undisturbed.points(&["rollback", "--path", "undo"]).0.done();
+    deaths.extend(undisturbed.deaths().into_iter().map(Death::Back));
     let back_again = state(&undisturbed);
-    each(forward + back, |number| {
+    each(&deaths, |death| {
         let place = fresh();
-        if number <= forward {
-            assert_eq!(place.call_and_die(&["run", "RUNBOOK.md"], number).code, None, "point {number} was not reached");
+        if let Death::Forward(at) = death {
+            assert_eq!(place.call_and_die(&["run", "RUNBOOK.md"], at).code, None, "point {death} was not reached");
             let status = place.call(&["status"]).out;
             if status.is_empty() {
                 place.call(&["run", "RUNBOOK.md"]).done();
             } else if !status.contains("  completed  ") {
                 to_the_end(&place, true);
             }
-            assert_eq!(state(&place), after, "killed at point {number}");
+            assert_eq!(state(&place), after, "killed at point {death}");
             place.call(&["rollback", "--path", "undo"]).done();
-        } else {
+        } else if let Death::Back(at) = death {
             place.call(&["run", "RUNBOOK.md"]).done();
-            let died = place.call_and_die(&["rollback", "--path", "undo"], number - forward);
-            assert_eq!(died.code, None, "point {number} was not reached");
+            let died = place.call_and_die(&["rollback", "--path", "undo"], at);
+            assert_eq!(died.code, None, "point {death} was not reached");
             if !place.call(&["status"]).out.contains("  rolled back  ") {
                 if place.call(&["show"]).out.contains("Going back on") {
                     to_the_end(&place, false);
@@ -387,7 +399,7 @@ fn killed_everywhere(
                 }
             }
         }
-        assert_eq!(state(&place), back_again, "killed at point {number}");
+        assert_eq!(state(&place), back_again, "killed at point {death}");
     });
     (before, after, back_again)
 }

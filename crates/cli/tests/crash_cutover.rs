@@ -14,7 +14,7 @@ use pgrunbook_postgres::{ConnectOptions, Session};
 use rusqlite::Connection;
 use tokio::task::JoinHandle;
 
-use crate::place::{Place, Said};
+use crate::place::{Place, Said, is_soak};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -559,15 +559,11 @@ impl World {
     }
 }
 
-fn is_whole() -> bool {
-    std::env::var_os("CUTOVER_SEEDS").is_some()
-}
-
 /// The points to be killed at: all, or those behind each write and before each commit, of which a part in `make test`. What is between
 /// "behind one write" and "before the next" changes nothing outside.
 fn chosen(points: &[String], part: usize) -> Vec<usize> {
     let all = points.iter().zip(1..);
-    if is_whole() {
+    if is_soak() {
         return all.map(|(_, at)| at).collect();
     }
     let matters = all.filter(|(name, _)| ["AfterCommit", "AfterEffect", "BeforeCommit"].contains(&name.as_str()));
@@ -684,7 +680,7 @@ async fn loads_killed_everywhere(worlds: Vec<World>, part: usize) {
                 world.is_loaded(&what).await;
                 world.killed_on_the_way_back(at % undo + 1, &what).await;
                 world.nothing_is_left(&what).await;
-                if at % 3 == 0 || is_whole() {
+                if at % 3 == 0 || is_soak() {
                     world.killed_and_rolled_back("LOAD.md", at, &what).await;
                     world.nothing_is_left(&what).await;
                 }
@@ -708,7 +704,7 @@ async fn load_of_a_file_that_is_killed_at_any_point_is_taken_up_or_leaves_nothin
 async fn load_of_a_database_that_is_killed_at_any_point_is_taken_up_or_leaves_nothing() {
     let cluster = cluster().await;
     let mut worlds = worlds(|_| World::database(&cluster)).await;
-    if !is_whole() {
+    if !is_soak() {
         // Each begins with two loads that nobody disturbs.
         worlds.truncate(2);
     }

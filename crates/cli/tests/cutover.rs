@@ -17,7 +17,7 @@ use writers::sql::{Place as Side, Writers, tables};
 use crate::place::{Place, Said};
 
 /// Seeds that `make test` runs.
-const SEEDS: u64 = 2;
+const SEEDS: u64 = 1;
 
 /// So many of them meet every kind of accident.
 const ALL: u64 = 20;

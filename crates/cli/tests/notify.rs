@@ -141,7 +141,7 @@ fn rollback_that_is_killed_at_any_point_is_told_by_the_same_keys() {
         ["started/ops/webhook", "completed/ops/webhook", "rollback/ops/webhook", "rolled-back/ops/webhook"]
     );
     assert!(points > 15, "{points} points");
-    each(points, |at| {
+    each(&undisturbed.deaths(), |at| {
         let hook = http();
         let place = fresh(&hook.base);
         place.call(&["run", "RUNBOOK.md"]).done();

@@ -68,6 +68,17 @@ impl Place {
         Said::of(self.command(args).env("PGRUNBOOK_FAULT", at.to_string()).output().unwrap())
     }
 
+    /// Where calls are to be killed, of the points that `points` has just passed: all of them in `make soak`. `make test` leaves out
+    /// those before a write that is no commit, but the first: outside all is as it was behind the write before.
+    pub fn deaths(&self) -> Vec<usize> {
+        let trace = std::fs::read_to_string(self.path("trace")).unwrap();
+        let named = trace.lines().zip(1..);
+        let tell = |(name, at): &(&str, usize)| {
+            is_soak() || *at == 1 || *name == "BeforeCommit" || name.starts_with("After")
+        };
+        named.filter(tell).map(|(_, at)| at).collect()
+    }
+
     /// How many fault points a call passes.
     pub fn points(&self, args: &[&str]) -> (Said, usize) {
         let trace = self.path("trace");
@@ -87,6 +98,11 @@ impl Place {
     pub fn run_id(&self) -> String {
         self.call(&["status"]).out.split_whitespace().next().unwrap().to_owned()
     }
+}
+
+/// Whether everything is killed everywhere, which takes long.
+pub fn is_soak() -> bool {
+    std::env::var_os("CUTOVER_SEEDS").is_some()
 }
 
 impl Said {

@@ -140,8 +140,7 @@ fn delete_that_is_killed_at_any_batch_deletes_the_rest_and_counts_every_key_once
     // Before the first batch is sent and after its answer; so in the middle; and at the end, where the walk is noted as done.
     let middle = effects.len() / 2;
     let chosen = [&effects[..2], &effects[middle..middle + 2], &effects[effects.len() - 5..]].concat();
-    each(chosen.len(), |number| {
-        let at = chosen[number - 1];
+    each(&chosen, |at| {
         let (_server, place) = to_clear();
         let died = place.call_and_die(&["run", "RUNBOOK.md"], at);
         assert_eq!(died.code, None, "point {at} was not reached: {died:?}");
