@@ -29,6 +29,7 @@ pub mod sql;
 pub mod switch;
 pub mod topology;
 pub mod transfer;
+mod typed;
 pub mod verify;
 
 pub mod incidents;

@@ -1,6 +1,7 @@
 //! The kinds of step, run by the engine on real servers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accept;
 mod acts;
 mod audit;
 mod backup;

@@ -9,6 +9,7 @@ use super::state::{self, Phase, Stopped, Transfer, text};
 use super::step::{recorded, records};
 use super::streams::Names;
 use super::{ddl, since, sqlite};
+use crate::typed::on_transfer;
 use crate::workplace::Workplace;
 
 /// What stands in the way of a stream or of a crossing, and what would be done about it.
@@ -117,7 +118,11 @@ pub async fn go_on(
                 "accept",
                 format!("the same change cannot be made on {}: {error}. Nothing was changed.", offer.on),
             )
-            .help("make the change there yourself, then `pgrunbook transfer accept --done`"));
+            .help(format!(
+                "make the change there yourself, then {}; or give the statements: {} with `--instead SQL`, once for each",
+                on_transfer("accept", schema, target, &["--yes"]),
+                on_transfer("accept", schema, target, &["--yes"])
+            )));
         }
     }
     let mut sql = vec![state::stopped_sql(schema, None)];
