@@ -8,6 +8,7 @@
 
 mod accept;
 pub mod build;
+mod came;
 mod complete;
 pub mod copy;
 mod crossing;

@@ -399,7 +399,7 @@ fn said(key: &str, before: &Print, now: &Print) -> String {
 }
 
 /// The text with the one schema's name, where it stands before a dot, as the other's.
-fn renamed(text: &str, from: &str, to: &str) -> String {
+pub fn renamed(text: &str, from: &str, to: &str) -> String {
     let (from, to) = (ident(from), ident(to));
     let tokens: Vec<_> = lex(text).collect();
     let mut out = String::with_capacity(text.len());
