@@ -6,7 +6,7 @@ use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_steps::fence::{self, Held, Lift, Standing};
 use serde_json::json;
 
-use crate::app::App;
+use crate::app::{App, quoted};
 use crate::args::{FenceAction, Output};
 use crate::console::put;
 use crate::exit;
@@ -85,7 +85,7 @@ async fn drop_fence(
     let session = Session::connect(workplace.postgres(target)?, "pgrunbook:fence").await?;
     let Some(held) = fence::list(&session).await?.into_iter().find(|held| held.id == id) else {
         return Err(Failure::unusable("fence-unknown", format!("no fence `{id}` stands in target `{target}`"))
-            .help("`pgrunbook fence status` names those that stand"));
+            .help(format!("`pgrunbook fence status --target {}` names those that stand", quoted(target))));
     };
     let doors: Vec<Door> = poolers
         .iter()

@@ -14,7 +14,7 @@ use pgrunbook_steps::transfer::{
 };
 use serde_json::json;
 
-use crate::app::App;
+use crate::app::{App, quoted};
 use crate::args::{Output, TransferAction, TransferWish};
 use crate::console::put;
 use crate::exit;
@@ -128,7 +128,11 @@ async fn start(app: &App, wish: &TransferWish, target: &str) -> Result<u8, Failu
         }
         _ => {
             put(&format!("{}.", evidence.summary));
-            put(&format!("Follow on with: pgrunbook transfer follow --target {target} --schema {}", wish.schema));
+            put(&format!(
+                "Follow on with: pgrunbook transfer follow --target {} --schema {}",
+                quoted(target),
+                quoted(&wish.schema)
+            ));
         }
     }
     Ok(exit::DONE)
@@ -219,7 +223,11 @@ async fn accept(app: &App, schema: &str, target: &str, yes: bool, instead: Optio
     go_on(&workplace, target, schema, instead).await?;
     let stream = &found.stopped.stream;
     app.say(
-        &format!("The stream {stream} may go on: `pgrunbook transfer follow`, or the next step of the run."),
+        &format!(
+            "The stream {stream} may go on: `pgrunbook transfer follow --target {} --schema {}`, or the next step of the run.",
+            quoted(target),
+            quoted(schema)
+        ),
         &json!({ "type": "accepted", "schema": schema, "stream": stream }),
     );
     Ok(exit::DONE)

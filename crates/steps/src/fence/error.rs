@@ -6,6 +6,7 @@ use pgrunbook_engine::StepError;
 use pgrunbook_postgres::PgError;
 
 use super::holder::Holder;
+use crate::typed::typed;
 
 /// Why a fence was not set, not lifted or not proven.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +97,7 @@ impl FenceError {
             Self::NoTable { .. } => {
                 "check the schema's name, and that the connection goes to the right database".to_owned()
             }
-            Self::Held { id, .. } => format!("go on with the run that set it, or lift it: pgrunbook fence drop {id}"),
+            Self::Held { id, .. } => held(id, "TARGET"),
             Self::Used { .. } => "give the fence another id".to_owned(),
             Self::NotOwner { .. } => {
                 "connect as their owner, be granted its role, or say `by = \"privileges\"`, which is weaker".to_owned()
@@ -113,8 +114,43 @@ impl FenceError {
                 format!("{}; then run again", all.join("; "))
             }
             Self::Broken { .. } => "lift the fence and set it anew; look for who changed its triggers".to_owned(),
-            Self::Other { .. } => "see `pgrunbook fence status`".to_owned(),
+            Self::Other { .. } => stands("TARGET"),
         })
+    }
+}
+
+fn held(id: &str, target: &str) -> String {
+    format!("go on with the run that set it, or lift it: {}", lifting(id, target))
+}
+
+fn stands(target: &str) -> String {
+    format!("`{}` shows the fences that stand", typed(&["fence", "status", "--target", target]))
+}
+
+/// How a person lifts a fence by hand. A protected environment wants a text as well, and says which.
+fn lifting(id: &str, target: &str) -> String {
+    let command = typed(&["fence", "drop", id, "--target", target, "--yes"]);
+    format!("`{command}` (a protected environment asks for `--confirm TEXT` and names the text)")
+}
+
+/// How a person lifts the fences of a schema by hand, with its target's name in the project.
+pub(crate) fn by_hand(target: &str) -> String {
+    format!("{}; {}", stands(target), lifting("ID", target))
+}
+
+impl FenceError {
+    /// The engine's error, for a fence in the target that the project calls so: with commands that can be pasted.
+    pub(crate) fn at(self, target: &str) -> StepError {
+        let help = match &self {
+            Self::Held { id, .. } => Some(held(id, target)),
+            Self::Other { .. } => Some(stands(target)),
+            _ => None,
+        };
+        let step = StepError::from(self);
+        match help {
+            Some(help) => step.help(help),
+            None => step,
+        }
     }
 }
 

@@ -24,6 +24,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A fence with what stands around it: poolers before, a budget behind.
 #[derive(Debug, Clone)]
 pub struct Freezing {
+    /// As the project calls it.
+    pub target: String,
     pub options: ConnectOptions,
     pub wish: Fence,
     pub doors: Vec<Door>,
@@ -70,7 +72,7 @@ impl Freezing {
                 let who = [cx.run, cx.step.as_str()];
                 doors::pause_all(&self.root, who, &self.doors, limit).await.map_err(pooler_error)?;
             }
-            fence(&session, &self.wish, cx.cancel).await.map_err(StepError::from)
+            fence(&session, &self.wish, cx.cancel).await.map_err(|error| error.at(&self.target))
         };
         let error = match outcome.await {
             Ok(fenced) => match guard.as_ref().and_then(Freeze::ended) {

@@ -26,6 +26,7 @@ pub mod freeze;
 pub use doors::{Paused, paused, resume_all};
 pub(crate) use doors::{let_go, pause_all};
 pub use error::FenceError;
+pub(crate) use error::by_hand;
 pub use freeze::{Claim, Freeze, NoSwitch, Thaw, Whose};
 pub use freezing::{Freezing, Frozen};
 pub(crate) use freezing::{RESUME_BUDGET, Retries};

@@ -196,6 +196,7 @@ fn build_fence(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, St
         ..Fence::default()
     };
     let freezing = Freezing {
+        target: target.clone(),
         options: workplace.postgres(&target)?.clone(),
         wish,
         doors: doors(&fields.poolers, workplace)?,
@@ -379,7 +380,7 @@ impl LiftStep {
             assert: Some(Entry::of(cx).assert_sql()),
             record: None,
         };
-        let lifted = unfence(&session, &lift, cx.cancel).await?;
+        let lifted = unfence(&session, &lift, cx.cancel).await.map_err(|error| error.at(&self.target))?;
         resume_all(self.workplace.root(), &self.doors, RESUME_BUDGET).await.map_err(pooler_error)?;
         Ok(lifted_evidence(&self.schema, &lifted))
     }

@@ -10,10 +10,14 @@ use super::ends::Ends;
 use super::follow::Turn;
 use super::state::{self, Phase};
 use super::streams::{self, Names};
+use crate::typed::on_transfer;
 use crate::workplace::Workplace;
 
 /// What a person does where it never answers again.
-const GONE: &str = "if the source's server is gone for good: `without_source = true`, or `pgrunbook transfer complete --without-source`";
+fn gone(schema: &str, target: &str) -> String {
+    let by_hand = on_transfer("complete", schema, target, &["--without-source", "--yes"]);
+    format!("if the source's server is gone for good: `without_source = true`, or {by_hand}")
+}
 
 /// How long the last writes may take to flow back.
 const LAST: Duration = Duration::from_secs(60);
@@ -108,8 +112,8 @@ pub async fn complete(
         };
         let last = caught_up.await.map_err(|mut error| {
             error.help = Some(match error.help.take() {
-                None => GONE.to_owned(),
-                Some(help) => format!("{help}; or, {GONE}"),
+                None => gone(schema, target),
+                Some(help) => format!("{help}; or, {}", gone(schema, target)),
             });
             error
         })?;

@@ -6,6 +6,7 @@ use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use pgrunbook_postgres::slots::Direction as Way;
 
 use super::spec::{Side, Spec};
+use super::standing::Which;
 use super::state::Transfer;
 use super::streams::other;
 use crate::workplace::Workplace;
@@ -45,6 +46,11 @@ impl Ends {
             Ok::<_, StepError>(End { name: name.to_owned(), options, schema: schema.to_owned() })
         };
         Ok(Self { source: end(&spec.from, &spec.source_schema)?, target: end(target, schema)? })
+    }
+
+    /// Of which transfer they are.
+    pub fn which(&self) -> Which<'_> {
+        Which { schema: &self.target.schema, target: &self.target.name }
     }
 
     /// One side.

@@ -26,18 +26,21 @@ use super::copy;
 use super::ends::Ends;
 use super::proof::{self, Proof};
 use super::sqlite::{self, WriteBack, way_back};
-pub use super::standing::stopped_error;
 use super::standing::{Standing, Wish};
+pub use super::standing::{Which, stopped_error};
 use super::state::{Phase, Transfer};
 use super::step::{recorded, records};
 use super::streams::{Names, spools};
 use crate::parity::{Dirty, Prover, Reader};
+use crate::typed::on_transfer;
 use crate::workplace::Workplace;
 use work::Work;
 
 /// The streams of one transfer. Ends when it is dropped; what was applied stays.
 pub struct Follower {
     schema: String,
+    /// The project's name of the target.
+    target: String,
     lanes: Vec<Lane>,
 }
 
@@ -103,7 +106,8 @@ impl Follower {
             let known = proven.iter().position(|(of, ..)| of == way).map(|at| proven.swap_remove(at));
             Lane::start(what.clone(), *way, known.map(|(_, lsn, prover)| (lsn, prover)))
         };
-        Self { schema: what.schema.clone(), lanes: ways.iter().map(&mut lane).collect() }
+        let (schema, target) = (what.schema.clone(), what.ends.target.name.clone());
+        Self { schema, target, lanes: ways.iter().map(&mut lane).collect() }
     }
 
     /// The schema of the transfer, in the target.
@@ -132,8 +136,9 @@ impl Follower {
     fn lane(&self, way: Way) -> Result<&Lane, StepError> {
         self.lanes.iter().find(|lane| lane.way == way).ok_or_else(|| {
             let what = format!("no {way} stream is followed: there is no slot for it. Nothing was changed.");
+            let abandon = on_transfer("abandon", &self.schema, &self.target, &["--yes"]);
             StepError::failed("no-stream", what)
-                .help("without its slot a transfer must begin again: undo it, or `pgrunbook transfer abandon`")
+                .help(format!("without its slot a transfer must begin again: undo it, or {abandon}"))
         })
     }
 
@@ -293,10 +298,14 @@ impl Lane {
         }
     }
 
+    fn which(&self) -> Which<'_> {
+        self.ends.which()
+    }
+
     fn stands_still(&self) -> StepError {
         let standing = self.standing.borrow();
         match &standing.stopped {
-            Some(stopped) => stopped_error(stopped),
+            Some(stopped) => stopped_error(stopped, self.which()),
             None => StepError::failed("no-stream", format!("the {} stream is not followed any more", self.way)),
         }
     }
@@ -308,7 +317,8 @@ impl Lane {
         is_there: impl Fn(&Standing) -> bool,
         what: &str,
     ) -> Result<(), StepError> {
-        let wish = Wish { stream: &format!("the {} stream", self.way), what, within, cancel };
+        let stream = format!("the {} stream", self.way);
+        let wish = Wish { which: self.which(), stream: &stream, what, within, cancel };
         wish.wait(self.standing.clone(), is_there).await
     }
 }
@@ -405,8 +415,9 @@ impl Followers {
 pub async fn keep_following(workplace: &Workplace, target: &str, schema: &str) -> Result<(), StepError> {
     let records = records(workplace, target, "pgrunbook:follow").await?;
     let transfer = recorded(&records, schema).await?;
+    let which = Which { schema, target };
     if let Some(stopped) = &transfer.stopped {
-        return Err(stopped_error(&bound::stopped(workplace, target, &transfer, stopped, &records).await?));
+        return Err(stopped_error(&bound::stopped(workplace, target, &transfer, stopped, &records).await?, which));
     }
     if !transfer.phase.follows() {
         return Ok(());
@@ -417,7 +428,7 @@ pub async fn keep_following(workplace: &Workplace, target: &str, schema: &str) -
     }
     let back = workplace.followers().write_back(workplace, target, &transfer).await?;
     if let Some(stopped) = back.and_then(|back| back.standing().stopped) {
-        return Err(stopped_error(&stopped));
+        return Err(stopped_error(&stopped, which));
     }
     // No server tells what was written into a file: it is looked at once more.
     if transfer.phase == Phase::Following {

@@ -22,13 +22,14 @@ use super::follow::Turn;
 use super::preflight::{Origin, Wanted, preflight};
 use super::since;
 use super::spec::{Making, Side, Spec};
-use super::standing::stopped_error;
+use super::standing::{Which, stopped_error};
 use super::state::{self, Phase, Transfer};
 use super::streams::{self, Names};
 use super::structure::{self, Object, Structure};
 use super::{Finding, TransferError, accept, blocking, build, disk, sqlite};
 use crate::backup::programs::Audience;
 use crate::fence::{self, Fence, Lift};
+use crate::typed::on_transfer;
 use crate::workplace::Workplace;
 
 /// About how much of a table's file is one range, in bytes.
@@ -124,7 +125,7 @@ impl Loader<'_> {
             None => self.begin(&source, &records).await?,
         };
         if let Some(stopped) = &transfer.stopped {
-            return Err(stopped_error(stopped));
+            return Err(stopped_error(stopped, self.which()));
         }
         let mut evidence = Evidence::of(String::new());
         let mut is_built = false;
@@ -188,6 +189,17 @@ impl Loader<'_> {
         Ok(())
     }
 
+    /// Of which transfer this is.
+    pub(super) fn which(&self) -> Which<'_> {
+        Which { schema: self.schema, target: self.target }
+    }
+
+    /// What a person does who asks for another transfer than the one that was begun.
+    pub(super) fn or_the_same_again(&self) -> String {
+        let abandon = on_transfer("abandon", self.schema, self.target, &["--yes"]);
+        format!("undo the step that began it, or {abandon}; or ask for the same again")
+    }
+
     /// A transfer that was begun before goes on only from the same source.
     async fn same(&self, transfer: Transfer, source: &Session) -> Result<Transfer, StepError> {
         let key = identify(source, &self.spec.from).await.map_err(PgError::into_step_error)?.key;
@@ -200,7 +212,7 @@ impl Loader<'_> {
                     self.schema
                 ),
             )
-            .help("undo it first (`pgrunbook transfer abandon`), or ask for the same again"));
+            .help(self.or_the_same_again()));
         }
         Ok(transfer)
     }

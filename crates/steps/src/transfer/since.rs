@@ -22,6 +22,7 @@ use super::structure::{self, without_decoration};
 use super::{TransferError, ddl};
 use crate::fence::TRIGGER_NAMES;
 use crate::topology::ident;
+use crate::typed::on_transfer;
 
 const INSTALL: &str = r"
 CREATE TABLE IF NOT EXISTS pgrunbook.transfer_structure (
@@ -283,9 +284,11 @@ fn altered(ends: &Ends, way: Way, differences: &[String]) -> StepError {
         ),
     )
     .help(format!(
-        "make the same change on {}, or take it back on {}, and run again; `pgrunbook transfer accept` says what it would make, \
-         and leaves the rest as it is",
-        destination.name, origin.name
+        "make the same change on {}, or take it back on {}, and run again; {} says what it would make, and with `--yes` makes \
+         it and leaves the rest as it is",
+        destination.name,
+        origin.name,
+        on_transfer("accept", &ends.target.schema, &ends.target.name, &[])
     ))
     .evidence(pgrunbook_engine::Evidence::of("the structure changed").fact("differences", differences))
 }

@@ -7,6 +7,7 @@ use pgrunbook_postgres::{Lsn, PgError};
 use tokio::sync::watch;
 
 use super::state::Stopped;
+use crate::typed::{on_transfer, typed};
 
 /// How far a stream is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,14 +62,29 @@ impl Pauses {
     }
 }
 
+/// Of which transfer something is: for the commands that a person is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Which<'a> {
+    pub schema: &'a str,
+    /// The project's name of the target.
+    pub target: &'a str,
+}
+
 /// What is waited for, and how long.
 pub struct Wish<'a> {
+    pub which: Which<'a>,
     /// In words: `the forward stream`.
     pub stream: &'a str,
     /// Where it shall come to, in words: `the fence`.
     pub what: &'a str,
     pub within: Duration,
     pub cancel: &'a Cancel,
+}
+
+impl Which<'_> {
+    fn status(&self) -> String {
+        format!("`{}`", typed(&["transfer", "status", "--target", self.target, "--schema", self.schema]))
+    }
 }
 
 impl Wish<'_> {
@@ -81,7 +97,7 @@ impl Wish<'_> {
         mut standing: watch::Receiver<Standing>,
         is_there: impl Fn(&Standing) -> bool,
     ) -> Result<(), StepError> {
-        let Self { stream, what, within, cancel } = self;
+        let Self { which, stream, what, within, cancel } = self;
         let begun = Instant::now();
         loop {
             {
@@ -90,7 +106,7 @@ impl Wish<'_> {
                     return Ok(());
                 }
                 if let Some(stopped) = &now.stopped {
-                    return Err(stopped_error(stopped));
+                    return Err(stopped_error(stopped, *which));
                 }
             }
             let left = within.saturating_sub(begun.elapsed());
@@ -98,7 +114,7 @@ impl Wish<'_> {
                 changed = standing.changed() => if changed.is_err() {
                     // Why it ended may have been told last.
                     return Err(match &standing.borrow().stopped {
-                        Some(stopped) => stopped_error(stopped),
+                        Some(stopped) => stopped_error(stopped, *which),
                         None => StepError::failed("no-stream", format!("{stream} is not followed any more")),
                     });
                 },
@@ -110,7 +126,7 @@ impl Wish<'_> {
                         "lag",
                         format!("{stream} did not come to {what} within {seconds} s: it is at {reached}{why}. Nothing was changed."),
                     )
-                    .help("`pgrunbook transfer status` shows lag and rate; run again when it has caught up"));
+                    .help(format!("{} shows lag and rate; run again when it has caught up", which.status())));
                 }
                 () = cancel.stopping() => {
                     return Err(StepError::interrupted(format!("stopped while waiting for {stream}; it can go on")));
@@ -121,14 +137,20 @@ impl Wish<'_> {
 }
 
 /// What a stream that stands still is to whoever needs it.
-pub fn stopped_error(stopped: &Stopped) -> StepError {
+pub fn stopped_error(stopped: &Stopped, which: Which<'_>) -> StepError {
+    let accept = |more: &[&str]| on_transfer("accept", which.schema, which.target, more);
     let help = match stopped.code.as_str() {
-        "ddl" => "look at it, then `pgrunbook transfer accept` makes the same change on the other side and goes on",
-        "conflict" => {
-            "put that row on the side that follows as it was before this change, then `pgrunbook transfer accept`: the stream makes the change \
-             again; then compare all rows (`parity` with mode = \"live\")"
-        }
-        _ => "`pgrunbook transfer status` shows it; after it is mended, `pgrunbook transfer accept` goes on",
+        "ddl" => format!(
+            "{} shows the statements; {} makes the same change on the other side and goes on",
+            accept(&[]),
+            accept(&["--yes"])
+        ),
+        "conflict" => format!(
+            "put that row on the side that follows as it was before this change, then {}: the stream makes the change \
+             again; then compare all rows (`parity` with mode = \"live\")",
+            accept(&["--yes"])
+        ),
+        _ => format!("{} shows it; after it is mended, {} goes on", which.status(), accept(&["--yes"])),
     };
     StepError::failed(
         format!("stream-{}", stopped.code),

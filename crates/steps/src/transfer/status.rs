@@ -12,12 +12,15 @@ use super::sqlite;
 use super::state::{self, Phase, Stopped, Transfer, text};
 use super::step::records;
 use super::streams::Names;
+use crate::typed::typed;
 use crate::workplace::Workplace;
 
 /// One transfer.
 #[derive(Debug, Clone)]
 pub struct Status {
     pub schema: String,
+    /// The project's name of the target.
+    pub target: String,
     pub from: String,
     pub phase: Phase,
     /// Rows and bytes that the base copy has brought, and how many tables are complete, of how many.
@@ -133,6 +136,7 @@ async fn of(workplace: &Workplace, target: &str, transfer: Transfer, session: &S
         rollback,
         stopped: transfer.stopped,
         schema: transfer.schema,
+        target: target.to_owned(),
     })
 }
 
@@ -346,9 +350,10 @@ pub fn table(all: &[Status]) -> String {
         }
         for stream in one.streams.iter().filter(|stream| stream.is_followed == Some(false) && one.phase.follows()) {
             text.push_str(&format!(
-                "  ! nobody follows the {} stream; its server keeps {} for it: pgrunbook transfer follow\n",
+                "  ! nobody follows the {} stream; its server keeps {} for it: {}\n",
                 stream.way,
-                size(stream.retained_bytes)
+                size(stream.retained_bytes),
+                typed(&["transfer", "follow", "--target", &one.target, "--schema", &one.schema])
             ));
         }
         text.push_str(&format!("  {}\n", one.rollback.line()));

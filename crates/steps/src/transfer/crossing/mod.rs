@@ -24,7 +24,7 @@ use pgrunbook_postgres::{PgError, Session, ledger};
 
 use super::spec::Side;
 use super::sqlite::is_file;
-use super::standing::stopped_error;
+use super::standing::{Which, stopped_error};
 use super::state::{self, Phase};
 use super::step::{recorded, records};
 use crate::fence::freeze::{Freeze, Undo};
@@ -298,7 +298,7 @@ async fn legs(
         }
         // Whatever was feared once: all rows are compared on the way back, and that says more.
         if let Some(stopped) = &transfer.stopped {
-            return Err(stopped_error(stopped));
+            return Err(stopped_error(stopped, Which { schema, target }));
         }
         legs.push(match is_file(workplace, &transfer.spec.from) {
             true => Leg::Sqlite(Box::new(SqliteLeg::new(workplace, target, transfer, to)?)),
@@ -427,6 +427,52 @@ async fn cross(
             let mut message = format!("schema {schema}: {}", error.message);
             // Who is let in where is not known here, and the fences know: clients ask them.
             if let Err(stuck) = resume_all(&how.root, &how.asked.doors, resume_budget(&how.asked)).await {
+    if crossed.legs.is_empty() && !is_in_doubt(&failed) {
+        let (_, error) = failed.swap_remove(0);
+        return Err(undone(legs, how, error).await);
+    }
+    Err(partly(legs, how, to, &crossed, failed).await)
+}
+
+/// Some are open, and some could not be opened: of these writers go on where they were, and not nowhere. Which side has one that
+/// may have been opened nobody knows: it stays as it is.
+async fn partly(
+    legs: &mut [Leg],
+    how: &How,
+    to: Side,
+    crossed: &Crossed,
+    failed: Vec<(usize, StepError)>,
+) -> StepError {
+    let done: Vec<&str> = crossed.legs.iter().map(|(schema, _)| schema.as_str()).collect();
+    let evidence = Evidence::of(format!("{} of {} take writes on the {}", done.len(), legs.len(), to.word()))
+        .fact("schemas", done.clone());
+    let mut said = Vec::new();
+    for (at, error) in &failed {
+        said.push(format!("schema {}: {}", legs[*at].schema(), error.message.trim_end_matches('.')));
+    }
+    let is_shut = |at: usize| failed.iter().any(|(of, error)| *of == at && error.failure != Failure::InDoubt);
+    let shut = legs.iter_mut().enumerate().filter(|(at, _)| is_shut(*at)).map(|(_, leg)| leg);
+    let (back, mut left, by_hand) = let_go(shut, how).await;
+    if let Err(stuck) = resume_all(&how.root, &how.asked.doors, resume_budget(&how.asked)).await {
+        left.push(stuck.to_string());
+    }
+    let mut message = format!("{}.", said.join("; "));
+    if !done.is_empty() {
+        message.push_str(&format!(" The {} takes the writes of {}.", to.word(), done.join(", ")));
+    }
+    if !back.is_empty() {
+        message.push_str(&format!(" Writers of {} go on where they were; nothing was lost.", back.join(", ")));
+    }
+    if !left.is_empty() {
+        message.push_str(&format!(" And {}", left.join("; ")));
+    }
+    // What is in doubt counts: it is looked at before anything is done again.
+    let at = failed.iter().position(|(_, error)| error.failure == Failure::InDoubt).unwrap_or_default();
+    let first = failed.into_iter().nth(at).map(|(_, error)| error);
+    let first = first.unwrap_or_else(|| StepError::failed("crossing", "some were not opened"));
+    let told = StepError { message, ..first };
+    let told = if by_hand.is_empty() { told } else { told.help(by_hand) };
+    told.partly(evidence)
                 message.push_str(&format!(" And {stuck}"));
             }
             Err(StepError { message, ..error }.partly(evidence))

@@ -63,6 +63,11 @@ impl PostgresLeg {
         &self.transfer.schema
     }
 
+    /// How a person lets writers go on where this fenced them.
+    pub fn by_hand(&self) -> String {
+        fence::by_hand(&self.from().name)
+    }
+
     fn way(&self) -> Way {
         match self.to {
             Side::Target => Way::Forward,
@@ -163,7 +168,7 @@ impl PostgresLeg {
             assert: Some(how.assert()),
             ..Fence::default()
         };
-        let fenced = fence::fence(&ready.from, &wish, cancel).await?;
+        let fenced = fence::fence(&ready.from, &wish, cancel).await.map_err(|error| error.at(&from.name))?;
         let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.marker = fenced.marker;
         let evidence = std::mem::take(&mut self.evidence);
@@ -228,7 +233,7 @@ impl PostgresLeg {
             record: (to == Side::Target).then(|| phase.clone()),
             ..Lift::default()
         };
-        let lifted = fence::unfence(&ready.onto, &lift, cancel).await?;
+        let lifted = fence::unfence(&ready.onto, &lift, cancel).await.map_err(|error| error.at(&onto.name))?;
         if to == Side::Source {
             // The side is open: whatever happens now, the other one stays fenced, and the next attempt records it.
             execute(&ready.records, &format!("{}; {phase}", how.assert())).await.map_err(|error| {
@@ -254,7 +259,7 @@ impl PostgresLeg {
         let from = self.from().session(&name).await?;
         let assert = Some(how.assert());
         let lift = Lift { schema: &self.from().schema, id: Some(&id), by: &how.operator, assert, ..Lift::default() };
-        fence::unfence(&from, &lift, &Cancel::default()).await?;
+        fence::unfence(&from, &lift, &Cancel::default()).await.map_err(|error| error.at(&self.from().name))?;
         let records = self.ends.target.session(&name).await?;
         // One that another process has settled is left as it is.
         let recorded = format!("{} AND {}", state::phase_sql(&self.transfer.schema, before, None), is_mine(&id));
@@ -299,7 +304,7 @@ pub async fn recover(
         let lift = Lift { schema: &from.schema, id: Some(id), by: "recovery", ..Lift::default() };
         match fence::unfence(&from_session, &lift, &Cancel::default()).await {
             Ok(_) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error.at(&from.name)),
         }
         before
     };

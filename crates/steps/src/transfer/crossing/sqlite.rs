@@ -74,6 +74,16 @@ impl SqliteLeg {
         &self.transfer.schema
     }
 
+    /// How a person lets writers go on where this fenced them.
+    pub fn by_hand(&self) -> String {
+        match self.to {
+            Side::Target => {
+                format!("resume the run, or roll it back: that opens the file {} again", self.transfer.spec.from)
+            }
+            Side::Source => fence::by_hand(&self.target),
+        }
+    }
+
     /// The phases before, during and after this crossing.
     fn phases(&self) -> [Phase; 3] {
         match self.to {
@@ -149,6 +159,7 @@ impl SqliteLeg {
         let (to, schema) = (self.to, self.transfer.schema.clone());
         let begun = Instant::now();
         let recorded = phase_if(&schema, during, Some(&how.id), &is_at(before));
+        let target = self.target.clone();
         let ready = self.ready()?;
         execute(&ready.records, &format!("{}; {recorded}", how.assert())).await?;
         if to == Side::Target {
@@ -172,7 +183,7 @@ impl SqliteLeg {
                 assert: Some(how.assert()),
                 ..Fence::default()
             };
-            let fenced = fence::fence(&ready.records, &wish, cancel).await?;
+            let fenced = fence::fence(&ready.records, &wish, cancel).await.map_err(|error| error.at(&target))?;
             let proof = fenced.proof.facts();
             self.note("marker", fenced.marker.to_string());
             self.note("no_writer_left", proof);
@@ -352,7 +363,7 @@ impl SqliteLeg {
             let id = fence_id(&how.id, self.schema());
             let assert = Some(how.assert());
             let lift = Lift { schema: self.schema(), id: Some(&id), by: &how.operator, assert, ..Lift::default() };
-            fence::unfence(&records, &lift, &Cancel::default()).await?;
+            fence::unfence(&records, &lift, &Cancel::default()).await.map_err(|error| error.at(&self.target))?;
         }
         // One that another process has settled is left as it is.
         let recorded = format!("{} AND {}", state::phase_sql(self.schema(), before, None), is_mine(&how.id));

@@ -82,6 +82,7 @@ pub async fn way_back(workplace: &Workplace, target: &str, transfer: &Transfer) 
     }
     Ok(Some(What {
         target: ends.options,
+        target_name: target.to_owned(),
         path: ends.path,
         transfer: transfer.clone(),
         spools: spools(workplace, target),

@@ -26,6 +26,7 @@ use crate::transfer::disk::{self, Disk, Need};
 use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
 use crate::transfer::load::Loader;
 use crate::transfer::spec::{Making, Spec, Sync};
+use crate::transfer::standing::stopped_error;
 use crate::transfer::state::{self, Phase, Transfer, text};
 use crate::transfer::streams::spools;
 use crate::workplace::{Place, Workplace};
@@ -247,7 +248,7 @@ pub async fn bring(loader: &Loader<'_>) -> Result<Evidence, StepError> {
             load_rows(loader, &ends, &records, &mut transfer, &fresh, Arc::new(image), evidence).await?;
     }
     if let Some(stopped) = &transfer.stopped {
-        return Err(crate::transfer::follow::stopped_error(stopped));
+        return Err(stopped_error(stopped, loader.which()));
     }
     if transfer.phase == Phase::Following {
         let synced = match is_caught_up {
@@ -273,7 +274,7 @@ async fn same(loader: &Loader<'_>, ends: &SqliteEnds, transfer: Transfer) -> Res
             loader.schema
         ),
     )
-    .help("undo it first (`pgrunbook transfer abandon`), or ask for the same again"))
+    .help(loader.or_the_same_again()))
 }
 
 async fn begin(

@@ -133,8 +133,10 @@ impl SqliteError {
                 step
             }
             Self::NotFenced { .. } => StepError::failed("not-fenced", text),
-            Self::Conflict { .. } => StepError::failed("conflict", text)
-                .help("`pgrunbook parity` shows the rows; mend them, then `pgrunbook transfer accept`"),
+            Self::Conflict { .. } => StepError::failed("conflict", text).help(
+                "`pgrunbook parity FILE TARGET --schema-b SCHEMA` shows the rows; mend them, then \
+                     `pgrunbook transfer accept SCHEMA --target TARGET --yes`",
+            ),
             Self::Stopped => StepError::interrupted(text),
             error @ (Self::Sqlite { .. } | Self::File { .. }) => StepError::failed("sqlite", text).source(error),
         }

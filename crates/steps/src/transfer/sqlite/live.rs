@@ -9,8 +9,9 @@ use super::bring::SqliteEnds;
 use super::keyed::Touched;
 use super::shape;
 use super::sync::{Access, Feed};
-use crate::transfer::standing::stopped_error;
+use crate::transfer::standing::{Which, stopped_error};
 use crate::transfer::state::{Phase, Transfer};
+use crate::typed::typed;
 use crate::workplace::Workplace;
 
 /// How long what flows back may need to come to where the target is.
@@ -35,7 +36,7 @@ pub async fn compare_live(
 ) -> Result<Evidence, StepError> {
     let schema = &transfer.schema;
     if let Some(stopped) = &transfer.stopped {
-        return Err(stopped_error(stopped));
+        return Err(stopped_error(stopped, Which { schema, target }));
     }
     if transfer.phase != Phase::Switched {
         let phase = transfer.phase.word();
@@ -68,9 +69,10 @@ pub async fn compare_live(
             "parity",
             format!("the file is not what the target is: {}. Nothing was changed.", differences.join("; ")),
         )
-        .help(
-            "`pgrunbook parity` shows the rows; those that are written without a pause are compared when going back",
-        ));
+        .help(format!(
+            "`{}` shows the rows; those that are written without a pause are compared when going back",
+            typed(&["parity", &transfer.spec.from, target, "--schema-b", schema])
+        )));
     }
     Ok(Evidence::of(format!("{schema}: the file holds the rows of the target"))
         .fact("compared", json!({ "looks": looks, "rows": rows })))

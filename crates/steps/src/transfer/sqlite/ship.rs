@@ -52,7 +52,7 @@ pub async fn ship(
             "conflict",
             format!("table {} of {schema}: {asked} rows were to be {what}, and {done} were, or others. Nothing was shipped.", table.name),
         )
-        .help("somebody else writes to the target: `pgrunbook fence status` shows whether it is fenced")
+        .help("somebody else writes to the target: `pgrunbook fence status --target TARGET` shows whether it is fenced")
     };
     let mut sums = Vec::new();
     for (table, diff) in shape.tables.iter().zip(&diff.tables) {

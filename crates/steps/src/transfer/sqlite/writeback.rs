@@ -24,7 +24,7 @@ use super::open::open_write;
 use super::shape;
 use super::sync::{blocking, try_lock};
 use crate::transfer::follow::{flush, insert_position};
-use crate::transfer::standing::{End, Pauses, Standing, Wish};
+use crate::transfer::standing::{End, Pauses, Standing, Which, Wish};
 use crate::transfer::state::{self, Stopped, Transfer};
 use crate::transfer::streams::Names;
 
@@ -38,6 +38,8 @@ const NOTING: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct What {
     pub target: ConnectOptions,
+    /// As the project calls it.
+    pub target_name: String,
     pub path: PathBuf,
     pub transfer: Transfer,
     /// The folder of the target's spools.
@@ -48,6 +50,8 @@ pub struct What {
 /// The way back of one transfer. Ends when it is dropped; what was written stays.
 pub struct WriteBack {
     target: ConnectOptions,
+    target_name: String,
+    schema: String,
     standing: watch::Receiver<Standing>,
     keep: Arc<AtomicBool>,
     applier: Current,
@@ -65,12 +69,13 @@ impl WriteBack {
     pub fn start(what: What) -> Self {
         let (publish, standing) = watch::channel(Standing::default());
         let keep = Arc::new(AtomicBool::new(false));
-        let target = what.target.clone();
+        let (target, target_name) = (what.target.clone(), what.target_name.clone());
+        let schema = what.transfer.schema.clone();
         let names = Names::of(&what.transfer.schema, &what.transfer.target);
         let applier = Current::default();
         let work = Work { what, names, publish, keep: keep.clone(), current: applier.clone() };
         let task = tokio::spawn(async move { work.run().await });
-        Self { target, standing, keep, applier, task }
+        Self { target, target_name, schema, standing, keep, applier, task }
     }
 
     /// How far it is.
@@ -149,7 +154,8 @@ impl WriteBack {
         is_there: impl Fn(&Standing) -> bool,
         what: &str,
     ) -> Result<(), StepError> {
-        let wish = Wish { stream: "what flows back into the file", what, within, cancel };
+        let which = Which { schema: &self.schema, target: &self.target_name };
+        let wish = Wish { which, stream: "what flows back into the file", what, within, cancel };
         wish.wait(self.standing.clone(), is_there).await
     }
 }

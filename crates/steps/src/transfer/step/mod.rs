@@ -32,7 +32,9 @@ pub(super) async fn recorded(session: &Session, schema: &str) -> Result<Transfer
             "no-transfer",
             format!("nothing was transferred into the schema {schema}. Nothing was changed."),
         )
-        .help("a `transfer` step, or `pgrunbook transfer start`, comes before this one")
+        .help(format!(
+            "a `transfer` step comes before this one, or `pgrunbook transfer start --from SOURCE --schema {schema}`"
+        ))
     })
 }
 
