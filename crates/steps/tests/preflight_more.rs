@@ -72,6 +72,14 @@ async fn tablespaces_stale_collations_and_hidden_transactions_are_named() {
     tells(&findings, "hidden-transaction", Warn, &backend, &format!("GRANT pg_read_all_stats TO {role}"));
 }
 
+    // The slot of the way back waits at the target for the same.
+    let (role, options) = lesser(to.options()).await;
+    let meek = connect(&options).await;
+    let findings = preflight(&from, &meek, &wanted()).await.unwrap();
+    tells(&findings, "hidden-transaction", Warn, &backend, &format!("GRANT pg_read_all_stats TO {role}"));
+    let one_way = preflight(&from, &meek, &Wanted { reverse: false, ..wanted() }).await.unwrap();
+    assert!(!one_way.iter().any(|one| one.code == "hidden-transaction"), "{}", to_table(&one_way));
+
 #[tokio::test]
 async fn a_standby_on_either_side_is_refused() {
     let primary = alone(&[("max_slot_wal_keep_size", "64GB")]).await;

@@ -18,6 +18,7 @@ pub(super) const SOURCE: &[Rule] = &[
 pub(super) const TARGET: &[Rule] = &[
     Rule::new("prepared-transaction", Severity::Refuse, PREPARED),
     Rule::new("long-transaction", Severity::Refuse, LONG),
+    Rule::new("hidden-transaction", Severity::Warn, HIDDEN),
     Rule::new("slot-retains", Severity::Warn, RETAINED),
 ];
 
