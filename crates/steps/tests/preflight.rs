@@ -38,7 +38,15 @@ pub async fn pair(source: &str, target: &str) -> (Session, Session) {
 
 /// Other tests of the cluster may have transactions and slots: these have tests with clusters of their own.
 pub fn own(findings: Vec<Finding>) -> Vec<Finding> {
-    let of_cluster = ["prepared-transaction", "long-transaction", "hidden-transaction", "slot-retains", "no-slot"];
+    let of_cluster = [
+        "prepared-transaction",
+        "long-transaction",
+        "hidden-transaction",
+        "slot-retains",
+        "no-slot",
+        "few-slots",
+        "few-walsenders",
+    ];
     // How full the disk of this machine is says nothing.
     let of_machine = |one: &Finding| one.code == "target-disk" && one.severity == Warn;
     findings.into_iter().filter(|one| !of_cluster.contains(&one.code) && !of_machine(one)).collect()

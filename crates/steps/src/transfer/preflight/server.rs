@@ -167,6 +167,13 @@ fn sender(side: &str, facts: &Facts, wanted: &Wanted, findings: &mut Vec<Finding
             "All replication slots are in use.".to_owned(),
             "drop one that nobody needs, or raise max_replication_slots and restart the server",
         );
+    } else if facts.slots_free < FEW {
+        add(
+            Severity::Warn,
+            "few-slots",
+            few(facts.slots_free, "replication slot"),
+            "before more transfers than that: drop slots that nobody needs, or raise max_replication_slots and restart the server",
+        );
     }
     if facts.senders_free < 1 {
         add(
@@ -174,6 +181,13 @@ fn sender(side: &str, facts: &Facts, wanted: &Wanted, findings: &mut Vec<Finding
             "no-walsender",
             "All WAL senders are in use.".to_owned(),
             "end one, or raise max_wal_senders and restart the server",
+        );
+    } else if facts.senders_free < FEW {
+        add(
+            Severity::Warn,
+            "few-walsenders",
+            few(facts.senders_free, "WAL sender"),
+            "before more transfers than that: end what nobody needs, or raise max_wal_senders and restart the server",
         );
     }
     if facts.slot_keep < 0 {
@@ -195,6 +209,16 @@ fn sender(side: &str, facts: &Facts, wanted: &Wanted, findings: &mut Vec<Finding
             "ALTER SYSTEM SET idle_replication_slot_timeout = 0 until the transfer is complete, and reload",
         );
     }
+}
+
+/// Each transfer is looked at alone, and does not know how many more there will be: below this it is said how many there can be.
+const FEW: i64 = 5;
+
+fn few(free: i64, what: &str) -> String {
+    let are = if free == 1 { "is" } else { "s are" };
+    format!(
+        "{free} {what}{are} free, and each transfer takes one here (two, where its source and its target are both on this server)."
+    )
 }
 
 /// What may come of a slot that the server does not limit; `limit` is the one that we keep to.
@@ -311,8 +335,8 @@ mod tests {
             database: "x".to_owned(),
             wal_level: "logical".to_owned(),
             standby: false,
-            slots_free: 1,
-            senders_free: 1,
+            slots_free: FEW,
+            senders_free: FEW,
             slot_keep: 1,
             idle_slot: "0".to_owned(),
             encoding: "UTF8".to_owned(),
@@ -338,6 +362,21 @@ mod tests {
         let codes: Vec<_> = found(&healthy(14), &healthy(13)).into_iter().map(|one| (one.0, one.2)).collect();
         let object = "target database x".to_owned();
         assert_eq!(codes, [("version", object.clone()), ("target-older", object)]);
+    }
+
+    #[test]
+    fn few_slots_and_senders_are_told_before_the_second_transfer_fails() {
+        let one = Facts { slots_free: 1, senders_free: 4, ..healthy(15) };
+        let of = |side: &str, code, severity| (code, severity, format!("{side} database x"));
+        let warned = |side| [of(side, "few-slots", Severity::Warn), of(side, "few-walsenders", Severity::Warn)];
+        assert_eq!(found(&one, &healthy(15)), warned("source"));
+        assert_eq!(found(&healthy(15), &one), warned("target"));
+        let none = Facts { slots_free: 0, senders_free: 0, ..healthy(15) };
+        let refused = [of("source", "no-slot", Severity::Refuse), of("source", "no-walsender", Severity::Refuse)];
+        assert_eq!(found(&none, &healthy(15)), refused, "the one or the other");
+        let said = few(1, "replication slot");
+        assert!(said.starts_with("1 replication slot is free, and each transfer takes one here"), "{said}");
+        assert!(few(4, "WAL sender").starts_with("4 WAL senders are free"), "{}", few(4, "WAL sender"));
     }
 
     #[test]
