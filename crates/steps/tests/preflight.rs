@@ -57,6 +57,12 @@ pub async fn found(source: &str, target: &str, wanted: &Wanted) -> Vec<Finding> 
     own(preflight(&from, &to, wanted).await.unwrap())
 }
 
+/// Only what is and stays needs nothing to be done.
+pub fn say_what_to_do(findings: &[Finding]) {
+    let silent: Vec<_> = findings.iter().filter(|one| one.severity != Note && one.remedy.is_empty()).collect();
+    assert!(silent.is_empty(), "nothing is said of what to do: {silent:#?}");
+}
+
 /// The finding is there, with this severity and object, and every other one is of a code in `beside`.
 async fn check(source: &str, target: &str, wanted: &Wanted, expected: (&str, Severity, &str), beside: &[&str]) {
     let findings = found(source, target, wanted).await;
@@ -65,6 +71,7 @@ async fn check(source: &str, target: &str, wanted: &Wanted, expected: (&str, Sev
     let Some(hit) = hit else { panic!("no {code} of {object} for {source} {target}:\n{}", to_table(&findings)) };
     assert_eq!(hit.severity, severity, "{source}\n{}", to_table(&findings));
     assert!(!hit.what.is_empty());
+    say_what_to_do(&findings);
     let others: Vec<_> = findings.iter().filter(|one| one.code != code && !beside.contains(&one.code)).collect();
     assert!(others.is_empty(), "{source} gave others, too: {others:#?}");
 }
@@ -437,6 +444,7 @@ pub async fn alone(settings: &[(&str, &str)]) -> Sandbox {
 pub fn has(findings: &[Finding], code: &str, severity: Severity, object: &str) {
     let hit = findings.iter().any(|one| one.code == code && one.severity == severity && one.object == object);
     assert!(hit, "no {code} of {object}:\n{}", to_table(findings));
+    say_what_to_do(findings);
 }
 
 #[tokio::test]

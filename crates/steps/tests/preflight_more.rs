@@ -8,7 +8,7 @@ use pgrunbook_postgres::{ConnectOptions, Session};
 use pgrunbook_steps::transfer::preflight::{Origin, Wanted, preflight};
 use pgrunbook_steps::transfer::{Finding, Severity, to_table};
 
-use crate::preflight::{alone, cluster, connect, found, has, own, pair, wanted};
+use crate::preflight::{alone, cluster, connect, found, has, own, pair, say_what_to_do, wanted};
 use crate::small_disk::SmallDisk;
 use crate::structure::{databases, derived};
 
@@ -23,6 +23,7 @@ fn tells(findings: &[Finding], code: &str, severity: Severity, object: &str, wor
         one.code == code && one.object == object && (one.remedy.contains(words) || one.what.contains(words))
     });
     assert!(said, "{code} of {object} does not say `{words}`:\n{}", to_table(findings));
+    say_what_to_do(findings);
 }
 
 /// Both sides in one cluster.

@@ -12,7 +12,7 @@ use pgrunbook_steps::transfer::sqlite::check_existing;
 use pgrunbook_steps::transfer::{Finding, Loader, Making, Severity, Spec, Sync, to_table};
 
 use crate::bench::{Bench, Hand, cluster};
-use crate::preflight::alone;
+use crate::preflight::{alone, say_what_to_do};
 use crate::small_disk::SmallDisk;
 use crate::sqlite::{File, database};
 
@@ -24,6 +24,7 @@ fn tells(findings: &[Finding], code: &str, severity: Severity, object: &str, wor
     assert!(hits().next().is_some(), "no {code} of {object}:\n{}", to_table(findings));
     let said = hits().any(|one| one.remedy.contains(words) || one.what.contains(words));
     assert!(said, "{code} of {object} does not say `{words}`:\n{}", to_table(findings));
+    say_what_to_do(findings);
 }
 
 #[test]

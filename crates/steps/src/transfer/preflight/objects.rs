@@ -100,7 +100,8 @@ ORDER BY 2, 3";
 const USED_FROM_OUTSIDE: &str = "SELECT DISTINCT CASE WHEN rc.relkind IN ('r', 'p') THEN rc.relname::text END,
     pg_catalog.format('%I.%I', n.nspname, c.relname),
     pg_catalog.format('A view or foreign key of another schema rests on %I.%I: it stays with the legacy data.', rn.nspname,
-        rc.relname), ''
+        rc.relname),
+    pg_catalog.format('whoever reads or writes through %I.%I must be led to the target with the switch; then drop it', n.nspname, c.relname)
 FROM pg_catalog.pg_depend AS d
 LEFT JOIN pg_catalog.pg_rewrite AS r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid
 LEFT JOIN pg_catalog.pg_constraint AS k ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.oid = d.objid

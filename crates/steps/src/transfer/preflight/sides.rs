@@ -347,7 +347,9 @@ async fn collisions(
     if let Some(first) = others.first() {
         let what =
             format!("It holds {} objects that the source does not have, such as {first}. They stay.", others.len());
-        findings.push(Finding::new(Warn, "schema-not-empty", format!("schema {}", wanted.schema), what));
+        findings.push(Finding::new(Warn, "schema-not-empty", format!("schema {}", wanted.schema), what).remedy(
+            "if they are left over, drop them; if they are another application's, give the transfer another schema",
+        ));
     }
     Ok(())
 }

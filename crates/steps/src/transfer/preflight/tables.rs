@@ -121,7 +121,7 @@ ORDER BY c.relname";
 const INHERITANCE: &str = "SELECT c.relname::text,
     pg_catalog.format('table %I.%I', n.nspname, c.relname),
     pg_catalog.format('It inherits from %I: each keeps its own rows, and a key of the parent does not hold for it.', p.relname),
-    ''
+    'if one table was meant: partition it at the source, or take the child off by ALTER TABLE ... NO INHERIT; else leave it'
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_inherits AS h ON h.inhrelid = c.oid JOIN pg_catalog.pg_class AS p ON p.oid = h.inhparent
 WHERE n.nspname = $1 AND c.relkind = 'r' AND NOT c.relispartition
@@ -304,7 +304,8 @@ ORDER BY c.relname";
 
 const ACCESS_METHOD: &str = "SELECT c.relname::text,
     pg_catalog.format('table %I.%I', n.nspname, c.relname),
-    pg_catalog.format('Its access method is %I; in the target it is made with the default one.', m.amname), ''
+    pg_catalog.format('Its access method is %I; in the target it is made with the default one.', m.amname),
+    pg_catalog.format('if it matters: make the extension of %I there, and ALTER DATABASE ... SET default_table_access_method = %L before', m.amname, m.amname)
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_am AS m ON m.oid = c.relam
 WHERE n.nspname = $1 AND c.relkind IN ('r', 'm') AND m.amname <> 'heap'

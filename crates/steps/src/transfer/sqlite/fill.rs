@@ -20,22 +20,31 @@ pub(super) async fn fit(session: &Session, schema: &str, plan: &Plan) -> Result<
     for map in &mut plan.mapping.tables {
         let rows =
             session.client().query(COLUMNS, &[&schema, &map.name]).await.map_err(|error| session.error(&error))?;
-        let mut find = |code, object, what| findings.push(Finding::new(Severity::Refuse, code, object, what));
+        let mut find = |code, object, what, remedy: &str| {
+            findings.push(Finding::new(Severity::Refuse, code, object, what).remedy(remedy));
+        };
         if rows.is_empty() {
-            find("no-table", format!("table {schema}.{}", map.name), "is not in the target".to_owned());
+            find(
+                "no-table",
+                format!("table {schema}.{}", map.name),
+                "is not in the target".to_owned(),
+                "make it by a migration, or skip it in [map]",
+            );
             continue;
         }
         for column in &mut map.columns {
             let object = format!("column {}.{}", map.name, column.name);
             let Some(there) = rows.iter().find(|row| row.get::<_, &str>(0) == column.name) else {
-                find("no-column", object, "is not in the target".to_owned());
+                let remedy = "add it by a migration, or skip it in [map]";
+                find("no-column", object, "is not in the target".to_owned(), remedy);
                 continue;
             };
             let (found, is_generated): (&str, bool) = (there.get(1), there.get(4));
             if !is_generated {
                 column.computed = None;
             } else if column.computed.is_none() {
-                find("generated", object, "is a plain column here, and generated in the target".to_owned());
+                let what = "is a plain column here, and generated in the target".to_owned();
+                find("generated", object, what, "make it a plain column by a migration, or skip it in [map]");
                 continue;
             }
             match (column.kind, found) {
@@ -45,12 +54,14 @@ pub(super) async fn fit(session: &Session, schema: &str, plan: &Plan) -> Result<
                 (Kind::Text, found) if found.starts_with("character varying") => {}
                 (kind, found) if found == kind.sql_type() => {}
                 (kind, found) => {
-                    find("other-type", object, format!("is {found} in the target, and {} here", kind.sql_type()));
+                    let what = format!("is {found} in the target, and {} here", kind.sql_type());
+                    find("other-type", object, what, "give it that type by a migration, or another one in [map]");
                 }
             }
         }
         if holds_rows(session, schema, &map.name).await? {
-            find("not-empty", format!("table {schema}.{}", map.name), "holds rows already".to_owned());
+            let object = format!("table {schema}.{}", map.name);
+            find("not-empty", object, "holds rows already".to_owned(), "empty it, if nobody needs them: TRUNCATE");
         }
     }
     if findings.is_empty() { Ok(plan) } else { Err(SqliteError::Refused(findings)) }

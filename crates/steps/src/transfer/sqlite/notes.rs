@@ -205,7 +205,11 @@ pub fn announced(shape: &Shape, catalog: &Catalog) -> Vec<Finding> {
     for (table, way) in shape.tables.iter().zip(&ways) {
         if let Way::Whole(why) = way {
             let what = format!("{why}: after a change it is read whole, also while writers wait for a cutover");
-            findings.push(Finding::new(Severity::Warn, "rescanned", format!("table {}", table.name), what));
+            findings.push(
+                Finding::new(Severity::Warn, "rescanned", format!("table {}", table.name), what).remedy(
+                    "where it is large, give it a primary key of plain columns and drop such an index before, or plan for the time",
+                ),
+            );
         }
     }
     findings

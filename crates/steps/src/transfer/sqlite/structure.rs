@@ -166,7 +166,8 @@ impl Maker<'_> {
         }
         if let Some(problem) = &profile.foreign_key_problem {
             let what = format!("its foreign keys cannot be checked: {problem}");
-            self.find(Severity::Warn, "foreign-key-check", "file".to_owned(), what, "");
+            let remedy = "look at it with `PRAGMA foreign_key_check`: a row without its parent fails when the key is made in the target";
+            self.find(Severity::Warn, "foreign-key-check", "file".to_owned(), what, remedy);
         }
     }
 
@@ -222,7 +223,9 @@ impl Maker<'_> {
         }
         if table.key.is_empty() {
             let what = "has no primary key: its rows can be told apart only by all their values".to_owned();
-            self.find(Severity::Warn, "no-key", format!("table {}", map.name), what, "");
+            let remedy =
+                "give it a primary key, if it is large or changes much: without one it is compared whole each time";
+            self.find(Severity::Warn, "no-key", format!("table {}", map.name), what, remedy);
         }
     }
 
