@@ -210,3 +210,67 @@ async fn one_whose_table_is_locked_keeps_no_other_from_catching_up() {
     holder.execute("ROLLBACK").await.unwrap();
     until("1", &late("shop")).await;
 }
+
+/// Keeps fences of these tables from being lifted, as the trigger that raises, by the text of the statement.
+fn shut(tables: &str) -> String {
+    format!(
+        "CREATE SCHEMA apart; CREATE FUNCTION apart.not_now() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF current_query() ~ '({tables}) DISABLE TRIGGER' THEN RAISE EXCEPTION 'not now'; END IF;
+         END $$;
+         CREATE EVENT TRIGGER not_now ON ddl_command_start EXECUTE FUNCTION apart.not_now()"
+    )
+}
+
+const OPENED: &str = "DROP EVENT TRIGGER not_now; DROP SCHEMA apart CASCADE";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_opened_goes_on_where_it_was_and_the_others_have_crossed() {
+    let this = Tenants::new().await;
+    let (_, end) = this.bench.run(&format!("# Move\n\n{HEAD}{LOAD}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.bench.execute(&shut("shop.note")).await;
+    let (run, end) = this.bench.run(&format!("# Go\n\n{HEAD}{}", cutover("target"))).await;
+    let (step, _, message) = failure(&end);
+    assert_eq!(step, "all");
+    assert!(message.contains("schema shop: ") && message.contains("not now"), "{message}");
+    assert!(message.contains("The target takes the writes of health, post."), "{message}");
+    assert!(message.contains("Writers of shop go on where they were; nothing was lost."), "{message}");
+    let fenced = Some("25006".to_owned());
+    for tenant in [0, 2] {
+        assert_eq!(this.takes(tenant).await, [fenced.clone(), None], "{}", TENANTS[tenant]);
+    }
+    assert_eq!(this.takes(1).await, [None, fenced.clone()]);
+    let phases = "SELECT string_agg(schema || ' ' || phase, ', ' ORDER BY schema) FROM pgrunbook.transfer";
+    assert_eq!(this.bench.value(phases).await, "health switched, post switched, shop following");
+
+    this.bench.execute(OPENED).await;
+    assert!(matches!(this.bench.resume(&run).await, RunEnd::Completed));
+    this.all_take(true).await;
+    // What each took meanwhile, wherever that was, and once more just now.
+    for (tenant, name) in TENANTS.iter().enumerate() {
+        assert_eq!(this.count(tenant).await[1].split(':').next(), Some("502"), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_can_neither_be_opened_nor_undone_says_how_a_person_lets_writers_go_on() {
+    let this = Tenants::new().await;
+    let (_, end) = this.bench.run(&format!("# Move\n\n{HEAD}{LOAD}")).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    this.bench.execute(&shut("(health|shop|post).note")).await;
+    this.old(1).await.execute(&shut("public.note")).await.unwrap();
+    let (run, end) = this.bench.run(&format!("# Go\n\n{HEAD}{}", cutover("target"))).await;
+    let (_, _, message) = failure(&end);
+    assert!(message.contains("And schema shop is still fenced: ") && !message.contains("post is still"), "{message}");
+    let RunEnd::Failed { help: Some(help), .. } = &end else { panic!("{end:?}") };
+    assert!(help.contains("`pgrunbook fence status --target old_shop`"), "{help}");
+    assert!(help.contains("`pgrunbook fence drop ID --target old_shop --yes`"), "{help}");
+    let fenced = Some("25006".to_owned());
+    assert_eq!(this.takes(0).await, [None, fenced.clone()]);
+    assert_eq!(this.takes(1).await, [fenced.clone(), fenced]);
+
+    this.bench.execute(OPENED).await;
+    this.old(1).await.execute(OPENED).await.unwrap();
+    assert!(matches!(this.bench.resume(&run).await, RunEnd::Completed));
+    this.all_take(true).await;
+}

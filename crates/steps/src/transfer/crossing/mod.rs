@@ -11,6 +11,7 @@
 mod postgres;
 mod sqlite;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -159,6 +160,13 @@ impl Leg {
         match self {
             Self::Postgres(leg) => leg.schema(),
             Self::Sqlite(leg) => leg.schema(),
+        }
+    }
+
+    fn by_hand(&self) -> String {
+        match self {
+            Self::Postgres(leg) => leg.by_hand(),
+            Self::Sqlite(leg) => leg.by_hand(),
         }
     }
 
@@ -407,26 +415,18 @@ async fn cross(
 
     let mut crossed = Crossed::default();
     let opened = join_all(legs.iter_mut().map(|leg| leg.open(how, cancel))).await;
-    let mut failed = None;
-    for (leg, outcome) in legs.iter().zip(opened) {
+    let mut failed = Vec::new();
+    for (at, outcome) in opened.into_iter().enumerate() {
         match outcome {
-            Ok(evidence) => crossed.legs.push((leg.schema().to_owned(), evidence)),
-            Err(error) => failed = Some((leg.schema().to_owned(), error)),
+            Ok(evidence) => crossed.legs.push((legs[at].schema().to_owned(), evidence)),
+            Err(error) => failed.push((at, error)),
         }
     }
     crossed.frozen = begun.elapsed();
-    match failed {
-        None => Ok(crossed),
-        Some((_, error)) if crossed.legs.is_empty() && error.failure != Failure::InDoubt => {
-            Err(undone(legs, how, error).await)
-        }
-        Some((schema, error)) => {
-            let done: Vec<&str> = crossed.legs.iter().map(|(schema, _)| schema.as_str()).collect();
-            let evidence = Evidence::of(format!("{} of {} take writes on the {}", done.len(), legs.len(), to.word()))
-                .fact("schemas", done.clone());
-            let mut message = format!("schema {schema}: {}", error.message);
-            // Who is let in where is not known here, and the fences know: clients ask them.
-            if let Err(stuck) = resume_all(&how.root, &how.asked.doors, resume_budget(&how.asked)).await {
+    let is_in_doubt = |failed: &[(usize, StepError)]| failed.iter().any(|(_, error)| error.failure == Failure::InDoubt);
+    if failed.is_empty() {
+        return Ok(crossed);
+    }
     if crossed.legs.is_empty() && !is_in_doubt(&failed) {
         let (_, error) = failed.swap_remove(0);
         return Err(undone(legs, how, error).await);
@@ -473,21 +473,11 @@ async fn partly(
     let told = StepError { message, ..first };
     let told = if by_hand.is_empty() { told } else { told.help(by_hand) };
     told.partly(evidence)
-                message.push_str(&format!(" And {stuck}"));
-            }
-            Err(StepError { message, ..error }.partly(evidence))
-        }
-    }
 }
 
 /// Lets everybody go on where they were.
 async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
-    let mut left = Vec::new();
-    for (at, outcome) in join_all(legs.iter_mut().map(|leg| undo(leg, how))).await.into_iter().enumerate() {
-        if let Err(undo) = outcome {
-            left.push(format!("schema {} is still fenced: {undo}", legs[at].schema()));
-        }
-    }
+    let (_, mut left, by_hand) = let_go(legs.iter_mut(), how).await;
     if let Err(stuck) = resume_all(&how.root, &how.asked.doors, resume_budget(&how.asked)).await {
         left.push(stuck.to_string());
     }
@@ -495,8 +485,25 @@ async fn undone(legs: &mut [Leg], how: &How, error: StepError) -> StepError {
     if left.is_empty() {
         return StepError { message: format!("{message}. Writers go on where they were; nothing was lost."), ..error };
     }
-    StepError { message: format!("{message}. And {}", left.join("; ")), ..error }
-        .help("`pgrunbook fence status` shows the fences, `pgrunbook fence drop` lifts them")
+    let told = StepError { message: format!("{message}. And {}", left.join("; ")), ..error };
+    // A pooler that stays paused says itself what to do.
+    if by_hand.is_empty() { told } else { told.help(by_hand) }
+}
+
+/// Undoes these: the schemas of which writers go on, what is said of the others, and how a person opens those.
+async fn let_go(legs: impl Iterator<Item = &mut Leg>, how: &How) -> (Vec<String>, Vec<String>, String) {
+    let undo_one = async |leg: &mut Leg| (undo(leg, how).await, leg.schema().to_owned(), leg.by_hand());
+    let (mut back, mut left, mut by_hand) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (outcome, schema, how) in join_all(legs.map(undo_one)).await {
+        match outcome {
+            Ok(()) => back.push(schema),
+            Err(error) => {
+                left.push(format!("schema {schema} is still fenced: {error}"));
+                by_hand.insert(how);
+            }
+        }
+    }
+    (back, left, by_hand.into_iter().collect::<Vec<_>>().join("; "))
 }
 
 /// Undoes what one leg did.
