@@ -37,7 +37,7 @@ async fn confirmed_is_on_disk(rig: &Rig) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disk_stops_the_receiver_and_nothing_is_confirmed_that_is_not_on_it() {
-    let Some(disk) = SmallDisk::new(16 << 20) else { return };
+    let Some(disk) = SmallDisk::wanted(16 << 20) else { return };
     let mut rig = Rig::new(&crate::database().await, "CREATE TABLE t (id int PRIMARY KEY, v text)").await;
     rig.folder = tempfile::tempdir_in(disk.path()).unwrap();
     disk.fill_but(2 << 20);

@@ -9,17 +9,22 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one of that many bytes. `None`, with the reason on stderr, where this user may not mount.
-    pub fn new(bytes: u64) -> Option<Self> {
+    /// Mounts one of that many bytes. `None` where whoever runs the tests has said that this user may not mount.
+    ///
+    /// # Panics
+    /// If it cannot be mounted, and nobody has said so: a test that tries nothing must not pass unseen.
+    pub fn wanted(bytes: u64) -> Option<Self> {
+        if std::env::var_os("PGRUNBOOK_NO_MOUNT").is_some_and(|said| said == "1") {
+            return None;
+        }
         let folder = tempfile::tempdir().unwrap();
         let options = format!("size={bytes},mode=0777,nosuid,nodev");
-        let said = privileged(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs"], folder.path());
-        match said {
+        match privileged(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs"], folder.path()) {
             Ok(()) => Some(Self { folder }),
-            Err(why) => {
-                eprintln!("SKIPPED, and nothing was tried: a small file system cannot be mounted here: {why}");
-                None
-            }
+            Err(why) => panic!(
+                "a small file system cannot be mounted here: {why}. It takes root, or a `sudo` that asks nothing; \
+                 PGRUNBOOK_NO_MOUNT=1 leaves the tests of full disks out"
+            ),
         }
     }
 

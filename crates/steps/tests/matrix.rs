@@ -222,7 +222,7 @@ pub async fn held(this: &Move) -> Session {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn disk_that_runs_full_while_rows_are_copied_ends_the_copy_and_the_source_goes_on() {
-    let Some(disk) = SmallDisk::new(32 << 20) else { return };
+    let Some(disk) = SmallDisk::wanted(32 << 20) else { return };
     let target = own(&[]).await;
     // Of its own: what others write would be kept by its slot, and `spool_limit` bounds that, too.
     let source = own(&[("wal_level", "logical")]).await;

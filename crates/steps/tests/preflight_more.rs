@@ -71,7 +71,6 @@ async fn tablespaces_stale_collations_and_hidden_transactions_are_named() {
     let findings = preflight(&connect(&options).await, &to, &wanted()).await.unwrap();
     let backend = format!("backend {}", open.backend_pid());
     tells(&findings, "hidden-transaction", Warn, &backend, &format!("GRANT pg_read_all_stats TO {role}"));
-}
 
     // The slot of the way back waits at the target for the same.
     let (role, options) = lesser(to.options()).await;
@@ -80,6 +79,7 @@ async fn tablespaces_stale_collations_and_hidden_transactions_are_named() {
     tells(&findings, "hidden-transaction", Warn, &backend, &format!("GRANT pg_read_all_stats TO {role}"));
     let one_way = preflight(&from, &meek, &Wanted { reverse: false, ..wanted() }).await.unwrap();
     assert!(!one_way.iter().any(|one| one.code == "hidden-transaction"), "{}", to_table(&one_way));
+}
 
 #[tokio::test]
 async fn a_standby_on_either_side_is_refused() {
@@ -272,7 +272,7 @@ async fn a_spool_that_cannot_have_its_limit_is_named() {
 
 #[tokio::test]
 async fn a_target_whose_disk_is_too_small_is_named() {
-    let Some(disk) = SmallDisk::new(128 << 20) else { return };
+    let Some(disk) = SmallDisk::wanted(128 << 20) else { return };
     let small = |name: &str| disk.path().join(name).display().to_string();
     let cluster = alone(&[("max_slot_wal_keep_size", "64GB"), ("max_wal_size", "32MB")]).await;
     let (from, to) = both(&cluster).await;

@@ -268,7 +268,7 @@ async fn disks_that_are_too_small_for_a_file_are_named() {
     assert_eq!(spools(&looked(&bench, &spec()).await), 0);
 
     // A project on a disk that takes no copy of the file.
-    let Some(disk) = SmallDisk::new(32 << 20) else { return };
+    let Some(disk) = SmallDisk::wanted(32 << 20) else { return };
     std::fs::create_dir_all(bench.path(".pgrunbook")).unwrap();
     std::os::unix::fs::symlink(disk.path(), bench.path(".pgrunbook/spool")).unwrap();
     let object = format!("disk of {}", bench.path(".pgrunbook/spool/main/tenant_image").display());
