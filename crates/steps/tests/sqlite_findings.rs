@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrunbook_document::StepId;
-use pgrunbook_engine::Cancel;
+use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::{ConnectOptions, Session};
+use pgrunbook_steps::transfer::preflight::{Wanted, of_target};
 use pgrunbook_steps::transfer::sqlite::check_existing;
 use pgrunbook_steps::transfer::{Finding, Loader, Making, Severity, Spec, Sync, to_table};
 
@@ -196,9 +197,17 @@ fn bench(target: ConnectOptions, sql: &str) -> Bench {
 }
 
 async fn looked(bench: &Bench, spec: &Spec) -> Vec<Finding> {
+    with_loader(bench, spec, async |loader| loader.look().await.unwrap()).await
+}
+
+async fn loads(bench: &Bench, spec: &Spec) -> Result<Evidence, StepError> {
+    with_loader(bench, spec, async |loader| loader.load().await).await
+}
+
+async fn with_loader<T>(bench: &Bench, spec: &Spec, work: impl AsyncFnOnce(Loader<'_>) -> T) -> T {
     let (step, hand, cancel): (StepId, _, _) = ("look".parse().unwrap(), Hand::default(), Cancel::default());
     let workplace = bench.workplace().await;
-    let loader = Loader {
+    work(Loader {
         workplace: &workplace,
         target: "main",
         schema: "tenant",
@@ -209,33 +218,98 @@ async fn looked(bench: &Bench, spec: &Spec) -> Vec<Finding> {
         cancel: &cancel,
         step: &step,
         watcher: &hand,
-    };
-    loader.look().await.unwrap()
+    })
+    .await
 }
 
 const SMALL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'x');";
 
 #[tokio::test]
 async fn a_target_that_cannot_apply_or_send_is_refused() {
-    let poor = alone(&[("wal_level", "replica"), ("max_wal_size", "32MB")]).await;
+    let none = [("max_replication_slots", "0"), ("max_wal_senders", "0")];
+    let poor = alone(&[&none[..], &[("wal_level", "replica"), ("max_wal_size", "32MB")]].concat()).await;
     let options = poor.database("central").await.unwrap();
     let session = Session::connect(&options, "test").await.unwrap();
-    session.execute("CREATE ROLE meek LOGIN PASSWORD 'x'").await.unwrap();
+    session.execute("CREATE ROLE meek LOGIN PASSWORD 'x'; CREATE SCHEMA tenant").await.unwrap();
     let meek = ConnectOptions { user: "meek".to_owned(), password: Some("x".to_owned()), ..options.clone() };
     let found = looked(&bench(meek, SMALL), &spec()).await;
-    tells(
-        &found,
-        "wal-level",
-        Refuse,
-        "wal_level of the target",
-        "set it and restart the target, or say `reverse = false`",
-    );
-    tells(&found, "replica-role", Refuse, "role meek", "GRANT SET ON PARAMETER session_replication_role");
+    let target = "target database central";
+    tells(&found, "wal-level", Refuse, target, "ALTER SYSTEM SET wal_level = logical, and restart the server");
+    tells(&found, "no-slot", Refuse, target, "raise max_replication_slots");
+    tells(&found, "no-walsender", Refuse, target, "raise max_wal_senders");
+    tells(&found, "slot-keep-size", Warn, target, "ALTER SYSTEM SET max_slot_wal_keep_size");
+    tells(&found, "no-replication", Refuse, target, "ALTER ROLE meek REPLICATION");
+    tells(&found, "no-database-create", Refuse, target, "GRANT CREATE ON DATABASE central TO meek");
+    tells(&found, "no-create", Refuse, "schema tenant", "GRANT CREATE, USAGE ON SCHEMA tenant TO meek");
+    tells(&found, "no-replica-role", Refuse, target, "GRANT SET ON PARAMETER session_replication_role TO meek");
     // It may not know where the rows will be.
-    tells(&found, "target-disk", Note, "target database central", "the file has 8192 B");
+    tells(&found, "target-disk", Note, target, "the file has 8192 B");
     let bench = bench(options, SMALL);
     let one_way = looked(&bench, &Spec { reverse: false, ..spec() }).await;
     assert!(one_way.is_empty(), "{}", to_table(&one_way));
+}
+
+#[tokio::test]
+async fn everything_that_stands_in_the_schema_already_is_named_at_once() {
+    let target = cluster().await.fresh_database("taken").await.unwrap();
+    let session = Session::connect(&target, "test").await.unwrap();
+    let more = "CREATE INDEX by_v ON t (v); CREATE TABLE u (a INT PRIMARY KEY);";
+    let bench = bench(target, &format!("{SMALL} {more}"));
+    let taken = "CREATE SCHEMA tenant; CREATE TABLE tenant.t (mine int); CREATE TABLE tenant.x (a int);
+        CREATE INDEX by_v ON tenant.x (a); CREATE VIEW tenant.u AS SELECT 1 AS one";
+    session.execute(taken).await.unwrap();
+    let found = looked(&bench, &spec()).await;
+    let remedy = "give the transfer another schema";
+    for object in ["table tenant.t", "index tenant.by_v", "view tenant.u"] {
+        tells(&found, "collision", Refuse, object, remedy);
+    }
+    tells(
+        &found,
+        "schema-not-empty",
+        Warn,
+        "schema tenant",
+        "1 objects that the source does not have, such as table x",
+    );
+    assert_eq!(found.iter().filter(|one| one.code == "collision").count(), 3, "{}", to_table(&found));
+    let error = loads(&bench, &spec()).await.unwrap_err();
+    assert_eq!(error.code, "preflight", "{error}");
+    for named in ["tenant.t", "tenant.by_v", "tenant.u"] {
+        assert!(error.message.contains(named), "{error}");
+    }
+    assert_eq!(session.value("SELECT count(*) FROM tenant.t").await.unwrap(), "0", "it stays as it is");
+
+    session.execute("DROP VIEW tenant.u; DROP TABLE tenant.t, tenant.x").await.unwrap();
+    loads(&bench, &spec()).await.unwrap();
+    // What it brought itself is in nobody's way.
+    let found = looked(&bench, &spec()).await;
+    assert!(!found.iter().any(|one| one.code == "collision"), "{}", to_table(&found));
+}
+
+#[tokio::test]
+async fn what_the_slot_of_the_way_back_would_wait_for_and_another_encoding_are_named() {
+    let server = alone(&[("max_slot_wal_keep_size", "64GB")]).await;
+    let admin = Session::connect(&server.options(), "test").await.unwrap();
+    let ascii = "CREATE DATABASE central TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'";
+    admin.execute(ascii).await.unwrap();
+    let session = Session::connect(&server.options().with_database("central"), "test").await.unwrap();
+    session.execute("BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'forgotten'").await.unwrap();
+    let (open, ours) = (
+        Session::connect(&server.options(), "somebody's psql").await.unwrap(),
+        Session::connect(&server.options(), "pgrunbook:load").await.unwrap(),
+    );
+    for one in [&open, &ours] {
+        one.execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    }
+    let wanted = Wanted { long_transaction: Duration::ZERO, ..Wanted::new("tenant") };
+    let found = of_target(&session, &wanted, &BTreeSet::new()).await.unwrap();
+    let remedy = "ROLLBACK PREPARED 'forgotten'";
+    tells(&found, "prepared-transaction", Refuse, "prepared transaction 'forgotten'", remedy);
+    let backend = format!("backend {}", open.backend_pid());
+    tells(&found, "long-transaction", Refuse, &backend, "pg_terminate_backend");
+    tells(&found, "encoding", Refuse, "target database central", "ENCODING 'UTF8'");
+    assert_eq!(found.len(), 3, "another transfer's load ends by itself:\n{}", to_table(&found));
+    let one_way = of_target(&session, &Wanted { reverse: false, ..wanted }, &BTreeSet::new()).await.unwrap();
+    assert_eq!(one_way.len(), 1, "{}", to_table(&one_way));
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ impl Loader<'_> {
     }
 
     /// What the preflight is asked for.
-    fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self) -> Wanted {
         Wanted {
             source_schema: self.spec.source_schema.clone(),
             exclude: self.spec.exclude.iter().cloned().collect(),

@@ -12,6 +12,7 @@ mod sides;
 mod tables;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -128,6 +129,33 @@ pub async fn preflight(source: &Session, target: &Session, wanted: &Wanted) -> R
     findings.extend(disk::of_rows(server::server("target", &to), &to.disk, need));
     server::wal_rate(source, &from, begun, wanted, &mut findings).await?;
     accept(&mut findings, &[]);
+    findings.dedup();
+    Ok(findings)
+}
+
+/// Looks at the target alone, for a source whose rows come as UTF-8 and that has no server: what stands there already, what the
+/// role may do, and what the slot of the way back would wait for. `comes` are the names of the tables and indexes that will be
+/// made. The findings are in no order, and neither accepted nor about disks, which who knows the source's size asks for.
+///
+/// # Errors
+/// If the server cannot be asked at all. What only a privilege keeps hidden is a finding.
+pub async fn of_target(
+    target: &Session,
+    wanted: &Wanted,
+    comes: &BTreeSet<String>,
+) -> Result<Vec<Finding>, TransferError> {
+    let mut findings = Vec::new();
+    let facts = server::Facts::read(target).await?;
+    server::settings_alone(&facts, wanted, &mut findings);
+    rule::run(target, facts.version, objects::TARGET, wanted, &mut findings).await?;
+    if wanted.reverse {
+        rule::run(target, facts.version, waiting::TARGET, wanted, &mut findings).await?;
+    }
+    rights::of_target(target, &facts, wanted, &mut findings).await?;
+    if wanted.structure == Origin::Create {
+        let comes = comes.iter().map(|name| (false, name.clone())).collect();
+        sides::collisions(target, wanted, &comes, &mut findings).await?;
+    }
     findings.dedup();
     Ok(findings)
 }

@@ -95,21 +95,8 @@ pub(super) fn settings(from: &Facts, to: &Facts, wanted: &Wanted, findings: &mut
     if to.standby && !wanted.reverse {
         findings.push(standby("target", to));
     }
-    for (side, facts) in [("source", from), ("target", to)] {
-        if facts.version < 14 {
-            let what = format!("It is PostgreSQL {}; 14 and later are supported.", facts.version);
-            findings
-                .push(Finding::new(Severity::Refuse, "version", server(side, facts), what).remedy("upgrade it first"));
-        }
-        if facts.collation_recorded != facts.collation_actual && facts.version >= 15 {
-            let what = format!(
-                "Its collation was made with version {} of the library, which now is {}: indexes on text may be out of order.",
-                facts.collation_recorded, facts.collation_actual
-            );
-            let remedy = format!("REINDEX DATABASE {0}; ALTER DATABASE {0} REFRESH COLLATION VERSION", facts.database);
-            findings.push(Finding::new(Severity::Warn, "collation-stale", server(side, facts), what).remedy(remedy));
-        }
-    }
+    condition("source", from, findings);
+    condition("target", to, findings);
     if to.version < from.version {
         let what = format!("It is PostgreSQL {}, older than the source's {}.", to.version, from.version);
         findings.push(
@@ -140,6 +127,39 @@ pub(super) fn settings(from: &Facts, to: &Facts, wanted: &Wanted, findings: &mut
             to.collation_actual, from.collation_actual
         );
         findings.push(Finding::new(Severity::Note, "collation-version", server("target", to), what));
+    }
+}
+
+/// The same of a target whose source is no server, and holds its texts as UTF-8.
+pub(super) fn settings_alone(to: &Facts, wanted: &Wanted, findings: &mut Vec<Finding>) {
+    match wanted.reverse {
+        true => sender("target", to, wanted, findings),
+        false if to.standby => findings.push(standby("target", to)),
+        false => {}
+    }
+    condition("target", to, findings);
+    if to.encoding != "UTF8" {
+        let what = format!("Its encoding is {}, the source's UTF8: texts would not be the same.", to.encoding);
+        findings.push(
+            Finding::new(Severity::Refuse, "encoding", server("target", to), what)
+                .remedy("make the target's database with ENCODING 'UTF8'"),
+        );
+    }
+}
+
+/// What is to be said of a server, whatever it is for.
+fn condition(side: &str, facts: &Facts, findings: &mut Vec<Finding>) {
+    if facts.version < 14 {
+        let what = format!("It is PostgreSQL {}; 14 and later are supported.", facts.version);
+        findings.push(Finding::new(Severity::Refuse, "version", server(side, facts), what).remedy("upgrade it first"));
+    }
+    if facts.collation_recorded != facts.collation_actual && facts.version >= 15 {
+        let what = format!(
+            "Its collation was made with version {} of the library, which now is {}: indexes on text may be out of order.",
+            facts.collation_recorded, facts.collation_actual
+        );
+        let remedy = format!("REINDEX DATABASE {0}; ALTER DATABASE {0} REFRESH COLLATION VERSION", facts.database);
+        findings.push(Finding::new(Severity::Warn, "collation-stale", server(side, facts), what).remedy(remedy));
     }
 }
 

@@ -23,7 +23,14 @@ pub(super) async fn compare(
     extensions(source, target, wanted, findings).await?;
     absent(source, target, wanted, findings).await?;
     if wanted.structure == Origin::Create {
-        collisions(source, target, wanted, findings).await?;
+        // A view and a table share their names; a function has its own.
+        let comes = names_in(source, &wanted.source_schema)
+            .await?
+            .into_iter()
+            .filter(|(word, name)| word != "table" || wanted.takes(name))
+            .map(|(word, name)| (word == "function", name))
+            .collect();
+        collisions(target, wanted, &comes, findings).await?;
     }
     cron(source, findings).await
 }
@@ -311,25 +318,19 @@ WHERE n.nspname = $1::text AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
     AND d.deptype = 'e')
 ORDER BY 1, 2";
 
-async fn collisions(
-    source: &Session,
+async fn names_in(session: &Session, schema: &String) -> Result<BTreeSet<(String, String)>, TransferError> {
+    Ok(rows(session, NAMES, &[schema]).await?.iter().map(|row| (cell(row, 0), cell(row, 1))).collect())
+}
+
+/// What stands in the target's schema already. `comes` are the names that will be made there, and whether each is a function's.
+pub(super) async fn collisions(
     target: &Session,
     wanted: &Wanted,
+    comes: &BTreeSet<(bool, String)>,
     findings: &mut Vec<Finding>,
 ) -> Result<(), TransferError> {
-    let read = async |session, schema: &String| -> Result<BTreeSet<(String, String)>, TransferError> {
-        Ok(rows(session, NAMES, &[schema]).await?.iter().map(|row| (cell(row, 0), cell(row, 1))).collect())
-    };
-    let there = read(target, &wanted.schema).await?;
-    // A view and a table share their names; a function has its own.
-    let comes: BTreeSet<(bool, String)> = read(source, &wanted.source_schema)
-        .await?
-        .into_iter()
-        .filter(|(word, name)| word != "table" || wanted.takes(name))
-        .map(|(word, name)| (word == "function", name))
-        .collect();
     let mut others = Vec::new();
-    for (word, name) in there {
+    for (word, name) in names_in(target, &wanted.schema).await? {
         if comes.contains(&(word == "function", name.clone())) {
             findings.push(
                 Finding::new(

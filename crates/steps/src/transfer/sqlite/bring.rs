@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::identity::identify;
+use pgrunbook_postgres::slots::{self, Direction as Way};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session, quote};
 use serde_json::json;
 
@@ -16,7 +17,7 @@ use super::existing::check_existing;
 use super::image::{self, Image};
 use super::load::{self, How, Loaded};
 use super::open::{open_live, open_write};
-use super::preflight::{Preflight, preflight, preflight_with_image};
+use super::preflight::{Preflight, preflight as look_at, preflight_with_image};
 use super::shape::{self, Shape};
 use super::sync::{Access, Feed, Synced, blocking};
 use super::{notes, seal};
@@ -25,10 +26,11 @@ use crate::transfer::TransferError;
 use crate::transfer::disk::{self, Disk, Need};
 use crate::transfer::finding::{Finding, Severity, accept, blocking as in_the_way};
 use crate::transfer::load::Loader;
+use crate::transfer::preflight;
 use crate::transfer::spec::{Making, Spec, Sync};
 use crate::transfer::standing::stopped_error;
 use crate::transfer::state::{self, Phase, Transfer, text};
-use crate::transfer::streams::spools;
+use crate::transfer::streams::{Names, spools};
 use crate::workplace::{Place, Workplace};
 
 /// How long a writer may keep the file from being read.
@@ -111,7 +113,7 @@ pub async fn look(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflight, 
     let (path, schema, choices) = (ends.path.clone(), loader.schema.to_owned(), choices(loader.spec)?);
     let readers = loader.jobs;
     let looked = blocking(move || {
-        let looked = preflight(&path, &choices, &schema, readers)?;
+        let looked = look_at(&path, &choices, &schema, readers)?;
         // Whoever copies it asks again.
         Ok((image::copied_bytes(&path).unwrap_or_default(), looked))
     });
@@ -161,7 +163,8 @@ async fn findings(
     let mut findings: Vec<Finding> = looked.findings.iter().filter(|finding| !excluded(finding)).cloned().collect();
     findings.extend(of_copy);
     let session = ends.session("pgrunbook:preflight").await?;
-    let begun = state::find(&session, loader.schema).await.map_err(PgError::into_step_error)?.is_some();
+    let found = state::find(&session, loader.schema).await.map_err(PgError::into_step_error)?;
+    let begun = found.is_some();
     if loader.spec.structure == Making::Existing {
         // What the file declares beside columns and rows is the migrations' affair.
         let declares = |finding: &Finding| !matches!(finding.severity, Severity::Consent(_)) || is_of_rows(finding);
@@ -169,7 +172,7 @@ async fn findings(
         let more = check_existing(&session, loader.schema, looked).await.map_err(SqliteError::into_step_error)?;
         findings.extend(more.into_iter().filter(|finding| !begun || finding.code != "not-empty"));
     }
-    findings.extend(of_target(&session, loader.spec).await?);
+    findings.extend(of_target(&session, loader, looked, found.as_ref()).await?);
     if !begun {
         // What an earlier attempt brought takes its room already.
         let catalog = &looked.profile.catalog;
@@ -195,24 +198,23 @@ fn is_of_rows(finding: &Finding) -> bool {
     matches!(finding.code, "skipped" | "null-in-key" | "orphans")
 }
 
-/// What the target must be able to do.
-async fn of_target(session: &Session, spec: &Spec) -> Result<Vec<Finding>, StepError> {
-    let mut findings = Vec::new();
-    let level = session.value("SHOW wal_level").await.map_err(PgError::into_step_error)?;
-    if spec.reverse && level != "logical" {
-        let what = format!("is {level}, and writes after the switch can flow back only if it is logical");
-        findings.push(
-            Finding::new(Severity::Refuse, "wal-level", "wal_level of the target".to_owned(), what)
-                .remedy("set it and restart the target, or say `reverse = false`"),
-        );
-    }
-    if let Err(error) = session.execute("BEGIN; SET LOCAL session_replication_role = replica; ROLLBACK").await {
-        let _ = session.execute("ROLLBACK").await;
-        let object = format!("role {}", session.options().user);
-        findings.push(
-            Finding::new(Severity::Refuse, "replica-role", object, format!("may not apply changes: {error}"))
-                .remedy("GRANT SET ON PARAMETER session_replication_role TO it (15), or use a superuser"),
-        );
+/// What the target must be able to do, and what stands there already.
+async fn of_target(
+    session: &Session,
+    loader: &Loader<'_>,
+    looked: &Preflight,
+    begun: Option<&Transfer>,
+) -> Result<Vec<Finding>, StepError> {
+    let mut findings = preflight::of_target(session, &loader.wanted(), &looked.structure.names()).await?;
+    if let Some(transfer) = begun {
+        // What an earlier attempt brought is what this one goes on with, and a slot that it made is in use by right.
+        let slot = Names::of(loader.schema, &transfer.target).slot(Way::Reverse);
+        let has_slot = slots::slot_state(session, &slot).await.map_err(PgError::into_step_error)?.is_some();
+        findings.retain(|finding| match finding.code {
+            "collision" | "schema-not-empty" => false,
+            "no-slot" | "no-walsender" => !has_slot,
+            _ => true,
+        });
     }
     Ok(findings)
 }

@@ -124,7 +124,7 @@ const RANGES: u32 = 16;
 /// [`Making::Existing`] it fills the tables that are there.
 ///
 /// # Errors
-/// [`SqliteError::Exists`] before anything is made, if a table of that name is there, and [`SqliteError::Refused`] if one
+/// [`SqliteError::Exists`] before anything is made, if a table or an index of such a name is there, and [`SqliteError::Refused`] if one
 /// that should be there is not, or not fit, or not empty; [`SqliteError::Misfit`] for a value that does not fit;
 /// [`SqliteError::Object`] for a key that cannot be made. Whatever was made is dropped again, what was filled emptied.
 pub async fn load(
@@ -183,18 +183,15 @@ SELECT c.relname
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = ANY ($2)
-ORDER BY c.relname LIMIT 1";
+ORDER BY c.relname";
 
 /// Looks that nothing is in the way, and makes the schema. Returns whether it was missing.
 async fn prepare(admin: &Session, schema: &str, plan: &Plan, how: &How) -> Result<bool, SqliteError> {
-    let objects = plan.structure.before.iter().chain(&plan.structure.after);
-    let names: Vec<&str> = objects
-        .filter(|object| matches!(object.kind, ObjectKind::Table | ObjectKind::Index))
-        .map(|object| object.name.as_str())
-        .collect();
-    let there = admin.client().query_opt(THERE, &[&schema, &names]).await.map_err(|error| admin.error(&error))?;
-    if let Some(row) = there {
-        return Err(SqliteError::Exists(format!("{schema}.{}", row.get::<_, &str>(0))));
+    let names: Vec<String> = plan.structure.names().into_iter().collect();
+    let there = admin.client().query(THERE, &[&schema, &names]).await.map_err(|error| admin.error(&error))?;
+    if !there.is_empty() {
+        let named: Vec<String> = there.iter().map(|row| format!("{schema}.{}", row.get::<_, &str>(0))).collect();
+        return Err(SqliteError::Exists(named.join(", ")));
     }
     let sql = format!("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {}", literal(schema));
     if !admin.value(&sql).await?.is_empty() {

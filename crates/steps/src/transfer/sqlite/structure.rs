@@ -24,6 +24,14 @@ pub struct Structure {
     pub after: Vec<Object>,
 }
 
+impl Structure {
+    /// The names that it takes among the relations of the schema: of tables and of indexes.
+    pub fn names(&self) -> BTreeSet<String> {
+        let takes = |object: &&Object| matches!(object.kind, ObjectKind::Table | ObjectKind::Index);
+        self.before.iter().chain(&self.after).filter(takes).map(|object| object.name.clone()).collect()
+    }
+}
+
 /// One statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
