@@ -134,7 +134,7 @@ pub enum FenceAction {
     /// The fences that stand: schema, tables, since when, by whom, and what is wrong with them.
     #[command(after_help = "Example:\n  pgrunbook fence status --target legacy --check")]
     Status {
-        /// The target of pgrunbook.toml.
+        /// The target of pgrunbook.toml: a database or a SQLite file.
         #[arg(long, default_value = "main")]
         target: String,
         /// Exit 1 if one of them has a hole.
@@ -147,7 +147,7 @@ pub enum FenceAction {
         /// The fence's id, as `fence status` shows it.
         #[arg(value_name = "ID")]
         id: String,
-        /// The target of pgrunbook.toml.
+        /// The target of pgrunbook.toml: a database or a SQLite file.
         #[arg(long, default_value = "main")]
         target: String,
         /// A target that leads through a PgBouncer, to be resumed too; may be given again.

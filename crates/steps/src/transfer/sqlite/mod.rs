@@ -19,6 +19,7 @@ mod error;
 mod existing;
 mod expression;
 mod fill;
+mod hand;
 pub mod image;
 mod jobs;
 mod jsonb;
@@ -52,6 +53,7 @@ pub use catalog::{Catalog, Collation, Column, ForeignKey, Index, Origin, Table, 
 pub use choice::{Choice, Choices};
 pub use error::{BadValue, SqliteError};
 pub use existing::check_existing;
+pub use hand::{FileFence, drop_file_fence, file_fence, file_of};
 pub use jsonb::common as common_jsonb;
 pub use kind::{Clock, Digits, Kind, Misfit, Truth, Width, class_of, described, excerpt};
 pub use live::compare_live;

@@ -172,7 +172,8 @@ fn refuses(connection: &Connection, path: &Path, table: &str, said: &str) -> Res
     }
 }
 
-fn tables(connection: &Connection, path: &Path) -> Result<Vec<String>, SqliteError> {
+/// The application's own tables, by name. Blocking.
+pub(super) fn tables(connection: &Connection, path: &Path) -> Result<Vec<String>, SqliteError> {
     collect(connection, path, TABLES, |row| row.get(0))
 }
 
