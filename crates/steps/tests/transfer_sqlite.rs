@@ -206,6 +206,28 @@ async fn a_file_goes_there_and_back_and_there_again_under_writers() {
     assert_eq!(this.in_file("SELECT count(*) FROM visit WHERE what = 'after' AND at = '2025-05-05T05:05:05'"), "1");
     this.is_equal().await;
     assert_eq!(this.in_file("SELECT group_concat(who, ';') FROM (SELECT who FROM heard ORDER BY who)"), "anna;else");
+    // A value that is stored apart from its row, and that a change of another column does not bring; and a table that is emptied.
+    let long = "(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 600) AS i)";
+    this.bench
+        .execute(&format!(
+            "INSERT INTO health.note VALUES (6, 2, {long}, ''); UPDATE health.visit SET what = {long} WHERE id = 8"
+        ))
+        .await;
+    let stored = "SELECT bool_and(pg_relation_size(reltoastrelid) > 0) FROM pg_class WHERE oid IN ('health.note'::regclass, 'health.visit'::regclass)";
+    assert_eq!(this.bench.value(stored).await, "t", "they would come with the row");
+    this.done(FOLLOW).await;
+    this.bench
+        .execute(
+            "UPDATE health.note SET raw = '\\x0102' WHERE visit = 6 AND n = 2; UPDATE health.visit SET notes = 77 WHERE id = 8;
+             TRUNCATE health.heard; INSERT INTO health.heard VALUES ('last', NULL)",
+        )
+        .await;
+    this.done(FOLLOW).await;
+    this.is_equal().await;
+    let lengths = "SELECT (SELECT length(body) || ':' || hex(raw) FROM note WHERE visit = 6 AND n = 2) || ';' ||
+        (SELECT length(what) || ':' || notes FROM visit WHERE id = 8)";
+    assert_eq!(this.in_file(lengths), "19200:0102;19200:77");
+    assert_eq!(this.in_file("SELECT group_concat(who, ';') FROM heard"), "last");
     // What nobody touched is as it was, in its own spelling; and the fence stands.
     let after = this.in_file("SELECT group_concat(id || at, ';') FROM visit WHERE id BETWEEN 2 AND 299");
     assert_eq!(before, after);
