@@ -85,6 +85,15 @@ async fn file_is_a_side_beside_a_database_and_beside_another_file() {
             assert!(said.out.contains(line), "{a} {b} {line}: {}", said.out);
         }
     }
+    // A file is not repaired, and nobody is first told what would be done to it.
+    for more in [&["--repair"][..], &["--repair", "--yes"]] {
+        let said = place.call(&[&["parity", "main", "second.sqlite"], more].concat());
+        assert!(said.code == Some(2) && said.err.contains("a repair writes to a database only"), "{said:?}");
+        assert_eq!(said.out, "", "nothing was compared");
+    }
+    assert_eq!(second.query_row("SELECT count(*) FROM notes", [], |row| row.get::<_, i64>(0)).unwrap(), 299);
+    place.call(&["parity", "second.sqlite", "main", "--repair", "--yes"]).done();
+    assert_eq!(place.value("SELECT count(*) FROM notes").await, "299");
     let said = place.call(&["parity", "first.sqlite", "nowhere.sqlite"]);
     assert!(said.code == Some(2) && said.err.contains("nowhere.sqlite"), "{said:?}");
     assert!(!place.path("nowhere.sqlite").exists(), "a side that is looked at is not made");

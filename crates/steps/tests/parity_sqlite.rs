@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pgrunbook_engine::{Cancel, RunEnd};
+use pgrunbook_engine::{Cancel, EngineError, RunEnd};
 use pgrunbook_postgres::Session;
 
 use pgrunbook_steps::parity::{Ask, Parity, ParityError, Place, What, choices, compare, repair};
@@ -179,4 +179,13 @@ async fn step_is_told_how_a_file_counts() {
     let evidence = bench.evidence(&run, "same").await;
     let noted = json!([{ "is_difference": false, "text": "t.junk: not compared, as was asked" }]);
     assert_eq!(evidence.facts["parity"]["findings"], noted);
+
+    // A repair of the file is refused when the run is planned.
+    let swapped = text.replace(
+        "target = \"main\"\nfrom = \"file\"\nschema",
+        "target = \"file\"\nfrom = \"main\"\nrepair = true\nfrom_schema",
+    );
+    let error = bench.engine().await.plan(&bench.parse(&swapped), &BTreeMap::new()).await.unwrap_err();
+    let EngineError::Step { source, .. } = &error else { panic!("{error}") };
+    assert!(source.message.contains("a repair writes to a database only"), "{source}");
 }

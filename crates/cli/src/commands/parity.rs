@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use pgrunbook_steps::parity::{
-    Ask, Naming, Place, ROWS, Samples, Values, choices, compare, place, plan, repair, sample,
+    Ask, Naming, Place, ROWS, Samples, Values, can_repair, choices, compare, place, plan, repair, sample,
 };
 use pgrunbook_steps::transfer::sqlite::Choices;
 use pgrunbook_steps::workplace::Workplace;
@@ -23,6 +23,7 @@ pub async fn parity(app: &App, args: &ParityArgs) -> Result<u8, Failure> {
     let b = side(app, &workplace, &args.b, &args.schema_b, &choices)?;
     if args.repair {
         app.refuse_if_protected("parity --repair", "`parity = \"...\"` with `repair = true`")?;
+        can_repair(&b)?;
     }
     let cancel = app.cancel_on_signals();
     let human = app.global.format == Output::Human && std::io::stderr().is_terminal();

@@ -60,6 +60,9 @@ pub enum ParityError {
     /// A repair would do what it cannot, or did what it should not have done.
     #[error("{0}. Nothing was changed.")]
     Repair(String),
+    /// A repair was asked of a side that is a file.
+    #[error("{0} is a SQLite file, and a repair writes to a database only. Nothing was changed.")]
+    IntoFile(String),
     #[error("stopped before the comparison was done")]
     Interrupted,
     /// A task of this program ended early.
@@ -87,7 +90,7 @@ impl ParityError {
             Self::Naming { .. } => "parity-naming",
             Self::Aligned(_) => "parity-aligned",
             Self::Samples(_) => "parity-samples",
-            Self::Repair(_) => "parity-repair",
+            Self::Repair(_) | Self::IntoFile(_) => "parity-repair",
             Self::Interrupted => "interrupted",
             Self::Task(_) => "parity-task",
         }
@@ -114,8 +117,13 @@ impl ParityError {
             Self::Naming { .. } => "look at its rights; without it a new one is made, and rows get other names",
             Self::Spill { .. } => "look at free space and rights of the folder",
             Self::Aligned(_) => "look at the state of the transfer, then run it again",
-            Self::Samples(_) => "samples are read from a database, of tables with a primary key; leave them out where there are none",
+            Self::Samples(_) => {
+                "samples are read from a database, of tables with a primary key; leave them out where there are none"
+            }
             Self::Repair(_) => "compare again and look at the rows; they may have changed in between",
+            Self::IntoFile(_) => {
+                "make the database side B, if the file is right; else correct the file as its application would"
+            }
             Self::Interrupted => "run it again",
         }
     }
@@ -140,6 +148,7 @@ impl From<ParityError> for StepError {
                 let step = server.into_step_error();
                 Self { message: format!("{side}: {}", step.message), ..step }
             }
+            other @ ParityError::IntoFile(_) => Self::unusable(other.code(), text).help(help),
             other => Self::failed(other.code(), text).help(help).source(other),
         }
     }

@@ -34,7 +34,7 @@ pub use error::ParityError;
 pub use keys::Keys;
 pub use naming::Naming;
 pub use pair::{Finding, Pair, Which};
-pub use repair::{Planned, ROWS, Repaired, plan, repair};
+pub use repair::{Planned, ROWS, Repaired, can_repair, plan, repair};
 pub use report::{VERSION, Values, evidence};
 pub use sample::{Sampled, Samples, Wrong, sample};
 pub use step::{KIND, choices, gate, place};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::SinkExt;
-use pgrunbook_postgres::Session;
 use pgrunbook_postgres::copy::{HEADER, TRAILER};
+use pgrunbook_postgres::{ConnectOptions, Session};
 
 use super::compare::{Ask, Parity, Place, TableParity, What};
 use super::error::ParityError;
@@ -48,6 +48,17 @@ impl Repaired {
     }
 }
 
+/// Whether the rows of a side can be repaired: those of a database can. Where it is, and its schema.
+///
+/// # Errors
+/// [`ParityError::IntoFile`] of a file.
+pub fn can_repair(b: &Place) -> Result<(&ConnectOptions, &str), ParityError> {
+    match b {
+        Place::Postgres { options, schema } => Ok((options.as_ref(), schema.as_str())),
+        Place::Sqlite { path, .. } => Err(ParityError::IntoFile(path.display().to_string())),
+    }
+}
+
 /// What a repair of these differences would do.
 ///
 /// # Errors
@@ -80,15 +91,13 @@ pub fn plan(parity: &Parity) -> Result<Vec<Planned>, ParityError> {
     Ok(planned)
 }
 
-/// Does it. B must be a PostgreSQL schema. The rows are read from A anew, so that what is written is what A has now.
+/// Does it. B must be a PostgreSQL schema ([`can_repair`]). The rows are read from A anew, so that what is written is what A has now.
 ///
 /// # Errors
 /// If a row count is not the planned one, or a side says no: nothing was changed then.
 pub async fn repair(places: [&Place; 2], parity: &Parity, ask: &Ask<'_>) -> Result<Repaired, ParityError> {
+    let (options, schema) = can_repair(places[1])?;
     let planned = plan(parity)?;
-    let Place::Postgres { options, schema } = places[1] else {
-        return Err(ParityError::Repair("only a PostgreSQL side can be repaired".to_owned()));
-    };
     let source = Sides::open(places, ask).await?;
     let label = source.sides[1].label().to_owned();
     let failed = ParityError::server(&label);

@@ -182,14 +182,15 @@ impl Step for Parities {
     }
 
     async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let Fields { from, from_schema, schema, repair, .. } = &self.fields;
+        let Fields { from, from_schema, schema, repair: repairs, .. } = &self.fields;
         self.place(from, from_schema)?;
-        self.place(&self.target, schema)?;
+        let b = self.place(&self.target, schema)?;
         let mut change = Change {
             summary: format!("compare every row of {from} ({from_schema}) and {} ({schema})", self.target),
             ..Change::default()
         };
-        if *repair {
+        if *repairs {
+            repair::can_repair(&b)?;
             change.warnings.push(format!("rows of {schema} that differ are overwritten, and not kept"));
         }
         Ok(change)
