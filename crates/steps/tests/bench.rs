@@ -164,6 +164,8 @@ pub fn failure(end: &RunEnd) -> (String, String, String) {
 #[derive(Default)]
 pub struct Hand {
     pub said: Mutex<Vec<String>>,
+    /// How far steps said they were: done, of how many, of what.
+    pub amounts: Mutex<Vec<(u64, Option<u64>, &'static str)>>,
 }
 
 impl Hand {
@@ -174,8 +176,9 @@ impl Hand {
 
 impl Watcher for Hand {
     fn progress(&self, _step: &StepId, progress: Progress) {
-        if let Progress::Line { text } = progress {
-            self.said.lock().unwrap().push(text);
+        match progress {
+            Progress::Line { text } => self.said.lock().unwrap().push(text),
+            Progress::Amount { done, total, unit } => self.amounts.lock().unwrap().push((done, total, unit)),
         }
     }
 }

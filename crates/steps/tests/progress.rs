@@ -9,6 +9,7 @@ use pgrunbook_steps::transfer::{Status, keep_following, status, table};
 
 use crate::matrix::held;
 use crate::transfer::{MOVE, Move, logical};
+use crate::transfer_sqlite::{File, load};
 
 /// The one transfer, as soon as this holds of it.
 async fn told(workplace: &Workplace, wanted: impl Fn(&Status) -> bool) -> Status {
@@ -71,6 +72,42 @@ async fn copy_that_is_held_tells_its_rows_its_rate_and_what_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn load_of_a_file_that_is_held_tells_its_rows() {
+    let this = File::new(
+        "CREATE TABLE held (id INTEGER PRIMARY KEY, what TEXT); CREATE TABLE more (id INTEGER PRIMARY KEY, what TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO held SELECT i, 'held' FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO more SELECT i, 'more' FROM n;",
+    )
+    .await;
+    let tables = "CREATE SCHEMA health; CREATE TABLE health.held (id bigint PRIMARY KEY, what text);
+        CREATE TABLE health.more (id bigint PRIMARY KEY, what text)";
+    this.bench.execute(tables).await;
+    let holder = this.bench.session().await;
+    holder.execute("BEGIN; LOCK TABLE health.held IN SHARE MODE").await.unwrap();
+    let steps = load("structure = \"existing\"\n");
+    let run =
+        this.bench.begin(&format!("# Go\n\n```toml runbook\ntargets = [\"main\", \"old\"]\n```\n\n{steps}")).await;
+    let workplace = this.bench.workplace().await;
+    let looked = async {
+        let one = told(&workplace, |one| one.copied.rows == 3000).await;
+        holder.execute("ROLLBACK").await.unwrap();
+        one
+    };
+    let (end, one) = tokio::join!(this.bench.resume(&run), looked);
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let size = std::fs::metadata(this.path()).unwrap().len();
+    assert_eq!((one.phase.word(), one.copied.bytes), ("copying", size * 3000 / 3500), "{one:?}");
+    let shown = cells(&one);
+    assert_eq!(shown[..4], ["health", "old", "copying", "3000"], "{shown:?}");
+    let amounts = this.bench.hand.amounts.lock().unwrap().clone();
+    assert_eq!(amounts.first(), Some(&(0, Some(3500), "rows")));
+    assert!(amounts.contains(&(3000, Some(3500), "rows")), "{amounts:?}");
+    assert_eq!(amounts.last(), Some(&(3500, Some(3500), "rows")));
+    let one = told(&workplace, |one| one.phase.follows()).await;
+    assert_eq!((one.copied.rows, one.copied.bytes), (3500, size), "{one:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stream_that_is_behind_tells_its_lag_and_one_that_has_caught_up_has_none() {
     // What others write in a shared cluster would count.
     let settings = [("wal_level", "logical"), ("checkpoint_timeout", "1d"), ("autovacuum", "off")];
@@ -103,7 +140,10 @@ async fn stream_that_is_behind_tells_its_lag_and_one_that_has_caught_up_has_none
     // What came and cannot be applied is lag, though the source need not keep it any longer.
     let holder = this.bench.session().await;
     holder.execute("BEGIN; LOCK TABLE health.note IN SHARE MODE").await.unwrap();
-    this.at_legacy("UPDATE note SET text = (SELECT string_agg(md5((i + 60)::text), '') FROM generate_series(1, 60) AS i)").await;
+    this.at_legacy(
+        "UPDATE note SET text = (SELECT string_agg(md5((i + 60)::text), '') FROM generate_series(1, 60) AS i)",
+    )
+    .await;
     let end = this.legacy_value("SELECT pg_current_wal_lsn()").await;
     let received = "SELECT confirmed_flush_lsn >= '{END}' FROM pg_replication_slots WHERE slot_name LIKE '%forward'";
     let begun = Instant::now();

@@ -1,9 +1,12 @@
 //! A file's transfer up to the crossing: look, load, follow, give up.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pgrunbook_engine::step::Progress;
 use pgrunbook_engine::{Cancel, Evidence, StepError};
 use pgrunbook_postgres::identity::identify;
 use pgrunbook_postgres::slots::{self, Direction as Way};
@@ -331,8 +334,16 @@ async fn load_rows(
     }
     let plan = Arc::new(plan);
     let how = How { connections: loader.jobs, mark: mark(schema), structure: loader.spec.structure, ..How::default() };
-    let loaded = load::load(&ends.options, schema, image.clone(), plan, &how, loader.cancel).await;
-    let loaded = loaded.map_err(SqliteError::into_step_error)?;
+    let total = plan.mapping.tables.iter().map(|map| looked.profile.tables[map.source].rows).sum();
+    let how_far = HowFar { loader, records, handed: how.handed.clone(), total, bytes: image.bytes };
+    let loading = load::load(&ends.options, schema, image.clone(), plan, &how, loader.cancel);
+    let loaded = tokio::select! {
+        biased;
+        loaded = loading => loaded.map_err(SqliteError::into_step_error)?,
+        // Cancellation: a number that was sent is followed by the final one, on the same connection.
+        never = how_far.keep_telling() => match never {},
+    };
+    how_far.tell();
     if !existing {
         shape::note_target(records, schema, &mut shape).await.map_err(PgError::into_step_error)?;
     }
@@ -368,6 +379,47 @@ async fn load_rows(
         .fact("image_bytes", image_bytes)
         .fact("file_read_us", u64::try_from(read_for.as_micros()).unwrap_or(u64::MAX));
     Ok((evidence, is_caught_up))
+}
+
+/// Who waits for a load sees it go on this often: seldom enough to cost nothing, often enough not to take it for dead.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// How far a load is, for who waits here and for `transfer status` elsewhere.
+struct HowFar<'a> {
+    loader: &'a Loader<'a>,
+    records: &'a Session,
+    handed: Arc<AtomicU64>,
+    /// Rows of the image.
+    total: u64,
+    /// Of the image.
+    bytes: u64,
+}
+
+impl HowFar<'_> {
+    /// Returns how many rows have been handed over.
+    fn tell(&self) -> u64 {
+        let done = self.handed.load(Ordering::Relaxed);
+        let amount = Progress::Amount { done, total: Some(self.total), unit: "rows" };
+        self.loader.watcher.progress(self.loader.step, amount);
+        done
+    }
+
+    /// Begins at once, over what an attempt before may have left there.
+    async fn keep_telling(&self) -> Infallible {
+        let mut ticks = tokio::time::interval(TOLD);
+        loop {
+            ticks.tick().await;
+            let done = self.tell();
+            // As much of the file as of its rows.
+            let bytes = u128::from(self.bytes) * u128::from(done) / u128::from(self.total.max(1));
+            let sql = format!(
+                "UPDATE pgrunbook.transfer_file SET rows = {done}, bytes = {bytes} WHERE schema = {}",
+                text(self.loader.schema)
+            );
+            // It is only told: what was loaded is recorded behind the load.
+            let _ = self.records.execute(&sql).await;
+        }
+    }
 }
 
 /// Nobody writes to the target from here on, and it is what the image is: then the transfer can follow.

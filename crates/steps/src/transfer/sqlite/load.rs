@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ pub struct How {
     pub structure: Making,
     /// Tables of fewer bytes are never cut into ranges.
     pub whole_bytes: u64,
+    /// Rows that were read and handed over so far, of all tables: who waits may look.
+    pub handed: Arc<AtomicU64>,
 }
 
 impl Default for How {
@@ -64,6 +67,7 @@ impl Default for How {
             mark: "pgrunbook transfer".to_owned(),
             structure: Making::Create,
             whole_bytes: 32 << 20,
+            handed: Arc::default(),
         }
     }
 }
@@ -439,7 +443,8 @@ impl Copier<'_> {
         let mut sink = std::pin::pin!(sink);
         let (sender, mut receiver) = mpsc::channel::<Bytes>(CHUNKS);
         let (plan, image, cancel) = (self.plan.clone(), self.image.clone(), self.cancel.clone());
-        let reader = tokio::task::spawn_blocking(move || read(&plan, &image, piece, &sender, &cancel));
+        let handed = self.how.handed.clone();
+        let reader = tokio::task::spawn_blocking(move || read(&plan, &image, piece, &sender, &handed, &cancel));
         let mut sent = Ok(());
         while let Some(chunk) = receiver.recv().await {
             sent = sink.send(chunk).await.map_err(|error| session.error(&error));

@@ -1,6 +1,7 @@
 //! A piece's rows as binary COPY, and the numbers that a table has given.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use pgrunbook_engine::Cancel;
@@ -22,12 +23,13 @@ use super::prove::{comes_back, no_replacement};
 /// Bytes that a reader gathers before it hands them over.
 const CHUNK: usize = 256 << 10;
 
-/// Reads a piece and hands it over in chunks of binary COPY. Blocking.
+/// Reads a piece and hands it over in chunks of binary COPY; `handed` counts its rows chunk by chunk. Blocking.
 pub(super) fn read(
     plan: &Plan,
     image: &Image,
     piece: Piece,
     sender: &mpsc::Sender<Bytes>,
+    handed: &AtomicU64,
     cancel: &Cancel,
 ) -> Result<LoadedTable, SqliteError> {
     let map = &plan.mapping.tables[piece.table];
@@ -43,6 +45,7 @@ pub(super) fn read(
     let utf16 = plan.catalog.encoding != "UTF-8";
     let mut respelled = vec![0_u64; columns.len()];
     let mut sum = RowSum::default();
+    let mut counted = 0;
     let mut buffer = Vec::with_capacity(CHUNK + (CHUNK >> 2));
     buffer.extend_from_slice(HEADER);
     while let Some(row) = rows.next().map_err(failed)? {
@@ -77,10 +80,13 @@ pub(super) fn read(
             if sender.blocking_send(chunk.into()).is_err() || cancel.is_stopping() {
                 return Err(SqliteError::Stopped);
             }
+            handed.fetch_add(sum.rows - counted, Ordering::Relaxed);
+            counted = sum.rows;
         }
     }
     buffer.extend_from_slice(TRAILER);
     sender.blocking_send(buffer.into()).map_err(|_| SqliteError::Stopped)?;
+    handed.fetch_add(sum.rows - counted, Ordering::Relaxed);
     let named = columns.iter().zip(respelled).filter(|(_, count)| *count > 0);
     let respelled = named.map(|(column, count)| (column.name.clone(), count)).collect();
     Ok(LoadedTable { name: map.name.clone(), sum, respelled, transactions: Vec::new() })
