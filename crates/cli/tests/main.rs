@@ -9,6 +9,7 @@ mod crash_cutover;
 mod cutover;
 mod fence;
 mod gate;
+mod gate_alone;
 mod gate_sight;
 mod given;
 mod guard;

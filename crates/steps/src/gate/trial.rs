@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgrunbook_document::Severity;
 use pgrunbook_engine::StepError;
-use pgrunbook_postgres::{ConnectOptions, Session};
+use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 
 use super::error::GateError;
 use super::ground::Plot;
@@ -13,7 +13,9 @@ use super::size::{Size, sizes};
 use super::{Files, Review, Wish, additive, finding, line_of, plans, script, tenant};
 use crate::drift::{self, Difference};
 use crate::migrate::chain::{Chain, Migration, Script};
-use crate::migrate::{Act, Applied, Around, DryRun, Goal, Options, Runner, dry_run_of_each, verify_script};
+use crate::migrate::{
+    Act, Applied, Around, DryRun, Goal, Options, Runner, Watch, Watched, dry_run_of_each, verify_script,
+};
 
 /// Above so many changed migrations what each down file leaves is not looked at one by one, but together.
 const ONE_BY_ONE: usize = 20;
@@ -46,7 +48,7 @@ pub struct Tried {
     pub rewrites: Vec<String>,
     /// Tables that were read from end to end.
     pub scans: Vec<String>,
-    /// Why locks and rewrites could not be seen.
+    /// Where locks may have been missed, and why.
     pub unseen: Option<String>,
     pub took: Duration,
 }
@@ -195,7 +197,22 @@ impl Place<'_> {
         self.runner(chain).go(&Goal::Up(None), &mut Applied::default()).await
     }
 
-    /// Applies one migration: first as a dry run that is watched, then as it will be applied.
+    /// Applies what is pending: first as a dry run, or watched, if no dry run can try it.
+    async fn applied(&self, until: &Chain) -> Result<Watched, StepError> {
+        let mut runner = self.runner(until);
+        let seen = dry_run_of_each(&runner).await?;
+        if seen.not_tried.is_empty() {
+            runner.go(&Goal::Up(None), &mut Applied::default()).await?;
+            return Ok(Watched { seen, unsure: Vec::new() });
+        }
+        let watch = Watch::begin(&self.options).await.map_err(PgError::into_step_error)?;
+        runner.around.watch = Some(&watch);
+        runner.go(&Goal::Up(None), &mut Applied::default()).await?;
+        drop(runner);
+        Ok(watch.end())
+    }
+
+    /// Applies one migration, and tells what it did to what was there.
     async fn one(
         &self,
         until: &Chain,
@@ -205,15 +222,21 @@ impl Place<'_> {
         review: &mut Review,
     ) -> Result<bool, GateError> {
         let begun = Instant::now();
-        let runner = self.runner(until);
-        let seen = dry_run_of_each(&runner).await;
-        let applied = match &seen {
-            Ok(_) => runner.go(&Goal::Up(None), &mut Applied::default()).await,
-            Err(_) => Ok(()),
-        };
-        let seen = match (seen, applied) {
-            (Ok(seen), Ok(())) => seen,
-            (Err(error), _) | (_, Err(error)) => {
+        let (seen, unseen) = match self.applied(until).await {
+            Ok(watched) => {
+                for (line, statement) in &watched.unsure {
+                    let message = format!(
+                        "`{statement}` commits by itself: of what it locks, only the first was sure to be seen"
+                    );
+                    let help = "look at what it locks and for how long, or write it as statements of the file";
+                    let one = finding("not-watched", Severity::Warning, message).help(help);
+                    review.at(files, &migration.up, Some(*line), one);
+                }
+                let unsure = watched.unsure.iter().map(|(line, statement)| format!("line {line}: {statement}"));
+                let unsure = unsure.collect::<Vec<_>>().join(", ");
+                (watched.seen, (!unsure.is_empty()).then(|| format!("what commits by itself: {unsure}")))
+            }
+            Err(error) => {
                 let check = if error.code == "verification" { "verify" } else { "forward" };
                 self.failed(until, files, check, error, review);
                 return Ok(false);
@@ -252,7 +275,7 @@ impl Place<'_> {
             sizes,
             rewrites: seen.rewrites,
             scans: seen.scans,
-            unseen: seen.not_tried.into_iter().next(),
+            unseen,
             took: begun.elapsed(),
         });
         Ok(true)

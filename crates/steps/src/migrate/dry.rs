@@ -28,6 +28,21 @@ pub struct DryRun {
     pub qualified: BTreeMap<String, String>,
 }
 
+impl DryRun {
+    /// Makes the sums of what each statement did.
+    pub(super) fn sum_up(&mut self) {
+        let all = |of: fn(&Act) -> &Vec<String>| {
+            let all: BTreeSet<_> = self.acts.iter().flat_map(of).cloned().collect();
+            all.into_iter().collect::<Vec<_>>()
+        };
+        let (rewrites, scans) = (all(|act| &act.rewrites), all(|act| &act.scans));
+        let locks: BTreeSet<_> = self.acts.iter().flat_map(|act| &act.locks).cloned().collect();
+        self.locks = locks.into_iter().collect();
+        self.rewrites = rewrites;
+        self.scans = scans;
+    }
+}
+
 /// What one statement did to relations that were there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Act {
@@ -60,7 +75,7 @@ const FILES: &str = "SELECT c.oid, c.relkind IN ('r', 'm'), c.relfilenode, pg_ca
     WHERE c.oid = ANY ('{OIDS}'::pg_catalog.oid[]) AND n.nspname NOT IN ('pgrunbook', 'pg_toast')";
 
 /// The same while the transaction goes on: relations that are locked, the modes, their files, and how often they were read.
-const NOW: &str =
+pub(super) const NOW: &str =
     "SELECT l.relation, l.mode, coalesce(c.relfilenode, 0), pg_catalog.pg_stat_get_xact_numscans(l.relation)
     FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
     WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.mode <> 'AccessShareLock'
@@ -262,7 +277,7 @@ fn acts(statements: &[(usize, String)], glances: &[Glance], before: &[Vec<String
 }
 
 /// The beginning of a statement, in one line.
-fn beginning(statement: &str) -> String {
+pub(super) fn beginning(statement: &str) -> String {
     let line = statement.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= SHOWN {
         return line;

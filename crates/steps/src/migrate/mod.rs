@@ -18,6 +18,7 @@ mod step;
 pub mod text;
 mod verify;
 mod version_row;
+mod watch;
 
 pub use deployment_log::{Action, LogTable, LogWrite};
 pub use dry::{Act, DryRun, dry_run, dry_run_of_each};
@@ -26,6 +27,7 @@ pub use step::KIND;
 pub use text::shown;
 pub(crate) use verify::{Asked, asked, run as verify_script};
 pub use version_row::{VersionRow, VersionWrite};
+pub use watch::{Watch, Watched};
 
 /// The name of a chain that is applied in one of several schemas: each has a history of its own.
 pub fn chain_in(chain: &str, schema: &str) -> String {

@@ -20,6 +20,7 @@ use super::standing::{Finding, RowState, Standing, compare};
 use super::text::{Mode, Text};
 use super::verify;
 use super::version_row::VersionWrite;
+use super::watch::Watch;
 use crate::sql::{Stands, held_by, is_finished_by, stands};
 
 /// What a runner needs to know of whoever called it.
@@ -35,12 +36,14 @@ pub struct Around<'a> {
     pub assert: Option<String>,
     /// Tells a line.
     pub tell: &'a (dyn Fn(String) + Send + Sync),
+    /// Looks on where a file cannot run in one transaction.
+    pub watch: Option<&'a Watch>,
 }
 
 impl<'a> Around<'a> {
     /// Of a person who calls it by hand: for no run, by the clock on the wall.
     pub fn by_hand(cancel: &'a Cancel, operator: &'a str, tell: &'a (dyn Fn(String) + Send + Sync)) -> Self {
-        Self { clock: &SystemClock, cancel, operator, run: None, assert: None, tell }
+        Self { clock: &SystemClock, cancel, operator, run: None, assert: None, tell, watch: None }
     }
 
     pub(super) fn say(&self, line: impl Into<String>) {
@@ -485,7 +488,7 @@ impl Runner<'_> {
                 let row = history::insert(entry, &lease.token, RowState::Running);
                 let enter = self.options.inside.enter(false);
                 session.execute(&format!("{AFRESH}{row};{enter}")).await.map_err(nothing_touched)?;
-                self.alone(session, text, 0..text.statements.len()).await?;
+                self.own(session, text).await?;
                 let update = history::update(entry.chain, entry.version, &lease.token, "state = 'applied'");
                 let version = version.unwrap_or_default();
                 let fresh = if version.is_empty() { OWN_ROLE } else { AFRESH };
@@ -631,9 +634,14 @@ impl Runner<'_> {
             let update = format!("{}{update}{next_role}", aside(&next_role));
             let Class::Outside(outside) = classify(text.statement(at)) else {
                 // With its record, in one transaction.
-                let before = format!("BEGIN; {}{assert}{role}", aside(&role));
-                let after = format!("{update}COMMIT;");
-                let done = send::run(session, text, at..at + 1, &before, &after, self.around.cancel).await;
+                let (before, cancel) = (format!("{}{assert}{role}", aside(&role)), self.around.cancel);
+                let done = match self.around.watch {
+                    Some(watch) => watch.plain(session, text, at, [&before, &update], cancel).await,
+                    None => {
+                        let (before, after) = (format!("BEGIN; {before}"), format!("{update}COMMIT;"));
+                        send::run(session, text, at..at + 1, &before, &after, cancel).await
+                    }
+                };
                 if let Err(broken) = done {
                     return Err(self.broken(session, text, broken).await);
                 }
@@ -665,7 +673,14 @@ impl Runner<'_> {
                 }
             }
             fault::pass(Point::BeforeEffect);
-            self.alone(session, text, at..at + 1).await?;
+            match self.around.watch {
+                Some(watch) => {
+                    if let Err(broken) = watch.outside(session, text, at, self.around.cancel).await {
+                        return Err(self.broken(session, text, broken).await);
+                    }
+                }
+                None => self.alone(session, text, at..at + 1).await?,
+            }
             fault::pass(Point::AfterEffect);
             session.execute(&update).await.map_err(nothing_touched)?;
         }
@@ -684,6 +699,18 @@ impl Runner<'_> {
             }
             error => nothing_touched(error),
         }
+    }
+
+    /// The statements of a file that controls its own transactions.
+    async fn own(&self, session: &Session, text: &Text) -> Result<(), StepError> {
+        let count = text.statements.len();
+        let Some(watch) = self.around.watch else { return self.alone(session, text, 0..count).await };
+        for at in 0..count {
+            if let Err(broken) = watch.own(session, text, at, self.around.cancel).await {
+                return Err(self.broken(session, text, broken).await);
+            }
+        }
+        Ok(())
     }
 
     /// Statements as they are, each its own.

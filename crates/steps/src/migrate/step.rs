@@ -203,6 +203,7 @@ impl Migrate {
                 run: Some((cx.run, cx.step.as_str())),
                 assert: Some(Entry::of(cx).assert_sql()),
                 tell: &tell,
+                watch: None,
             },
         };
         let mut applied = Applied::default();

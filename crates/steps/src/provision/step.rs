@@ -106,6 +106,7 @@ impl Step for Provision {
             run: Some((cx.run, cx.step.as_str())),
             assert: Some(Entry::of(cx).assert_sql()),
             tell: &tell,
+            watch: None,
         };
         let options = self.workplace.postgres(&self.target)?;
         let done = provision(&self.workplace, options, self.workplace.topology()?, &self.only, around).await?;

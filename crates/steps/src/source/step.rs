@@ -211,5 +211,6 @@ fn around<'a>(cx: &'a RunCx<'_>, tell: &'a (dyn Fn(String) + Send + Sync)) -> Ar
         run: Some((cx.run, cx.step.as_str())),
         assert: Some(Entry::of(cx).assert_sql()),
         tell,
+        watch: None,
     }
 }
