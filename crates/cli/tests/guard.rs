@@ -108,6 +108,35 @@ async fn bypass_is_loud_and_needs_neither_project_nor_server() {
 }
 
 #[tokio::test]
+async fn bypass_starts_without_its_metrics_and_ends_with_the_next_refusal() {
+    let mut place = at("1.0.0").await;
+    let refused = ["guard", "check", "--database", "env:DATABASE_URL", "--app-version", "1.2.0", "--wait", "0s"];
+    let (database, skip) = (place.env.clone(), ("SKIP_SCHEMA_GUARD".to_owned(), "true".to_owned()));
+    place.env = vec![skip];
+    // A file below a folder that is not there: nothing can be written.
+    let exec = ["guard", "exec", "--app-version", "1.0.0", "--metrics", "gone/guard.prom", "--"];
+    let said = place.call(&[&exec[..], &["echo", "started"]].concat()).done();
+    assert_eq!(said.out, "started\n");
+    assert!(said.err.contains("warning: ") && said.err.contains("gone/guard.prom cannot be written"), "{}", said.err);
+    let said = place.call(&[&exec[..], &["surely-no-such-program"]].concat());
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("the schema was not checked; check the command's name"), "{}", said.err);
+
+    place.call(&["guard", "check", "--app-version", "1.0.0", "--metrics", "guard.prom"]).done();
+    assert!(place.read("guard.prom").contains("\npgrunbook_guard_bypassed 1\n"));
+    place.env = database;
+    let said = place.call(&[&refused[..], &["--metrics", "guard.prom"]].concat());
+    assert_eq!(said.code, Some(1));
+    let metrics = place.read("guard.prom");
+    assert!(metrics.contains("\npgrunbook_guard_bypassed 0\n"), "{metrics}");
+    assert!(metrics.ends_with("\npgrunbook_guard_refused{code=\"application-newer\"} 1\n"), "{metrics}");
+    // Without a bypass the wish for metrics is one that must be met, and a refusal stays the refusal.
+    let fits = ["guard", "check", "--database", "env:DATABASE_URL", "--app-version", "1.0.0"];
+    assert_eq!(place.call(&[&fits[..], &["--metrics", "gone/guard.prom"]].concat()).code, Some(2));
+    assert_eq!(place.call(&[&refused[..], &["--metrics", "gone/guard.prom"]].concat()).code, Some(1));
+}
+
+#[tokio::test]
 async fn exec_becomes_the_application() {
     let place = at("1.0.0").await;
     let arguments = [&["guard", "exec", "--app-version", "1.0.0"], DATABASE].concat();

@@ -103,6 +103,20 @@ impl GuardError {
         }
     }
 
+    /// The same lines as [`Outcome::prometheus`](crate::Outcome::prometheus) has, for a start that was refused: the bypass that an earlier one
+    /// left in a file is over.
+    pub fn prometheus(&self) -> String {
+        format!(
+            "# HELP pgrunbook_guard_bypassed 1 if the application started without a check of the schema.\n\
+             # TYPE pgrunbook_guard_bypassed gauge\n\
+             pgrunbook_guard_bypassed 0\n\
+             # HELP pgrunbook_guard_refused Why the application was kept from starting.\n\
+             # TYPE pgrunbook_guard_refused gauge\n\
+             pgrunbook_guard_refused{{code=\"{}\"}} 1\n",
+            self.code()
+        )
+    }
+
     /// Whether migrations that are under way can mend it.
     pub(crate) fn may_pass(&self) -> bool {
         match self {

@@ -47,16 +47,45 @@ fn become_it(command: &[OsString], outcome: &Outcome) -> Failure {
         return Failure::unusable("command", "there is no command to start");
     };
     let error = std::process::Command::new(program).args(arguments).env(OUTCOME, outcome.code()).exec();
+    let schema = match outcome {
+        Outcome::Compatible(_) => "the schema fits",
+        Outcome::Bypassed(_) => "the schema was not checked",
+    };
     Failure::unusable("command", format!("{} cannot be started: {error}", Path::new(program).display()))
-        .help("the schema fits; check the command's name and PATH")
+        .help(format!("{schema}; check the command's name and PATH"))
 }
 
+/// Checks, and writes the metrics of whatever came of it.
 async fn check(app: &App, args: &GuardArgs) -> Result<Outcome, Failure> {
+    let asked = ask(app, args).await?;
+    let Some(path) = &args.metrics else { return Ok(asked?) };
+    let text = match &asked {
+        Ok(outcome) => outcome.prometheus(),
+        Err(refused) => refused.prometheus(),
+    };
+    let written = write(&app.surroundings.cwd.join(path), &text);
+    match asked {
+        Ok(outcome @ Outcome::Compatible(_)) => written.map(|()| outcome),
+        // An emergency does not wait for a file, and what keeps the application from starting is not the file.
+        other => {
+            if let Err(failure) = written {
+                app.aside(&format!("warning: {}; go by what is said here", failure.message));
+            }
+            Ok(other?)
+        }
+    }
+}
+
+async fn ask(app: &App, args: &GuardArgs) -> Result<Result<Outcome, GuardError>, Failure> {
     let source = source(&args.source)?;
     let wait = parse_duration(&args.wait)
         .ok_or_else(|| Failure::unusable("bad-value", format!("`{}` is no duration such as 30s", args.wait)))?;
     let skip = app.surroundings.env.get("SKIP_SCHEMA_GUARD").map(String::as_str);
-    let guard = Guard::new(&args.app_version, source)?.wait(wait).skip(skip)?;
+    let guard = Guard::new(&args.app_version, source).and_then(|guard| guard.wait(wait).skip(skip));
+    let guard = match guard {
+        Ok(guard) => guard,
+        Err(refused) => return Ok(Err(refused)),
+    };
     // An application that skips the check starts without a project, and without a server.
     let options = if skip == Some("true") { None } else { Some(database(app, args)?) };
     let mut connection = Connecting::new(|| {
@@ -66,11 +95,7 @@ async fn check(app: &App, args: &GuardArgs) -> Result<Outcome, Failure> {
             Session::connect(&options, "pgrunbook:guard").await.map(Asking).map_err(|error| refused(&error))
         }
     });
-    let outcome = guard.check(&mut connection).await?;
-    if let Some(path) = &args.metrics {
-        write(&app.surroundings.cwd.join(path), &outcome.prometheus())?;
-    }
-    Ok(outcome)
+    Ok(guard.check(&mut connection).await)
 }
 
 /// Where the version stands, as it was typed.
