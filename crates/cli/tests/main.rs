@@ -11,6 +11,7 @@ mod fence;
 mod gate;
 mod gate_alone;
 mod gate_sight;
+mod gate_tenants;
 mod given;
 mod guard;
 mod notify;

@@ -117,7 +117,7 @@ pub struct GateArgs {
     /// A role that the files name and do not make (repeatable).
     #[arg(long, value_name = "NAME")]
     pub role: Vec<String>,
-    /// A schema whose new tables must have row security (repeatable).
+    /// A schema whose new tables must have row security (repeatable); in place of what the project's topology says of tenants.
     #[arg(long, value_name = "SCHEMA")]
     pub tenant_schema: Vec<String>,
     /// A role that must be granted something on them (repeatable).

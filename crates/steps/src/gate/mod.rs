@@ -10,6 +10,7 @@ mod additive;
 mod before;
 mod beyond;
 mod changed;
+mod declared;
 pub mod error;
 mod ground;
 mod lint;
@@ -76,7 +77,7 @@ pub struct Wish<'a> {
     pub smoke: Vec<PathBuf>,
     /// Roles that the files name and somebody else makes.
     pub roles: Vec<String>,
-    /// Schemas whose tables must have row security, and grant something to each of `tenant_roles`.
+    /// Schemas whose tables must have row security, and grant something to each of `tenant_roles`; of none, the project's topology says it.
     pub tenant_schemas: Vec<String>,
     pub tenant_roles: Vec<String>,
     /// The trees of code, if the project declares any.

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use jiff::civil::Date;
 use pgrunbook_document::{Diagnostic, Severity};
 use pgrunbook_postgres::{PgError, Session, quote};
 
 use super::error::GateError;
-use super::{Files, Review, Wish, finding, lint, read};
+use super::{Files, Review, Wish, declared, finding, lint, read};
 
 const TABLES: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -26,17 +27,18 @@ const HELD: &str = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), c.r
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname = SCHEMA ORDER BY 1";
 
-/// Looks at the tables that the change made, which are `new`; without `--since` at all that there are.
+/// Looks at the tables that the change made, which are `new`; without `--since` at all that there are. Where no schema is named, the
+/// project's topology says whose they are.
 pub(super) async fn look(
     wish: &Wish<'_>,
     files: &Files,
     session: &Session,
     new: &BTreeSet<String>,
+    today: Date,
     review: &mut Review,
 ) -> Result<(), GateError> {
     if wish.tenant_schemas.is_empty() {
-        review.skip("tenants", "no --tenant-schema is named");
-        return Ok(());
+        return declared::look(wish, files, session, new, today, review).await;
     }
     let mut seen = BTreeSet::new();
     for schema in &wish.tenant_schemas {
@@ -70,7 +72,7 @@ pub(super) async fn look(
 }
 
 /// Puts a finding where the table is made, if a file says so. There it may be set aside: a table of the operators' own.
-fn place(wish: &Wish<'_>, files: &Files, name: &str, one: Diagnostic, review: &mut Review) {
+pub(super) fn place(wish: &Wish<'_>, files: &Files, name: &str, one: Diagnostic, review: &mut Review) {
     for script in wish.chains.iter().flat_map(|chain| &chain.migrations).map(|one| &one.up) {
         let Ok(text) = read(&script.path) else { continue };
         let made = lint::tables(&text)

@@ -96,7 +96,8 @@ pub(super) async fn run(
         return Ok(());
     }
     smoke(wish, files, &place, review).await;
-    tenant::look(wish, files, &place.session, &new, review).await?;
+    let today = crate::topology::today(around.clock);
+    tenant::look(wish, files, &place.session, &new, today, review).await?;
     // Last: from there on the files of tables are full of holes.
     plans::look(wish, files, live, plot, &place.session, review).await
 }
