@@ -78,11 +78,11 @@ async fn samples_are_told_line_by_line_while_a_stage_is_held() {
             at = find(
                 &told,
                 at,
-                if stage == 1 { "  errors 0.5 (at most 1) ?" } else { "1 of 3  errors 0.5 (at most 1) ▁" },
+                if stage == 1 { "  errors 0.5 (at most 1) ?" } else { "1 of 3  errors 0.5 (at most 1) ▅" },
             );
             at = find(&told, at, "  errors 0.5 (at most 1) ");
             if stage > 1 {
-                at = find(&told, at, "      3 of 3  errors 0.5 (at most 1) ▁▁▁");
+                at = find(&told, at, "      3 of 3  errors 0.5 (at most 1) ▅▅▅");
             }
         }
         assert!(find(&told, at, "✓ ingest  ") > at, "{told:#?}");
@@ -132,7 +132,7 @@ async fn json_tells_each_note_and_its_progress_as_they_come() {
     assert!(rounds > 9, "one without a number, and three for each stage: {rounds}");
     let curve = |text: &str| curves.iter().filter(|line| line.contains(text)).count();
     assert_eq!(curve("ingest at 50 %, stage 2 of 3"), 1, "{curves:#?}");
-    assert_eq!(curve("3 of 3  errors 0.5 (at most 1) ▁▁▁"), 2, "{curves:#?}");
+    assert_eq!(curve("3 of 3  errors 0.5 (at most 1) ▅▅▅"), 2, "{curves:#?}");
     assert!(curve("errors ? no row ?") > 0, "{curves:#?}");
     assert_eq!(values.last().unwrap()["end"], "completed");
 }

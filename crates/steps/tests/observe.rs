@@ -82,7 +82,7 @@ async fn steady_sources_of_every_kind_pass_and_leave_samples_and_charts() {
     assert_eq!(charts.len(), 7);
     assert!(charts.iter().all(|chart| chart.tone == Tone::Good && chart.points.len() == 10), "{charts:#?}");
     let said = bench.hand.said();
-    assert!(said.contains("10 of 10") && said.contains("json 101 ms (at most 110 ms) ▁▂▃▃▄▅▆▆▇█"), "{said}");
+    assert!(said.contains("10 of 10") && said.contains("json 101 ms (at most 110 ms) ▇▇▇▇▇▇▇▇▇▇"), "{said}");
 
     let folder = bench.path("evidence");
     bench.engine().await.report(&run, &folder, None).await.unwrap();

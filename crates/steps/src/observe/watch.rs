@@ -318,7 +318,8 @@ impl Watch<'_> {
                 .filter_map(|metric| {
                     let sample = round.samples.get(&metric.name)?;
                     let baseline = self.baselines.get(&metric.name).copied();
-                    let spark = picture::spark(course.samples(&metric.name).map(|sample| (sample.value, sample.mark)));
+                    let samples = course.samples(&metric.name).map(|sample| (sample.value, sample.mark));
+                    let spark = picture::spark(samples, &picture::Frame::of(metric, baseline));
                     Some(picture::line(metric, sample, baseline, &spark))
                 })
                 .collect();
