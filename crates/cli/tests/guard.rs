@@ -202,12 +202,19 @@ target = \"main\"
 chain = \"db\"
 undo = \"down\"
 version_row = { version = \"1.1.0\" }
+deployment_log = \"audit.deployment_log\"
 ```
 ";
 
 /// A database at 1.0.0, and a chain whose last file runs without a transaction.
 async fn before_the_run() -> Place {
     let place = at("1.0.0").await;
+    place
+        .execute(
+            "CREATE SCHEMA audit; CREATE TABLE audit.deployment_log (id int GENERATED ALWAYS AS IDENTITY, deployed_at timestamptz, action text,
+             environment text, run text, step text, content_digest text, operator text, version text, migration text)",
+        )
+        .await;
     place.write("RUNBOOK.md", RUNBOOK);
     place.write("db/0001_note.sql", "CREATE TABLE note (id int);\n");
     place.write("db/0001_note.down.sql", "DROP TABLE note;\n");
@@ -217,7 +224,8 @@ async fn before_the_run() -> Place {
 }
 
 const ROW: &str = "SELECT concat_ws(' ', config_value ->> 'version', config_value ->> 'migration',
-                          config_value -> 'previous' ->> 'version', to_regclass('note_id')) FROM bot_config";
+                          config_value -> 'previous' ->> 'version', to_regclass('note_id'),
+                          (SELECT string_agg(action, ', ' ORDER BY id) FROM audit.deployment_log)) FROM bot_config";
 
 #[tokio::test]
 async fn version_row_survives_a_kill_at_any_point_forward_and_back() {
@@ -225,13 +233,14 @@ async fn version_row_survives_a_kill_at_any_point_forward_and_back() {
     let (said, forward) = undisturbed.points(&["run", "RUNBOOK.md"]);
     said.done();
     let there = undisturbed.deaths();
-    assert_eq!(undisturbed.value(ROW).await, "1.1.0 0002_index 1.0.0 note_id");
+    assert_eq!(undisturbed.value(ROW).await, "1.1.0 0002_index 1.0.0 note_id deployed");
     // Points are appended.
     std::fs::remove_file(undisturbed.path("trace")).unwrap();
     let (said, back) = undisturbed.points(&["rollback", "--path", "undo"]);
     said.done();
-    assert_eq!(undisturbed.value(ROW).await, "1.0.0 0001_baseline");
+    assert_eq!(undisturbed.value(ROW).await, "1.0.0 0001_baseline deployed, rolled back");
     assert!(forward > 8 && back > 4, "{forward} and {back} points: the run has shrunk");
+    let mut between = 0;
     for point in there {
         let place = before_the_run().await;
         assert_eq!(place.call_and_die(&["run", "RUNBOOK.md"], point).code, None, "point {point}");
@@ -241,11 +250,14 @@ async fn version_row_survives_a_kill_at_any_point_forward_and_back() {
         } else if !status.contains("  completed  ") {
             // While it is not done it promises nothing that is not there.
             let row = place.value(ROW).await;
-            assert!(row.starts_with("1.0.0") || row.ends_with("note_id"), "killed at point {point}: {row}");
+            assert!(row.starts_with("1.0.0") || row.ends_with("note_id deployed"), "killed at point {point}: {row}");
+            assert_eq!(row.starts_with("1.1.0"), row.ends_with("deployed"), "killed at point {point}: {row}");
+            between += usize::from(row == "1.0.0 0001_baseline note_id");
             place.call(&["resume"]).done();
         }
-        assert_eq!(place.value(ROW).await, "1.1.0 0002_index 1.0.0 note_id", "killed at point {point}");
+        assert_eq!(place.value(ROW).await, "1.1.0 0002_index 1.0.0 note_id deployed", "killed at point {point}");
     }
+    assert!(between > 0, "version and log follow a migration without a transaction, and no kill came between");
     for point in undisturbed.deaths() {
         let place = before_the_run().await;
         place.call(&["run", "RUNBOOK.md"]).done();
@@ -255,6 +267,10 @@ async fn version_row_survives_a_kill_at_any_point_forward_and_back() {
             let turned = place.call(&["show"]).out.contains("Going back on");
             place.call(if turned { &["resume"][..] } else { &["rollback", "--path", "undo"] }).done();
         }
-        assert_eq!(place.value(ROW).await, "1.0.0 0001_baseline", "killed at point {point}");
+        assert_eq!(
+            place.value(ROW).await,
+            "1.0.0 0001_baseline deployed, rolled back",
+            "killed at point {point} of the way back"
+        );
     }
 }

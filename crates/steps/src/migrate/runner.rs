@@ -217,10 +217,11 @@ impl Runner<'_> {
         }
     }
 
-    /// The statements that write the version row and the log when `migration` is the last that is applied.
-    fn version_sql(&self, migration: &str) -> Option<String> {
+    /// The statements that write the version row and the log when `migration` is the last that is applied. `logged`: the log has its row,
+    /// of an attempt that died between that and its last statement.
+    fn version_sql(&self, migration: &str, logged: bool) -> Option<String> {
         let row = self.options.version.as_ref().map(|write| write.sql(migration, self.around.run));
-        let log = self.options.log.as_ref().map(|write| write.sql(migration));
+        let log = self.options.log.as_ref().filter(|_| !logged).map(|write| write.sql(migration));
         (row.is_some() || log.is_some()).then(|| [row, log].into_iter().flatten().collect())
     }
 
@@ -293,12 +294,13 @@ impl Runner<'_> {
         // Up: with the last. Down: with the first, since what it takes back is not there any more.
         let down = matches!(goal, Goal::Down(_));
         let writes_at = if down { 0 } else { tasks.len().saturating_sub(1) };
+        let logged = self.log_stands(session).await?;
         let mut newest = standing.applied.last().map(|row| format!("{}_{}", row.version, row.name)).unwrap_or_default();
         for (at, task) in tasks.into_iter().enumerate() {
             if let Task::Up(migration) = &task {
                 newest = format!("{}_{}", migration.version, migration.name);
             }
-            let version_row = if at == writes_at { self.version_sql(&newest) } else { None };
+            let version_row = if at == writes_at { self.version_sql(&newest, logged) } else { None };
             let version_row = version_row.as_deref();
             if self.around.cancel.is_stopping() && !applied.versions.is_empty() {
                 return Err(StepError::interrupted("stopped between two migrations, as the operator asked"));
