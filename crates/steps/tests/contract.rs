@@ -9,8 +9,21 @@ fn page(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/steps/{name}.md"))
 }
 
+/// Whether a kind takes `undo = "none: why"`: its page's example with that.
+fn takes_none(kind: &pgrunbook_steps::Kind, page: &str) -> bool {
+    let Some(start) = page.find("```") else { return true };
+    let with_none = |line: &str| match line.starts_with("undo = ") {
+        true => "undo = \"none: a test\"\n".to_owned(),
+        false => format!("{line}\n"),
+    };
+    let runbook = format!("## Phase\n\n{}", page[start..].lines().map(with_none).collect::<String>());
+    let parsed = parse("page.md", &runbook, &|_| Err("no include".to_owned()), registry::vocabulary());
+    let block = parsed.runbook.forward_steps().find(|block| block.kind == kind.spec.name);
+    block.is_none_or(|block| (kind.spec.check)(block).is_ok())
+}
+
 /// The part of a page that is made of the registry.
-fn table(kind: &pgrunbook_steps::Kind) -> String {
+fn table(kind: &pgrunbook_steps::Kind, page: &str) -> String {
     let spec = &kind.spec;
     let mut text = format!(
         "<!-- made of the registry: PGRUNBOOK_BLESS=1 cargo nextest run -p pgrunbook-steps contract -->\n\n{}\n\n",
@@ -24,13 +37,12 @@ fn table(kind: &pgrunbook_steps::Kind) -> String {
     };
     let undo = match (spec.changes, spec.undo_words) {
         (false, _) => "Changes nothing, and needs no `undo`.".to_owned(),
-        (true, []) => {
-            "Needs an `undo`: the id of an `undo` block or of a backup, `none: why`, or `one-way: why`.".to_owned()
+        (true, words) => {
+            let words = words.iter().map(|word| format!("`{word}`, ")).collect::<String>();
+            let none = if takes_none(kind, page) { "`none: why`, " } else { "" };
+            let rest = format!("the id of an `undo` block or of a backup, {none}or `one-way: why`");
+            format!("Needs an `undo`: {words}{rest}.")
         }
-        (true, words) => format!(
-            "Needs an `undo`: {}, the id of an `undo` block or of a backup, `none: why`, or `one-way: why`.",
-            words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-        ),
     };
     text.push_str(&format!("{target}{undo}\n"));
     if !spec.fields.is_empty() {
@@ -49,7 +61,7 @@ fn every_kind_has_a_page_that_says_what_the_registry_says() {
     for kind in KINDS {
         let path = page(kind.spec.name);
         let text = std::fs::read_to_string(&path).unwrap_or_else(|_| format!("# {}\n\n", kind.spec.name));
-        let wanted = table(kind);
+        let wanted = table(kind, &text);
         let found = text.find("<!-- made of").zip(text.find("<!-- end -->\n"));
         let made = match found {
             Some((start, end)) => format!("{}{wanted}{}", &text[..start], &text[end + "<!-- end -->\n".len()..]),
@@ -102,6 +114,22 @@ fn example_of_every_page_is_read_and_built() {
         // A step that changes something and cannot know whether it did must say so by its class.
         let _ = step.effect();
     }
+}
+
+#[test]
+fn delete_of_keys_refuses_none_and_says_what_to_write() {
+    let of = |undo: &str| {
+        let text = format!(
+            "## P\n\n```toml step\nredis-delete = \"clear\"\ntarget = \"cache\"\nprefix = \"stg:cache:\"\nconfirm = \"x\"\n{undo}\n```\n"
+        );
+        let parsed = parse("page.md", &text, &|_| Err("no include".to_owned()), registry::vocabulary());
+        let found = lint(&parsed, registry::vocabulary());
+        found.into_iter().filter(|one| one.severity == Severity::Error).collect::<Vec<_>>()
+    };
+    let refused = of("undo = \"none: a test\"");
+    assert_eq!(refused.iter().map(|one| one.code).collect::<Vec<_>>(), ["redis-delete"], "{refused:#?}");
+    assert!(refused[0].help.as_ref().is_some_and(|help| help.contains("one-way: why")), "{refused:#?}");
+    assert!(of("undo = \"one-way: a test\"").is_empty());
 }
 
 #[test]
