@@ -35,6 +35,13 @@ async fn verdict_is_the_exit_code() {
     let said = check(&place, &["--app-version", "1.0.0", "--table", "nowhere"]);
     assert_eq!(said.code, Some(1));
     assert!(said.err.contains("there is no table nowhere"), "{}", said.err);
+    let said = check(&place, &["--app-version", "1.0.0", "--key", "nothing", "--wait", "0s"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("says nothing of a version"), "{}", said.err);
+    place.execute("UPDATE bot_config SET config_value = '{\"version\": \"latest\"}'").await;
+    let said = check(&place, &["--app-version", "1.0.0", "--wait", "0s"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("cannot be read"), "{}", said.err);
     let said = check(&place, &["--app-version", "latest"]);
     assert_eq!(said.code, Some(2));
     assert!(said.err.contains("\"latest\" cannot be read"), "{}", said.err);
