@@ -1,7 +1,6 @@
 //! What Prometheus answers, as numbers.
 //!
-//! Format: <https://prometheus.io/docs/prometheus/latest/querying/api/>, tried with Prometheus 2 and 3, and the servers
-//! that speak the same (Mimir, Thanos, VictoriaMetrics).
+//! Format: <https://prometheus.io/docs/prometheus/latest/querying/api/>.
 
 use std::time::Duration;
 
