@@ -173,6 +173,30 @@ async fn error_burst_takes_the_flag_back_to_the_stage_before_or_to_zero() {
     }
 }
 
+#[tokio::test]
+async fn metric_gates_its_own_stages_alone() {
+    let own = "max = 0.01\nstages = [50, 100]\n\n[metric.up]\nprometheus = \"up\"\ntarget = \"prom\"\nmax = 1\n";
+    let text = ramp("").replace("max = 0.01\n", own);
+    for (burst, left) in [(20.0..40.0, "100.000 true"), (120.0..140.0, "10.000 true"), (220.0..240.0, "50.000 true")] {
+        let clock = FastClock::new();
+        let at = burst.clone();
+        let says = move |seconds: f64, query: &str| {
+            Says::Number(if query.contains("errors") && at.contains(&seconds) { 0.5 } else { 0.0 })
+        };
+        let bench = bench(&clock, says).await;
+        let (run, end) = bench.run_at(&clock, &text).await;
+        assert_eq!(bench.value(PERCENT).await, left, "{burst:?}");
+        if left.starts_with("100") {
+            assert_eq!(end, RunEnd::Completed);
+            let listed = bench.evidence(&run, "ingest").await.facts["samples"]["errors"]["listed"].to_string();
+            assert!(listed.contains("\"bad\""), "shown all the same: {listed}");
+            assert!(bench.hand.said().contains("errors ✗ 0.5 (at most 0.01)"), "{}", bench.hand.said());
+        } else {
+            assert_eq!(failure(&end).1, "ramp");
+        }
+    }
+}
+
 /// Latency before the change, and a ramp that is held against it.
 fn ramp_of_latency() -> String {
     let metric = "[metric.p95]\nprometheus = \"p95\"\ntarget = \"prom\"\nmax_of_baseline = 1.1\nunit = \"ms\"\n";
@@ -334,8 +358,10 @@ async fn ramp_that_could_not_fail_or_does_not_rise_is_refused() {
         (good.replace("[10, 50, 100]", "[50, 10]"), "`stages` rise"),
         (good.replace("[10, 50, 100]", "[10, 101]"), "`stages` rise"),
         (good.replace("hold = \"100s\"", "hold = [\"1m\"]"), "one for each stage"),
-        (good.replace("max = 0.01\n", "max = 0.01\ndry_run = true\n"), "no stage could fail"),
+        (good.replace("max = 0.01\n", "max = 0.01\ndry_run = true\n"), "no metric gates 10 %"),
         (good.replace("max = 0.01\n", "max = 0.01\nmin_samples = 11\n"), "the window has 10 samples"),
+        (good.replace("max = 0.01\n", "max = 0.01\nstages = [10, 100]\n"), "no metric gates 50 %"),
+        (good.replace("max = 0.01\n", "max = 0.01\nstages = [10, 49]\n"), "gates 49 %, which is no stage"),
         (good.replace("[10, 50, 100]", "[10, 50.0001, 100]"), "`stages` rise"),
     ] {
         let error = engine.plan(&bench.parse(&wrong), &Default::default()).await.unwrap_err();

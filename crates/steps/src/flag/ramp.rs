@@ -46,7 +46,7 @@ pub const KIND: Kind = Kind {
             },
             FieldSpec {
                 name: "metric",
-                about: "The gates of every stage: `[metric.NAME]`, as in `observe`.",
+                about: "The gates: `[metric.NAME]`, as in `observe`; of every stage, or of those that its `stages` names: `stages = [50, 100]`.",
                 required: false,
             },
             FieldSpec { name: "metrics", about: "A file of such tables, relative to the project.", required: false },
@@ -138,6 +138,8 @@ struct Stage {
     percent: f64,
     span: Span,
     deadline: Duration,
+    /// All of the ramp's; those that do not gate this stage are measured and shown in it.
+    metrics: Vec<Declared>,
 }
 
 struct Ramp {
@@ -163,6 +165,13 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         Some(text) => Some(parse_duration(text).ok_or_else(|| refuse("`deadline` is not a time".to_owned()))?),
         None => None,
     };
+    let (metrics, metrics_file) = metrics_of(block, &fields.metric, fields.metrics.as_deref(), workplace)?;
+    for metric in &metrics {
+        let no_stage = |percent: &&f64| !fields.stages.contains(percent);
+        if let Some(percent) = metric.stages.iter().flatten().find(no_stage) {
+            return Err(refuse(format!("metric `{}` gates {percent} %, which is no stage of this ramp", metric.name)));
+        }
+    }
     let mut stages = Vec::new();
     for (percent, hold) in fields.stages.iter().zip(&holds) {
         let span = Span::read(fields.interval.as_deref(), Some(hold), None, fields.warm_up.as_deref());
@@ -171,14 +180,12 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
         if deadline < span.length() {
             return Err(refuse(format!("`deadline` is shorter than the hold of {percent} %, {:?}", span.length())));
         }
-        stages.push(Stage { percent: *percent, span, deadline });
-    }
-    let (metrics, metrics_file) = metrics_of(block, &fields.metric, fields.metrics.as_deref(), workplace)?;
-    for stage in &stages {
-        metrics.iter().try_for_each(|metric| metric.fits(&stage.span)).map_err(refuse)?;
-    }
-    if metrics.iter().all(|metric| metric.dry_run) {
-        return Err(refuse("every metric is `dry_run`: no stage could fail".to_owned()));
+        let metrics = gates(&metrics, *percent);
+        metrics.iter().filter(|one| !one.dry_run).try_for_each(|one| one.fits(&span)).map_err(refuse)?;
+        if metrics.iter().all(|metric| metric.dry_run) {
+            return Err(refuse(format!("no metric gates {percent} %: the stage could not fail")));
+        }
+        stages.push(Stage { percent: *percent, span, deadline, metrics });
     }
     let baseline = match &fields.baseline {
         Some(id) => Some(id.parse().map_err(|_| refuse(format!("`baseline` is no step's id: {id}")))?),
@@ -202,6 +209,17 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     }
     let (on_fail, rehearse, workplace) = (fields.on_fail, fields.rehearse, workplace.clone());
     Ok(Box::new(Ramp { place, stages, on_fail, metrics, metrics_file, baseline, rehearse, workplace }))
+}
+
+/// The metrics as a stage has them: who does not gate it is only shown.
+fn gates(metrics: &[Declared], percent: f64) -> Vec<Declared> {
+    let at = |metric: &Declared| {
+        let elsewhere = metric.stages.as_ref().is_some_and(|stages| !stages.contains(&percent));
+        let mut metric = metric.clone();
+        metric.dry_run |= elsewhere;
+        metric
+    };
+    metrics.iter().map(at).collect()
 }
 
 /// One hold for each stage.
@@ -303,13 +321,13 @@ impl Ramp {
         states: (&State, &State),
     ) -> Evidence {
         let stages: Vec<f64> = self.stages.iter().map(|stage| stage.percent).collect();
-        let span = &self.stages[number.min(self.stages.len() - 1)].span;
+        let Stage { span, metrics, .. } = &self.stages[number.min(self.stages.len() - 1)];
         let evidence = Evidence::of(summary)
             .fact("flag", self.place.name.clone())
             .fact("stages", stages)
             .fact("rounds", course.rounds.len())
             .fact("samples", samples(&self.metrics, course))
-            .fact(chart::FACT, charts(&self.metrics, span, baselines, course));
+            .fact(chart::FACT, charts(metrics, span, baselines, course));
         with_states(evidence, states.0, states.1)
     }
 
@@ -412,7 +430,7 @@ impl Ramp {
             ));
             let asker = Asker::new(&self.workplace, stage.span.interval, &application_name(cx.run, cx.step));
             let watch = Watch {
-                metrics: &self.metrics,
+                metrics: &stage.metrics,
                 span: stage.span,
                 baselines: &baselines,
                 deadline: stage.deadline,
@@ -490,6 +508,12 @@ impl Step for Ramp {
             OnFail::Back => "a stage that does not hold goes back to the stage before".to_owned(),
             OnFail::Zero => "a stage that does not hold goes back to 0 %".to_owned(),
         });
+        for metric in &self.metrics {
+            if let Some(stages) = &metric.stages {
+                let stages: Vec<String> = stages.iter().map(|percent| format!("{percent} %")).collect();
+                change.details.push(format!("{} gates {} alone", metric.name, stages.join(", ")));
+            }
+        }
         change.files.extend(self.metrics_file.clone());
         let ask_outside = self.rehearse || !self.workplace.is_rehearsal();
         planned(&mut change, &self.metrics, &self.stages[0].span, &self.workplace, ask_outside, cx).await?;

@@ -58,6 +58,8 @@ pub struct MetricFields {
     unanswered_limit: Option<u32>,
     #[serde(default)]
     dry_run: bool,
+    /// Of a ramp.
+    stages: Option<Vec<f64>>,
 }
 
 /// What is measured of a log table.
@@ -143,6 +145,8 @@ pub struct Declared {
     unanswered_limit: Option<u32>,
     /// Measured and shown, and no gate.
     pub dry_run: bool,
+    /// The stages of a ramp that it gates, in per cent; `None`: all.
+    pub stages: Option<Vec<f64>>,
     /// How far back a sample looks, if it is known.
     pub looks_back: Option<Duration>,
 }
@@ -345,6 +349,7 @@ fn declare(name: &str, fields: &MetricFields, target: Option<&str>, workplace: &
         consecutive_failures: fields.consecutive_failures,
         unanswered_limit: fields.unanswered_limit,
         dry_run: fields.dry_run,
+        stages: fields.stages.clone(),
         looks_back,
     })
 }
