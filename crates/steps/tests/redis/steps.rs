@@ -7,7 +7,7 @@ use pgrunbook_engine::{Cancel, Purpose, RunEnd};
 use pgrunbook_steps::redis::keys::{How, count};
 use pgrunbook_steps::redis::{Keep, Prefix, RedisFault, RedisOptions, TIMEOUT, connect, delete};
 
-use super::server::{Server, ask};
+use super::server::{Server, ask, until};
 use super::{bench, on, one};
 use crate::bench::failure;
 
@@ -35,6 +35,38 @@ async fn health_is_told_and_held_against_limits() {
     for said in ["0 replicas are online, fewer than 1", "memory used, above 0 %", "no RDB file was saved"] {
         assert!(message.contains(said), "{message}");
     }
+}
+
+#[tokio::test]
+async fn evictions_break_their_limit() {
+    let server = Server::start(&["--maxmemory", "3mb", "--maxmemory-policy", "allkeys-lru"]);
+    // A server begins with about 1 MB; 100,000 keys have ten times as much.
+    server.fill("stg:", 100_000);
+    let bench = on(&server);
+    let (_, code, message) = failure(&bench.run(&one(&format!("{HEALTH}\nmax_evicted = 0"))).await.1);
+    assert_eq!(code, "gate");
+    assert!(message.contains("keys were evicted, more than 0"), "{message}");
+    let (run, end) = bench.run(&one(&format!("{HEALTH}\nmax_evicted = 1000000"))).await;
+    assert_eq!(end, RunEnd::Completed);
+    let evicted = bench.evidence(&run, "up").await.facts["servers"][0]["evicted_keys"].as_u64().unwrap();
+    assert!(evicted > 0, "what a limit allows is told all the same");
+}
+
+#[tokio::test]
+async fn replica_that_has_lost_its_primary_is_behind_every_limit() {
+    let mut primary = Server::start(&[]);
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+    until("the replica follows", || replica.tells(&["INFO", "replication"]).contains("master_link_status:up"));
+    let bench = on(&replica);
+    let block = one(&format!("{HEALTH}\nrole = \"replica\"\nmax_lag = \"10m\""));
+    let (run, end) = bench.run(&block).await;
+    assert_eq!(end, RunEnd::Completed);
+    assert_eq!(bench.evidence(&run, "up").await.facts["servers"][0]["master_link_status"], "up");
+    primary.stop();
+    until("the replica notices", || replica.tells(&["INFO", "replication"]).contains("master_link_status:down"));
+    let (_, code, message) = failure(&bench.run(&block).await.1);
+    assert_eq!(code, "gate");
+    assert!(message.contains("its replication link is down"), "{message}");
 }
 
 #[tokio::test]
