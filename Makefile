@@ -19,7 +19,7 @@ demo:
 # The program that ends is the one that the tests built: for `cargo run` it would be built again, with fewer features of what it rests on.
 # On Debian psql and pg_dump in /usr/bin are a Perl program that looks for the real ones, which takes longer than they do.
 test:
-	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen openssl nextest age redis-server node python3-yaml git faketime
 	@which='all()'; scripts/need servers || which='not test(/(^|::)versions::|_1[4678](_|$$)/)'; \
 	export TMPDIR="$$(scripts/tmp)"; \
 	export PATH="$$(pg_config --bindir 2>/dev/null || echo /usr/bin):$$PATH"; \

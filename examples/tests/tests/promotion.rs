@@ -120,7 +120,7 @@ fn ramp_comes_out_as_declared_whatever_meets_it() {
     // What it waits for, and that another outcome is an error, stands in the script: the demonstration calls it, too.
     let said = project.done_by("./trouble", &[run]);
     let told: Vec<&str> = said.lines().filter_map(|line| line.split_once(": ")).map(|(what, _)| what).collect();
-    assert_eq!(told, ["latency step", "metrics source down", "gap of time", "killed in a hold"], "{said}");
+    assert_eq!(told, ["latency step", "metrics source down", "gap of time", "killed in a hold", "clock jump"], "{said}");
     assert!(flag(&project).contains("[\"on\", 100]"), "{}", flag(&project));
     let shown = project.done(&["show", run]);
     assert!(shown.contains("ingest is 100 % after stages 10, 50, 100"), "{shown}");
