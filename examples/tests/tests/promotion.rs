@@ -1,6 +1,7 @@
 //! Two applications in one database, brought there in phases.
 
 use crate::project::Project;
+use crate::workflows::said;
 
 const PASSWORDS: &[&str] = &[
     "PROMOTION_MIGRATOR_PASSWORD",
@@ -120,7 +121,11 @@ fn ramp_comes_out_as_declared_whatever_meets_it() {
     // What it waits for, and that another outcome is an error, stands in the script: the demonstration calls it, too.
     let said = project.done_by("./trouble", &[run]);
     let told: Vec<&str> = said.lines().filter_map(|line| line.split_once(": ")).map(|(what, _)| what).collect();
-    assert_eq!(told, ["latency step", "metrics source down", "gap of time", "killed in a hold", "clock jump"], "{said}");
+    assert_eq!(
+        told,
+        ["latency step", "metrics source down", "gap of time", "killed in a hold", "clock jump"],
+        "{said}"
+    );
     assert!(flag(&project).contains("[\"on\", 100]"), "{}", flag(&project));
     let shown = project.done(&["show", run]);
     assert!(shown.contains("ingest is 100 % after stages 10, 50, 100"), "{shown}");
@@ -142,6 +147,45 @@ fn ramp_comes_out_as_declared_whatever_meets_it() {
         off.replace("0], [\"off\", 100]", "100], [\"off\", 0]"),
         "nothing else of the file is changed"
     );
+}
+
+#[test]
+fn production_wants_a_run_in_staging_and_a_signature() {
+    let project = promotion("approval");
+    project.done_by("./people", &["keys"]);
+    project.sql("CREATE DATABASE production");
+    let production = project.url.replacen("/promotion", "/production", 1);
+    let in_production = |program: std::path::PathBuf, args: &[&str], code: i32| {
+        said(&project.program(&program, args, &[("PROMOTION_DATABASE_URL", &production)]), code)
+    };
+    let pgrunbook = || project.folder_of_programs().join("pgrunbook");
+    let promote = |who: &str, more: &[&str], code: i32| {
+        let how =
+            ["promote", "RUNBOOK.md", "--to", "production", "--confirm", "PROMOTE THE HOUSEKEEPING", "--no-input"];
+        in_production(pgrunbook(), &[&["--as", who], &how[..], more].concat(), code)
+    };
+    let approved = "1 approval(s) of this plan by dba: ";
+    let listed = promote("release@example.com", &["--check"], 3);
+    assert!(listed.contains("2 of 3 demands are missing") && listed.contains("--environment staging"), "{listed}");
+
+    project.run();
+    let listed = promote("release@example.com", &["--check"], 3);
+    assert!(listed.contains("✓ a run of this content ") && listed.contains(&format!("✗ {approved}")), "{listed}");
+
+    // Whoever has a key signs; the role decides, and that it is somebody else.
+    in_production(pgrunbook(), &["plan", "RUNBOOK.md", "-e", "production", "--out", "plan.json"], 0);
+    let security =
+        ["approve", "plan.json", "-e", "production", "--as", "security@example.com", "--key", "keys/security"];
+    in_production(pgrunbook(), &security, 0);
+    let listed = promote("release@example.com", &["--check"], 3);
+    assert!(listed.contains(&format!("✗ {approved}")), "{listed}");
+    in_production(project.folder.join("people"), &["approve", "plan.json"], 0);
+    let listed = promote("dba@example.com", &[], 3);
+    assert!(listed.contains(&format!("✗ {approved}")) && listed.contains("Nothing was begun."), "{listed}");
+
+    let begun = promote("release@example.com", &[], 3);
+    assert!(begun.contains("demands held: rehearsed in, approvals, confirmation"), "{begun}");
+    assert!(begun.contains("Waiting for @release-manager: \"All scripts ran on staging"), "{begun}");
 }
 
 #[test]
