@@ -32,6 +32,17 @@ fn whole(test: &str) -> Project {
     project
 }
 
+/// Up to the ramp, and on with the success criteria that are asked of the database behind it.
+fn criteria(test: &str) -> Project {
+    let project = whole(test);
+    let path = project.folder.join("RUNBOOK.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let part = |from: &str, to: &str| &text[text.find(from).unwrap()..text.find(to).unwrap()];
+    let (before, criteria) = (part("# ", "## Feature flag ramping"), part("- [ ] Analysts read what runs now", "## Sign-off"));
+    std::fs::write(&path, format!("{before}## Success criteria\n\n{criteria}")).unwrap();
+    project
+}
+
 /// Policies and views, as far as the partial ways back take them.
 const LEFT: &str = "SELECT (SELECT count(*) FROM pg_policy WHERE polrelid = to_regclass('eng.strategic_directives_v2'))
     || ' policies, ' || (SELECT count(*) FROM pg_views WHERE schemaname = 'views') || ' views'";
@@ -186,6 +197,25 @@ fn production_wants_a_run_in_staging_and_a_signature() {
     let begun = promote("release@example.com", &[], 3);
     assert!(begun.contains("demands held: rehearsed in, approvals, confirmation"), "{begun}");
     assert!(begun.contains("Waiting for @release-manager: \"All scripts ran on staging"), "{begun}");
+}
+
+#[test]
+fn success_is_rows_in_every_view() {
+    let project = criteria("criteria");
+    project.stops_at("views-return-data", "nobody has written");
+    project.sql(
+        "SET ROLE vh_app; WITH venture AS (INSERT INTO vh.ventures (name) VALUES ('first') RETURNING id)
+         SELECT set_config('vh.venture_id', id::text, false) FROM venture;
+         INSERT INTO vh.ingest_runs (venture_id, status) SELECT id, 'success' FROM vh.ventures",
+    );
+    let again = || project.call(&["resume", "--answers", "answers.toml"]);
+    let stopped = said(&again(), 1);
+    assert!(stopped.contains("✗ views-return-data ") && stopped.contains("got 2 of 4 rows"), "{stopped}");
+    project.sql("SET ROLE eng_app; INSERT INTO eng.strategic_directives_v2 (code, title) VALUES ('SD-1', 'first')");
+    let done = said(&again(), 0);
+    for probe in ["analyst-still-cannot-read-eng", "analyst-still-cannot-read-vh"] {
+        assert!(done.contains(&format!("✓ {probe}  error 42501, as expected")), "{probe}: {done}");
+    }
 }
 
 #[test]
