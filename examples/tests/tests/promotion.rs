@@ -38,7 +38,8 @@ fn criteria(test: &str) -> Project {
     let path = project.folder.join("RUNBOOK.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let part = |from: &str, to: &str| &text[text.find(from).unwrap()..text.find(to).unwrap()];
-    let (before, criteria) = (part("# ", "## Feature flag ramping"), part("- [ ] Analysts read what runs now", "## Sign-off"));
+    let (before, criteria) =
+        (part("# ", "## Feature flag ramping"), part("- [ ] Analysts read what runs now", "## Sign-off"));
     std::fs::write(&path, format!("{before}## Success criteria\n\n{criteria}")).unwrap();
     project
 }
@@ -200,7 +201,7 @@ fn production_wants_a_run_in_staging_and_a_signature() {
 }
 
 #[test]
-fn success_is_rows_in_every_view() {
+fn success_is_rows_in_every_view_and_nobody_denied() {
     let project = criteria("criteria");
     project.stops_at("views-return-data", "nobody has written");
     project.sql(
@@ -212,10 +213,26 @@ fn success_is_rows_in_every_view() {
     let stopped = said(&again(), 1);
     assert!(stopped.contains("✗ views-return-data ") && stopped.contains("got 2 of 4 rows"), "{stopped}");
     project.sql("SET ROLE eng_app; INSERT INTO eng.strategic_directives_v2 (code, title) VALUES ('SD-1', 'first')");
-    let done = said(&again(), 0);
+    let stopped = said(&again(), 1);
     for probe in ["analyst-still-cannot-read-eng", "analyst-still-cannot-read-vh"] {
-        assert!(done.contains(&format!("✓ {probe}  error 42501, as expected")), "{probe}: {done}");
+        assert!(stopped.contains(&format!("✓ {probe}  error 42501, as expected")), "{probe}: {stopped}");
     }
+    assert!(stopped.contains("✗ nobody-was-denied "), "no service logs: {stopped}");
+
+    // What a service meets and tells: before this run, and in it.
+    project.sql("INSERT INTO audit.service_logs (logged_at, service, level, message, sqlstate) VALUES (now() - interval '1 day', 'ingest', 'ERROR', 'old', '42501')");
+    let crossing = "UPDATE eng.strategic_directives_v2 SET status = 'archived'";
+    let denied = project.psql(&project.url_of("vh_app", "PROMOTION_VH_APP_PASSWORD"), crossing);
+    let message = said(&denied, 1);
+    assert!(message.contains("permission denied for schema eng"), "{message}");
+    let log = "INSERT INTO audit.service_logs (service, level, message, sqlstate) VALUES ";
+    project.sql(&format!("SET ROLE vh_app; {log} ('ingest', 'ERROR', 'permission denied for schema eng', '42501')"));
+    let stopped = said(&again(), 1);
+    assert!(stopped.contains("✗ nobody-was-denied ") && stopped.contains("ingest: permission denied"), "{stopped}");
+    project.sql("DELETE FROM audit.service_logs WHERE message = 'permission denied for schema eng'");
+    project.sql(&format!("SET ROLE vh_app; {log} ('ingest', 'INFO', 'took in 10 rows', NULL)"));
+    let done = said(&again(), 0);
+    assert!(done.contains("✓ denied-attempt-is-seen "), "{done}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 import os
 
+import psycopg
+
 ACTIVATE = """
     UPDATE eng.strategic_directives_v2
     SET status = 'active'
@@ -20,6 +22,12 @@ NOTE_FINDINGS = """
     SELECT id, 'medium', 'active, and asks nothing of the product' FROM silent
 """
 
+# What the server refused is not in the trail: its SQLSTATE is told here.
+REFUSED = """
+    INSERT INTO audit.service_logs (service, level, message, sqlstate)
+    VALUES ('governance', 'ERROR', %(message)s, %(sqlstate)s)
+"""
+
 # The hub's own tables are the hub's to write; what is needed of them is in the views.
 STAGES = "SELECT stage, ventures FROM views.vh_venture_summary ORDER BY stage"
 
@@ -33,7 +41,13 @@ def note_findings(connection):
     """Notes what is amiss, unless the sync is switched off."""
     if os.environ.get("ENG_GOVERNANCE_SYNC") != "true":
         return 0
-    return connection.execute(NOTE_FINDINGS).rowcount
+    try:
+        return connection.execute(NOTE_FINDINGS).rowcount
+    except psycopg.Error as error:
+        connection.rollback()
+        connection.execute(REFUSED, {"message": str(error), "sqlstate": error.sqlstate})
+        connection.commit()
+        raise
 
 
 def stages(connection):

@@ -31,6 +31,12 @@ export async function ingest(client: Client, batch: Batch): Promise<void> {
     await client.query("COMMIT");
   } catch (error) {
     await client.query("ROLLBACK");
+    // What the server refused is not in the trail: its SQLSTATE is told here.
+    const { message, code } = error as Error & { code?: string };
+    await client.query(
+      "INSERT INTO audit.service_logs (service, level, message, sqlstate) VALUES ('ingest', 'ERROR', $1, $2)",
+      [message, code ?? null],
+    );
     throw error;
   }
 }
