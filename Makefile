@@ -1,10 +1,10 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both install what they need, or say what to install.
 
-.PHONY: help demo test soak lint deny bench fuzz clean
+.PHONY: help demo demos test soak lint deny bench fuzz clean
 
 help:
 	@echo "make demo    five live databases into one, on throwaway servers, under writers, and back: freeze, parity, no write lost"
-	@echo "             (examples/{ledger,items,promotion,pipeline}/demo are more)"
+	@echo "make demos   that one and every other demonstration, for a nightly: what failed is named, and the others are shown nevertheless"
 	@echo "make test    every test, on real servers"
 	@echo "make soak    the cutover with accidents at random moments, 20 seeds (SEEDS=n), and all that is killed at every point; make test runs a part"
 	@echo "make bench   side by side with peers; prints ratios"
@@ -15,6 +15,14 @@ help:
 demo:
 	@scripts/need rust cc postgresql pgbouncer ssh-keygen age
 	@examples/butlers/demo
+
+demos:
+	@scripts/need rust cc postgresql pgbouncer ssh-keygen age redis-server node git faketime
+	@failed=; for demo in examples/*/demo*; do \
+		printf '\n#### %s\n' "$$demo"; \
+		"$$demo" || failed="$$failed $$demo"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 # The program that ends is the one that the tests built: for `cargo run` it would be built again, with fewer features of what it rests on.
 # On Debian psql and pg_dump in /usr/bin are a Perl program that looks for the real ones, which takes longer than they do.

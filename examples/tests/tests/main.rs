@@ -4,6 +4,7 @@
 mod project;
 
 mod butlers;
+mod demos;
 mod pipeline;
 mod promotion;
 mod workflows;
