@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::project::Project;
-use crate::workflows::{CONFIRM, said, step, workflow};
+use crate::workflows::{CONFIRM, said, step, workflow, yaml};
 
 const ALWAYS: &str = "Mon-Sun 00:00-24:00 UTC";
 /// Long gone.
@@ -203,14 +203,18 @@ fn start_redis(folder: &Path, port: u16) -> Child {
 }
 
 fn get(port: u16, path: &str) -> (u16, Value) {
+    let (status, body) = fetch(port, path);
+    (status, serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}")))
+}
+
+fn fetch(port: u16, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}")))
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 const VERSION: &str =
@@ -360,8 +364,19 @@ fn ways_out_of_an_emergency_do_what_they_say_and_end() {
     assert_eq!(stage.health(0)["guarded"], false);
     assert_eq!(stage.health(1)["guard"], "bypassed");
     assert!(stage.bot_log().contains("WARNING: SCHEMA GUARD BYPASSED"), "{}", stage.bot_log());
-    let metrics = std::fs::read_to_string(stage.project.folder.join(".state/staging/guard.prom")).unwrap();
-    assert!(metrics.contains("\npgrunbook_guard_bypassed 1"), "{metrics}");
+    // What the alert looks at, where both applications say it.
+    let (_, alerts) = yaml(&stage.project.folder.join("deploy/alerts.yml"));
+    let rule = &alerts["groups"][0]["rules"][0];
+    assert_eq!((&rule["alert"], &rule["for"]), (&"SchemaGuardBypassed".into(), &Value::Null), "{rule}");
+    let (metric, bypassed) = rule["expr"].as_str().unwrap().split_once(" == ").unwrap();
+    let says = |value: &str| {
+        let file = std::fs::read_to_string(stage.project.folder.join(".state/staging/guard.prom")).unwrap();
+        let line = format!("\n{metric} {value}\n");
+        assert!(file.contains(&line), "{file}");
+        let (_, page) = fetch(stage.ports[1], "/metrics");
+        assert!(page.contains(&line), "{page}");
+    };
+    says(bypassed);
 
     // It cannot be ended while the reason is there.
     stage.project.done(&["run", "EMERGENCY.md", "--no-input"]);
@@ -370,6 +385,7 @@ fn ways_out_of_an_emergency_do_what_they_say_and_end() {
     set("APP_SCHEMA_VERSION", "1.1.0");
     stage.project.done(&["rollback", "--path", "rollback-the-guard-again", "--reason", "mended"]);
     assert_eq!(stage.health(0)["guard"], "equal");
+    says("0");
     assert!(!stage.bot_log().contains("BYPASSED"), "{}", stage.bot_log());
 }
 

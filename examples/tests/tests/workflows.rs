@@ -31,7 +31,11 @@ fn folder_of(example: &str) -> PathBuf {
 
 /// A workflow of an example, as GitHub's own reader would see it.
 pub fn workflow(example: &str, name: &str) -> (String, Value) {
-    let path = folder_of(example).join(".github/workflows").join(name);
+    yaml(&folder_of(example).join(".github/workflows").join(name))
+}
+
+/// A file of YAML, and its text.
+pub fn yaml(path: &Path) -> (String, Value) {
     // `BaseLoader`: `on` stays a word, and is not the truth.
     let program = "import json, sys, yaml; print(json.dumps(yaml.load(sys.stdin, yaml.BaseLoader)))";
     let text = std::fs::read_to_string(path).unwrap();
