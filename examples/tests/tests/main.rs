@@ -7,4 +7,5 @@ mod butlers;
 mod demos;
 mod pipeline;
 mod promotion;
+mod tls;
 mod workflows;

@@ -45,7 +45,7 @@ fn free_port() -> u16 {
 }
 
 #[track_caller]
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn until(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
@@ -202,7 +202,7 @@ fn start_redis(folder: &Path, port: u16) -> Child {
     child
 }
 
-fn get(port: u16, path: &str) -> (u16, Value) {
+pub fn get(port: u16, path: &str) -> (u16, Value) {
     let (status, body) = fetch(port, path);
     (status, serde_json::from_str(body.trim()).unwrap_or_else(|error| panic!("{error}: {body}")))
 }

@@ -14,6 +14,7 @@ function environment(text) {
     PGPASSWORD: decodeURIComponent(url.password) || process.env.PGPASSWORD || '',
     PGDATABASE: decodeURIComponent(url.pathname.slice(1)),
     PGSSLMODE: url.searchParams.get('sslmode') ?? 'prefer',
+    PGSSLROOTCERT: process.env.PGSSLROOTCERT ?? '',
     PGCONNECT_TIMEOUT: '5',
     PGAPPNAME: 'pipeline-bot',
   }

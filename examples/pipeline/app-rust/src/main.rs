@@ -1,7 +1,11 @@
 //! The readers' side: an HTTP service that embeds the schema guard, and asks a flag who sees scheduled posts.
 //!
-//! Environment: `PORT`, `APP_ENV`, `APP_SCHEMA_VERSION`, `DATABASE_URL`; `SKIP_SCHEMA_GUARD` in an emergency.
+//! Environment: `PORT`, `APP_ENV`, `APP_SCHEMA_VERSION`, `DATABASE_URL`, and `PGSSLROOTCERT` where the database's certificate is not one that the
+//! system knows; `SKIP_SCHEMA_GUARD` in an emergency.
 
+mod tls;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +20,7 @@ use pgrunbook_guard::{Connection, Guard, Outcome, Refusal, Row, Source, VersionR
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::Config;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Answer = (StatusCode, Json<Value>);
@@ -50,7 +54,9 @@ fn variable(name: &str) -> Result<String, Failure> {
 async fn serve() -> Result<(), Failure> {
     let config: Config = variable("DATABASE_URL")?.parse().map_err(|_| "DATABASE_URL is no connection string")?;
     let (environment, version) = (variable("APP_ENV")?, variable("APP_SCHEMA_VERSION")?);
-    let connect = || connecting(config.clone(), NoTls);
+    let root = std::env::var_os("PGSSLROOTCERT").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let tls = tls::connector(root.as_deref())?;
+    let connect = || connecting(config.clone(), tls.clone());
 
     // Before anything else: not a request is answered on a schema that this does not fit.
     let row = VersionRow { environment: Some(environment.clone()), ..VersionRow::of("public.bot_config")? };
