@@ -80,9 +80,8 @@ const MOD: &str = "//! Says what it is, in one paragraph.\n\nmod step;\n\npub us
 
 const STEP: &str = r#"//! The block: `NAME = "some-id"`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use crate::registry::{Kind, bound_fields, fields};
@@ -118,18 +117,19 @@ fn build(block: &Block, _workplace: &Workplace) -> Result<Box<dyn Step>, StepErr
     Ok(Box::new(bound_fields::<TYPE>(block)?))
 }
 
-#[async_trait]
 impl Step for TYPE {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        Ok(Change { summary: format!("`{}` changes nothing yet", self.id), ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            Ok(Change { summary: format!("`{}` changes nothing yet", self.id), ..Change::default() })
+        })
     }
 
-    async fn apply(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        Ok(Evidence::of("nothing was done yet"))
+    fn apply<'a>(&'a self, _cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { Ok(Evidence::of("nothing was done yet")) })
     }
 }
 "#;

@@ -73,9 +73,8 @@ impl Place {
     pub fn deaths(&self) -> Vec<usize> {
         let trace = std::fs::read_to_string(self.path("trace")).unwrap();
         let named = trace.lines().zip(1..);
-        let tell = |(name, at): &(&str, usize)| {
-            is_soak() || *at == 1 || *name == "BeforeCommit" || name.starts_with("After")
-        };
+        let tell =
+            |(name, at): &(&str, usize)| is_soak() || *at == 1 || *name == "BeforeCommit" || name.starts_with("After");
         named.filter(tell).map(|(_, at)| at).collect()
     }
 

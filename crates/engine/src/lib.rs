@@ -56,7 +56,7 @@ pub use run::{RunEnd, RunOptions, Waiting};
 pub use sign_off::SignOff;
 pub use state::{BrokenJournal, RunState, Slot, StepStatus, UNDO};
 pub use step::{
-    Cancel, Change, Deployment, Direction, Effect, Evidence, Happened, Notebook, PlanCx, RunCx, Step, StepError,
+    Cancel, Change, Deployment, Direction, Doing, Effect, Evidence, Happened, Notebook, PlanCx, RunCx, Step, StepError,
 };
 pub use target::{Claim, Identity, Target};
 pub use way_back::WayBack;

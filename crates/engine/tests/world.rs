@@ -323,35 +323,36 @@ impl Double {
     }
 }
 
-#[async_trait]
 impl Step for Double {
     fn effect(&self) -> Effect {
         self.effect
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let mut change = Change { summary: format!("put {}", self.thing), ..Change::default() };
-        if let Some(fact) = self.world.with(|things| things.fact.clone()) {
-            change.preconditions.insert("size of main".to_owned(), fact);
-        }
-        change.files.insert("db/0001.sql".to_owned(), "f00d".to_owned());
-        Ok(change)
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let mut change = Change { summary: format!("put {}", self.thing), ..Change::default() };
+            if let Some(fact) = self.world.with(|things| things.fact.clone()) {
+                change.preconditions.insert("size of main".to_owned(), fact);
+            }
+            change.files.insert("db/0001.sql".to_owned(), "f00d".to_owned());
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        self.act(cx, false).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { self.act(cx, false).await })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        Ok(self.happened(cx, false))
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { Ok(self.happened(cx, false)) })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        self.act(cx, true).await
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { self.act(cx, true).await })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        Ok(self.happened(cx, true))
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { Ok(self.happened(cx, true)) })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use pgrunbook_document::{Block, Diagnostic, KindSpec, Span, Vocabulary};
-use pgrunbook_engine::{Change, Effect, Evidence, Kinds, LetGo, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Kinds, LetGo, PlanCx, RunCx, Step, StepError};
 use serde::de::DeserializeOwned;
 
 use crate::workplace::Workplace;
@@ -140,46 +140,50 @@ pub fn required_target(block: &Block) -> Result<String, StepError> {
 /// Stands for a step that acts on the world outside the rehearsal's cluster, and was not told that it may.
 pub struct Skipped(pub Effect);
 
-#[async_trait]
 impl Step for Skipped {
     fn effect(&self) -> Effect {
         self.0
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        Ok(Change {
-            summary: "skipped in a rehearsal; `rehearse = true` runs it there too".to_owned(),
-            ..Change::default()
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            Ok(Change {
+                summary: "skipped in a rehearsal; `rehearse = true` runs it there too".to_owned(),
+                ..Change::default()
+            })
         })
     }
 
-    async fn apply(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        Ok(Evidence::of("skipped in this rehearsal: it acts outside the throwaway cluster").fact("skipped", true))
+    fn apply<'a>(&'a self, _cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            Ok(Evidence::of("skipped in this rehearsal: it acts outside the throwaway cluster").fact("skipped", true))
+        })
     }
 
-    async fn undo(&self, _cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        Ok(Evidence::of("nothing to undo: it was skipped in this rehearsal").fact("skipped", true))
+    fn undo<'a>(&'a self, _cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(
+            async move { Ok(Evidence::of("nothing to undo: it was skipped in this rehearsal").fact("skipped", true)) },
+        )
     }
 }
 
 /// The same of a step that reads files: they are part of the content that is rehearsed, or the run that follows has another digest.
 pub struct SkippedReading(pub Effect, pub BTreeMap<String, String>);
 
-#[async_trait]
 impl Step for SkippedReading {
     fn effect(&self) -> Effect {
         self.0
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        Ok(Change { files: self.1.clone(), ..Skipped(self.0).plan(cx).await? })
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move { Ok(Change { files: self.1.clone(), ..Skipped(self.0).plan(cx).await? }) })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        Skipped(self.0).apply(cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { Skipped(self.0).apply(cx).await })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        Skipped(self.0).undo(cx).await
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { Skipped(self.0).undo(cx).await })
     }
 }

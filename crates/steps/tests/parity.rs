@@ -360,7 +360,11 @@ async fn samples_are_read_as_the_role_reads_them() {
         let count = two.left.value(&format!("SELECT least(count(*), 20) FROM public.{table}")).await.unwrap();
         rows += count.parse::<u64>().unwrap();
     }
-    assert_eq!((sampled.rows, sampled.tables), (rows, 4), "as many as asked for, though nobody ever counted these tables");
+    assert_eq!(
+        (sampled.rows, sampled.tables),
+        (rows, 4),
+        "as many as asked for, though nobody ever counted these tables"
+    );
     two.left.execute("CREATE TABLE public.loose (a int)").await.unwrap();
     two.right.execute("CREATE TABLE health.loose (a int)").await.unwrap();
     let loose = ["loose".to_owned()];

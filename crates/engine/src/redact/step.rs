@@ -1,11 +1,10 @@
 //! A step behind the redactor: whatever it says, the engine hears it without secrets.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, StepId};
 
 use super::Redactor;
 use crate::engine::Engine;
-use crate::step::{Change, Effect, Evidence, Happened, PlanCx, Progress, RunCx, Step, StepError, Watcher};
+use crate::step::{Change, Doing, Effect, Evidence, Happened, PlanCx, Progress, RunCx, Step, StepError, Watcher};
 
 impl Engine {
     /// Builds the step of a block. The only way in which the engine comes to a step of its own.
@@ -88,42 +87,47 @@ impl Watcher for QuietWatcher<'_> {
     }
 }
 
-#[async_trait]
 impl Step for Quiet {
     fn effect(&self) -> Effect {
         self.step.effect()
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let change = self.step.plan(cx).await.map_err(|error| self.redactor.redact_error(error))?;
-        let clean = |text: String| self.redactor.redact(&text).into_owned();
-        let all = |texts: Vec<String>| texts.into_iter().map(clean).collect();
-        Ok(Change {
-            summary: clean(change.summary),
-            details: all(change.details),
-            warnings: all(change.warnings),
-            blocked: change.blocked.map(clean),
-            ..change
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let change = self.step.plan(cx).await.map_err(|error| self.redactor.redact_error(error))?;
+            let clean = |text: String| self.redactor.redact(&text).into_owned();
+            let all = |texts: Vec<String>| texts.into_iter().map(clean).collect();
+            Ok(Change {
+                summary: clean(change.summary),
+                details: all(change.details),
+                warnings: all(change.warnings),
+                blocked: change.blocked.map(clean),
+                ..change
+            })
         })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let watcher = QuietWatcher { watcher: cx.watcher, redactor: &self.redactor };
-        let mut cx = RunCx { watcher: &watcher, ..*cx };
-        self.evidence(self.step.apply(&mut cx).await)
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let watcher = QuietWatcher { watcher: cx.watcher, redactor: &self.redactor };
+            let mut cx = RunCx { watcher: &watcher, ..*cx };
+            self.evidence(self.step.apply(&mut cx).await)
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        self.happened(self.step.resolve(cx).await)
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { self.happened(self.step.resolve(cx).await) })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let watcher = QuietWatcher { watcher: cx.watcher, redactor: &self.redactor };
-        let mut cx = RunCx { watcher: &watcher, ..*cx };
-        self.evidence(self.step.undo(&mut cx).await)
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let watcher = QuietWatcher { watcher: cx.watcher, redactor: &self.redactor };
+            let mut cx = RunCx { watcher: &watcher, ..*cx };
+            self.evidence(self.step.undo(&mut cx).await)
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        self.happened(self.step.resolve_undo(cx).await)
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { self.happened(self.step.resolve_undo(cx).await) })
     }
 }

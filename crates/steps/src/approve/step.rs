@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use crate::registry::{Kind, bound_fields, fields};
@@ -55,28 +54,33 @@ fn build(block: &Block, _workplace: &Workplace) -> Result<Box<dyn Step>, StepErr
     Ok(Box::new(fields))
 }
 
-#[async_trait]
 impl Step for Approve {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        Ok(Change { summary: format!("wait for {}", self.wanted(self.count)), ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(
+            async move { Ok(Change { summary: format!("wait for {}", self.wanted(self.count)), ..Change::default() }) },
+        )
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let people: BTreeSet<&str> = cx.approvals.iter().map(|approval| approval.principal.as_str()).collect();
-        let held = |role: &String| cx.approvals.iter().any(|approval| approval.roles.contains(role));
-        let roles_missing: Vec<&String> = self.roles.iter().filter(|role| !held(role)).collect();
-        let missing = self.count.saturating_sub(people.len()).max(usize::from(!roles_missing.is_empty()));
-        if missing > 0 {
-            let message = format!("{} approved; {} still missing", people.len(), self.wanted(missing));
-            return Err(StepError::waiting("approval-missing", message)
-                .help(format!("an approver runs `pgrunbook approve {}`; then `pgrunbook resume {}`", cx.run, cx.run)));
-        }
-        let names: Vec<&str> = people.into_iter().collect();
-        Ok(Evidence::of(format!("approved by {}", names.join(", "))).fact("approvers", names))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let people: BTreeSet<&str> = cx.approvals.iter().map(|approval| approval.principal.as_str()).collect();
+            let held = |role: &String| cx.approvals.iter().any(|approval| approval.roles.contains(role));
+            let roles_missing: Vec<&String> = self.roles.iter().filter(|role| !held(role)).collect();
+            let missing = self.count.saturating_sub(people.len()).max(usize::from(!roles_missing.is_empty()));
+            if missing > 0 {
+                let message = format!("{} approved; {} still missing", people.len(), self.wanted(missing));
+                return Err(StepError::waiting("approval-missing", message).help(format!(
+                    "an approver runs `pgrunbook approve {}`; then `pgrunbook resume {}`",
+                    cx.run, cx.run
+                )));
+            }
+            let names: Vec<&str> = people.into_iter().collect();
+            Ok(Evidence::of(format!("approved by {}", names.join(", "))).fact("approvers", names))
+        })
     }
 }
 

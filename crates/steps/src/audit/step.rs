@@ -1,8 +1,7 @@
 //! The block: `audit = "apart"`, `target = "main"`, `level = "warning"`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::PgError;
 use serde::Deserialize;
 
@@ -72,52 +71,58 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Audited { workplace: workplace.clone(), target: required_target(block)?, level }))
 }
 
-#[async_trait]
 impl Step for Audited {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let topology = self.workplace.topology()?;
-        Ok(Change {
-            summary: format!(
-                "audit {} roles and {} schemas against {}",
-                topology.roles.len(),
-                topology.schemas.len(),
-                topology.source
-            ),
-            files: topology.files.clone(),
-            ..Change::default()
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let topology = self.workplace.topology()?;
+            Ok(Change {
+                summary: format!(
+                    "audit {} roles and {} schemas against {}",
+                    topology.roles.len(),
+                    topology.schemas.len(),
+                    topology.source
+                ),
+                files: topology.files.clone(),
+                ..Change::default()
+            })
         })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let topology = self.workplace.topology()?;
-        let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
-        let session = self.workplace.session(&self.target, &name).await?;
-        // A read that was cut off changed nothing.
-        let failed = |error: PgError| match error {
-            PgError::Lost { .. } => StepError::failed("connection-lost", format!("{error}. Nothing was changed.")),
-            error => error.into_step_error(),
-        };
-        let topology = completed(&session, topology).await?;
-        let audited = audit(&session, &topology, today(cx.clock)).await.map_err(failed)?;
-        self.workplace.give_back(session).await;
-        let counted = render::counted(&audited);
-        let evidence = Evidence::of(counted.clone())
-            .fact("finding_count", audited.findings.len())
-            .fact("findings", render::findings(&audited))
-            .fact("examined", render::examined(&audited));
-        let failing: Vec<_> = audited.at_least(self.level).collect();
-        if failing.is_empty() {
-            return Ok(evidence);
-        }
-        let told: Vec<String> = failing.iter().take(TOLD).map(|one| one.path.clone()).collect();
-        let more = failing.len().saturating_sub(TOLD);
-        let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-        Err(StepError::failed("gate", format!("{counted}: {}{more}", told.join("; ")))
-            .help(format!("`pgrunbook audit --target {}` shows every finding, with the SQL that mends it", self.target))
-            .evidence(evidence))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let topology = self.workplace.topology()?;
+            let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
+            let session = self.workplace.session(&self.target, &name).await?;
+            // A read that was cut off changed nothing.
+            let failed = |error: PgError| match error {
+                PgError::Lost { .. } => StepError::failed("connection-lost", format!("{error}. Nothing was changed.")),
+                error => error.into_step_error(),
+            };
+            let topology = completed(&session, topology).await?;
+            let audited = audit(&session, &topology, today(cx.clock)).await.map_err(failed)?;
+            self.workplace.give_back(session).await;
+            let counted = render::counted(&audited);
+            let evidence = Evidence::of(counted.clone())
+                .fact("finding_count", audited.findings.len())
+                .fact("findings", render::findings(&audited))
+                .fact("examined", render::examined(&audited));
+            let failing: Vec<_> = audited.at_least(self.level).collect();
+            if failing.is_empty() {
+                return Ok(evidence);
+            }
+            let told: Vec<String> = failing.iter().take(TOLD).map(|one| one.path.clone()).collect();
+            let more = failing.len().saturating_sub(TOLD);
+            let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+            Err(StepError::failed("gate", format!("{counted}: {}{more}", told.join("; ")))
+                .help(format!(
+                    "`pgrunbook audit --target {}` shows every finding, with the SQL that mends it",
+                    self.target
+                ))
+                .evidence(evidence))
+        })
     }
 }

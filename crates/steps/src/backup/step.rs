@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, StepId};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use serde::Deserialize;
 
@@ -102,71 +101,76 @@ pub fn path_of(folder: &Path, run: &str, step: &StepId, sqlite: bool) -> PathBuf
     folder.join(format!("{run}.{}.{extension}", step.as_str().replace(['/', '[', ']'], "_")))
 }
 
-#[async_trait]
 impl Step for Backup {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let how = match self.options.verify {
-            Verify::List => "verified by its table of contents",
-            Verify::Restore => "verified by a restore",
-        };
-        let mut change = Change::default();
-        match self.workplace.place(&self.target)? {
-            Place::Postgres(options) => {
-                let (size, major) = self.facts(options).await?;
-                change.summary = match &self.source {
-                    Some(id) => format!("dump the source {id:?} of {}, {how}", options.database),
-                    None => format!("dump {} ({}), {how}", options.database, size_of(size)),
-                };
-                if let Err(error) = find("pg_dump", major) {
-                    change.blocked = Some(error.message);
-                }
-            }
-            Place::Sqlite { path } => {
-                let size = std::fs::metadata(path).map_err(|error| {
-                    StepError::unusable("sqlite", format!("{} cannot be read: {error}", path.display()))
-                })?;
-                change.summary = format!("copy {} ({}), checked", path.display(), size_of(size.len()));
-            }
-            _ => return Err(no_database(&self.target)),
-        }
-        Ok(change)
-    }
-
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let path = self.path(cx)?;
-        match self.workplace.place(&self.target)? {
-            Place::Postgres(options) => {
-                let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
-                let audience = Audience { step: cx.step, watcher: cx.watcher, cancel: cx.cancel };
-                let made = match &self.source {
-                    Some(id) => {
-                        let one = (self.workplace.topology()?, id.as_str());
-                        dump_source(options, &path, &self.options, one, &name, audience).await?
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let how = match self.options.verify {
+                Verify::List => "verified by its table of contents",
+                Verify::Restore => "verified by a restore",
+            };
+            let mut change = Change::default();
+            match self.workplace.place(&self.target)? {
+                Place::Postgres(options) => {
+                    let (size, major) = self.facts(options).await?;
+                    change.summary = match &self.source {
+                        Some(id) => format!("dump the source {id:?} of {}, {how}", options.database),
+                        None => format!("dump {} ({}), {how}", options.database, size_of(size)),
+                    };
+                    if let Err(error) = find("pg_dump", major) {
+                        change.blocked = Some(error.message);
                     }
-                    None => dump(options, &path, &self.options, &name, audience).await?,
-                };
-                Ok(self.placed(made.evidence))
+                }
+                Place::Sqlite { path } => {
+                    let size = std::fs::metadata(path).map_err(|error| {
+                        StepError::unusable("sqlite", format!("{} cannot be read: {error}", path.display()))
+                    })?;
+                    change.summary = format!("copy {} ({}), checked", path.display(), size_of(size.len()));
+                }
+                _ => return Err(no_database(&self.target)),
             }
-            Place::Sqlite { path: source } => Ok(self.placed(copy_sqlite(source.clone(), path).await?)),
-            _ => Err(no_database(&self.target)),
-        }
+            Ok(change)
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let path = self.path(cx)?;
-        if !path.exists() {
-            return Ok(Happened::No);
-        }
-        let (bytes, sha256) = digest(&path)?;
-        let mut evidence = described(&path, bytes, sha256);
-        if let Some(id) = &self.source {
-            evidence = evidence.fact("source_id", id.clone()).fact("source_sha256", digest(&beside(&path))?.1);
-        }
-        Ok(Happened::Yes(self.placed(evidence)))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let path = self.path(cx)?;
+            match self.workplace.place(&self.target)? {
+                Place::Postgres(options) => {
+                    let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
+                    let audience = Audience { step: cx.step, watcher: cx.watcher, cancel: cx.cancel };
+                    let made = match &self.source {
+                        Some(id) => {
+                            let one = (self.workplace.topology()?, id.as_str());
+                            dump_source(options, &path, &self.options, one, &name, audience).await?
+                        }
+                        None => dump(options, &path, &self.options, &name, audience).await?,
+                    };
+                    Ok(self.placed(made.evidence))
+                }
+                Place::Sqlite { path: source } => Ok(self.placed(copy_sqlite(source.clone(), path).await?)),
+                _ => Err(no_database(&self.target)),
+            }
+        })
+    }
+
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let path = self.path(cx)?;
+            if !path.exists() {
+                return Ok(Happened::No);
+            }
+            let (bytes, sha256) = digest(&path)?;
+            let mut evidence = described(&path, bytes, sha256);
+            if let Some(id) = &self.source {
+                evidence = evidence.fact("source_id", id.clone()).fact("source_sha256", digest(&beside(&path))?.1);
+            }
+            Ok(Happened::Yes(self.placed(evidence)))
+        })
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, parse_duration};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::{self, Entry};
 use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_postgres::{PgError, Session};
@@ -249,92 +248,107 @@ impl FenceStep {
     }
 }
 
-#[async_trait]
 impl Step for FenceStep {
     fn effect(&self) -> Effect {
         Effect::Transactional
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let session = self.session("pgrunbook:plan").await?;
-        let wish = &self.freezing.wish;
-        let found = table::tables(&session, &wish.schema, &wish.tables).await.map_err(PgError::into_step_error)?;
-        let mut change = Change {
-            summary: format!("have {} table(s) of `{}` refuse writes", found.tables.len(), wish.schema),
-            ..Change::default()
-        };
-        change.locks = found.tables.iter().map(|table| (table.sql(), "SHARE ROW EXCLUSIVE".to_owned())).collect();
-        change.details.push(format!("writers read: {}", wish.message));
-        for door in &self.freezing.doors {
-            change
-                .details
-                .push(format!("PAUSE {} on pooler `{}`, until a switch or the undo", door.database, door.name));
-        }
-        match self.freezing.budget {
-            Some(budget) => change.details.push(format!("all is undone if no switch is made within {budget:?}")),
-            None => change.warnings.push("no `budget`: writers are refused until somebody acts".to_owned()),
-        }
-        if wish.by == By::Privileges {
-            change.warnings.push("by privileges: superusers write on".to_owned());
-        }
-        for name in found.foreign {
-            change.warnings.push(format!("the foreign table {name} cannot be fenced"));
-        }
-        if found.tables.is_empty() {
-            change.warnings.push("there is no such table yet".to_owned());
-        }
-        if let Standing::Fenced(held) = super::state(&session, &wish.schema).await.map_err(PgError::into_step_error)? {
-            change.warnings.push(format!("`{}` is fenced already, by `{}` since {}", wish.schema, held.id, held.since));
-        }
-        Ok(change)
-    }
-
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let entry = Entry::of(cx);
-        let wish = Fence {
-            id: id(cx),
-            run: Some(cx.run.to_owned()),
-            operator: cx.operator.to_owned(),
-            assert: Some(entry.assert_sql()),
-            record: Some(entry.record_sql()),
-            ..self.freezing.wish.clone()
-        };
-        let frozen = Freezing { wish, ..self.freezing.clone() }.begin(cx).await?;
-        Ok(evidence(&frozen.fenced))
-    }
-
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = self.session("pgrunbook:resolve").await?;
-        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        match super::state(&session, &self.freezing.wish.schema).await.map_err(PgError::into_step_error)? {
-            Standing::Fenced(held) if held.id == id(cx) => Ok(Happened::Yes(recorded(&held))),
-            Standing::Broken { held: Some(held), why } if held.id == id(cx) => {
-                Ok(Happened::Partly(recorded(&held).fact("wrong", why)))
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:plan").await?;
+            let wish = &self.freezing.wish;
+            let found = table::tables(&session, &wish.schema, &wish.tables).await.map_err(PgError::into_step_error)?;
+            let mut change = Change {
+                summary: format!("have {} table(s) of `{}` refuse writes", found.tables.len(), wish.schema),
+                ..Change::default()
+            };
+            change.locks = found.tables.iter().map(|table| (table.sql(), "SHARE ROW EXCLUSIVE".to_owned())).collect();
+            change.details.push(format!("writers read: {}", wish.message));
+            for door in &self.freezing.doors {
+                change
+                    .details
+                    .push(format!("PAUSE {} on pooler `{}`, until a switch or the undo", door.database, door.name));
             }
-            _ => {
-                // The process that held the budget is gone: whoever it paused goes on.
-                resume_all(self.workplace.root(), &self.freezing.doors, RESUME_BUDGET).await.map_err(pooler_error)?;
-                Ok(Happened::No)
+            match self.freezing.budget {
+                Some(budget) => change.details.push(format!("all is undone if no switch is made within {budget:?}")),
+                None => change.warnings.push("no `budget`: writers are refused until somebody acts".to_owned()),
             }
-        }
+            if wish.by == By::Privileges {
+                change.warnings.push("by privileges: superusers write on".to_owned());
+            }
+            for name in found.foreign {
+                change.warnings.push(format!("the foreign table {name} cannot be fenced"));
+            }
+            if found.tables.is_empty() {
+                change.warnings.push("there is no such table yet".to_owned());
+            }
+            if let Standing::Fenced(held) =
+                super::state(&session, &wish.schema).await.map_err(PgError::into_step_error)?
+            {
+                change
+                    .warnings
+                    .push(format!("`{}` is fenced already, by `{}` since {}", wish.schema, held.id, held.since));
+            }
+            Ok(change)
+        })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        freeze::give_up_of(cx.run, std::slice::from_ref(&self.freezing.wish.schema)).await;
-        let lift = LiftStep {
-            target: self.target.clone(),
-            schema: self.freezing.wish.schema.clone(),
-            patience: self.freezing.wish.patience.clone(),
-            doors: self.freezing.doors.clone(),
-            workplace: self.workplace.clone(),
-        };
-        lift.lift(cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let entry = Entry::of(cx);
+            let wish = Fence {
+                id: id(cx),
+                run: Some(cx.run.to_owned()),
+                operator: cx.operator.to_owned(),
+                assert: Some(entry.assert_sql()),
+                record: Some(entry.record_sql()),
+                ..self.freezing.wish.clone()
+            };
+            let frozen = Freezing { wish, ..self.freezing.clone() }.begin(cx).await?;
+            Ok(evidence(&frozen.fenced))
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = self.session("pgrunbook:resolve").await?;
-        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        unfenced(&session, &self.freezing.wish.schema).await
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:resolve").await?;
+            ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            match super::state(&session, &self.freezing.wish.schema).await.map_err(PgError::into_step_error)? {
+                Standing::Fenced(held) if held.id == id(cx) => Ok(Happened::Yes(recorded(&held))),
+                Standing::Broken { held: Some(held), why } if held.id == id(cx) => {
+                    Ok(Happened::Partly(recorded(&held).fact("wrong", why)))
+                }
+                _ => {
+                    // The process that held the budget is gone: whoever it paused goes on.
+                    resume_all(self.workplace.root(), &self.freezing.doors, RESUME_BUDGET)
+                        .await
+                        .map_err(pooler_error)?;
+                    Ok(Happened::No)
+                }
+            }
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            freeze::give_up_of(cx.run, std::slice::from_ref(&self.freezing.wish.schema)).await;
+            let lift = LiftStep {
+                target: self.target.clone(),
+                schema: self.freezing.wish.schema.clone(),
+                patience: self.freezing.wish.patience.clone(),
+                doors: self.freezing.doors.clone(),
+                workplace: self.workplace.clone(),
+            };
+            lift.lift(cx).await
+        })
+    }
+
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:resolve").await?;
+            ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            unfenced(&session, &self.freezing.wish.schema).await
+        })
     }
 }
 
@@ -404,46 +418,49 @@ fn lifted_evidence(schema: &str, lifted: &Lifted) -> Evidence {
     evidence
 }
 
-#[async_trait]
 impl Step for LiftStep {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let options = self.workplace.postgres(&self.target)?;
-        let session = Session::connect(options, "pgrunbook:plan").await.map_err(PgError::into_step_error)?;
-        let standing = super::state(&session, &self.schema).await.map_err(PgError::into_step_error)?;
-        let mut change = Change::default();
-        change.summary = match standing {
-            Standing::Unfenced => format!("lift the fence of `{}`, which has none now", self.schema),
-            Standing::Fenced(held) => {
-                format!(
-                    "let writers go on in {} table(s) of `{}`, fenced since {}",
-                    held.tables.len(),
-                    held.schema,
-                    held.since
-                )
-            }
-            Standing::Broken { why, .. } => {
-                change.warnings.extend(why);
-                format!("lift what is left of the fence of `{}`", self.schema)
-            }
-        };
-        change
-            .details
-            .extend(self.doors.iter().map(|door| format!("RESUME {} on pooler `{}`", door.database, door.name)));
-        Ok(change)
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let options = self.workplace.postgres(&self.target)?;
+            let session = Session::connect(options, "pgrunbook:plan").await.map_err(PgError::into_step_error)?;
+            let standing = super::state(&session, &self.schema).await.map_err(PgError::into_step_error)?;
+            let mut change = Change::default();
+            change.summary = match standing {
+                Standing::Unfenced => format!("lift the fence of `{}`, which has none now", self.schema),
+                Standing::Fenced(held) => {
+                    format!(
+                        "let writers go on in {} table(s) of `{}`, fenced since {}",
+                        held.tables.len(),
+                        held.schema,
+                        held.since
+                    )
+                }
+                Standing::Broken { why, .. } => {
+                    change.warnings.extend(why);
+                    format!("lift what is left of the fence of `{}`", self.schema)
+                }
+            };
+            change
+                .details
+                .extend(self.doors.iter().map(|door| format!("RESUME {} on pooler `{}`", door.database, door.name)));
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        self.lift(cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { self.lift(cx).await })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let options = self.workplace.postgres(&self.target)?;
-        let session = Session::connect(options, "pgrunbook:resolve").await.map_err(PgError::into_step_error)?;
-        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        unfenced(&session, &self.schema).await
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let options = self.workplace.postgres(&self.target)?;
+            let session = Session::connect(options, "pgrunbook:resolve").await.map_err(PgError::into_step_error)?;
+            ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            unfenced(&session, &self.schema).await
+        })
     }
 }

@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, StepId, parse_duration};
 use pgrunbook_engine::evidence::chart;
 use pgrunbook_engine::fault::{self, Point};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use super::error::FlagError;
@@ -480,84 +479,89 @@ impl Ramp {
     }
 }
 
-#[async_trait]
 impl Step for Ramp {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let stages: Vec<String> =
-            self.stages.iter().map(|stage| format!("{} % for {:?}", stage.percent, stage.span.length())).collect();
-        let summary = format!("ramp flag `{}` in {}: {}", self.place.name, self.place.shown(), stages.join(", "));
-        let mut change = Change { summary, ..Change::default() };
-        match self.place.state().await {
-            Ok(now) => {
-                self.state_of(&now, self.stages[0].percent)?;
-                let begins = self.stages[self.first_stage(&now)].percent;
-                change.details.push(format!("it is {} now; begins with {begins} %", self.place.words(&now)));
-                if self.place.is_killed(&now) {
-                    change.warnings.push(
-                        "it is switched off now, which a ramp leaves so: a step before switches it on".to_owned(),
-                    );
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let stages: Vec<String> =
+                self.stages.iter().map(|stage| format!("{} % for {:?}", stage.percent, stage.span.length())).collect();
+            let summary = format!("ramp flag `{}` in {}: {}", self.place.name, self.place.shown(), stages.join(", "));
+            let mut change = Change { summary, ..Change::default() };
+            match self.place.state().await {
+                Ok(now) => {
+                    self.state_of(&now, self.stages[0].percent)?;
+                    let begins = self.stages[self.first_stage(&now)].percent;
+                    change.details.push(format!("it is {} now; begins with {begins} %", self.place.words(&now)));
+                    if self.place.is_killed(&now) {
+                        change.warnings.push(
+                            "it is switched off now, which a ramp leaves so: a step before switches it on".to_owned(),
+                        );
+                    }
+                }
+                Err(error) => change.warnings.push(error.to_string()),
+            }
+            change.details.push(match self.on_fail {
+                OnFail::Back => "a stage that does not hold goes back to the stage before".to_owned(),
+                OnFail::Zero => "a stage that does not hold goes back to 0 %".to_owned(),
+            });
+            for metric in &self.metrics {
+                if let Some(stages) = &metric.stages {
+                    let stages: Vec<String> = stages.iter().map(|percent| format!("{percent} %")).collect();
+                    change.details.push(format!("{} gates {} alone", metric.name, stages.join(", ")));
                 }
             }
-            Err(error) => change.warnings.push(error.to_string()),
-        }
-        change.details.push(match self.on_fail {
-            OnFail::Back => "a stage that does not hold goes back to the stage before".to_owned(),
-            OnFail::Zero => "a stage that does not hold goes back to 0 %".to_owned(),
-        });
-        for metric in &self.metrics {
-            if let Some(stages) = &metric.stages {
-                let stages: Vec<String> = stages.iter().map(|percent| format!("{percent} %")).collect();
-                change.details.push(format!("{} gates {} alone", metric.name, stages.join(", ")));
-            }
-        }
-        change.files.extend(self.metrics_file.clone());
-        let ask_outside = self.rehearse || !self.workplace.is_rehearsal();
-        planned(&mut change, &self.metrics, &self.stages[0].span, &self.workplace, ask_outside, cx).await?;
-        Ok(change)
+            change.files.extend(self.metrics_file.clone());
+            let ask_outside = self.rehearse || !self.workplace.is_rehearsal();
+            planned(&mut change, &self.metrics, &self.stages[0].span, &self.workplace, ask_outside, cx).await?;
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        if self.workplace.is_rehearsal() { self.rehearse(cx).await } else { self.stages(cx).await }
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(
+            async move { if self.workplace.is_rehearsal() { self.rehearse(cx).await } else { self.stages(cx).await } },
+        )
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let (course, notes) = Course::read(cx.notes)?;
-        let Some(previous) = noted_before(&notes) else {
-            // In a rehearsal nothing is noted; the flag is of a throwaway server.
-            return Ok(if self.workplace.is_rehearsal() {
-                Happened::Unknown("a rehearsal notes no stages".to_owned())
-            } else {
-                Happened::No
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let (course, notes) = Course::read(cx.notes)?;
+            let Some(previous) = noted_before(&notes) else {
+                // In a rehearsal nothing is noted; the flag is of a throwaway server.
+                return Ok(if self.workplace.is_rehearsal() {
+                    Happened::Unknown("a rehearsal notes no stages".to_owned())
+                } else {
+                    Happened::No
+                });
+            };
+            let last = notes.iter().rev().find_map(|note| match note {
+                Note::Stage { number, .. } => Some(*number),
+                _ => None,
             });
-        };
-        let last = notes.iter().rev().find_map(|note| match note {
-            Note::Stage { number, .. } => Some(*number),
-            _ => None,
-        });
-        let Some(last) = last else { return Ok(Happened::No) };
-        let Some(stage) = self.stages.get(last) else {
-            return Ok(Happened::Unknown("a stage that is none".to_owned()));
-        };
-        // What this run may have left. Anything else is somebody's, and the next attempt says so.
-        let may_be = [
-            self.state_of(&previous, stage.percent)?,
-            self.state_before(&previous, last)?,
-            self.state_back(&previous, last)?,
-        ];
-        let now = self.place.state().await?;
-        let set = if may_be.contains(&now) { now } else { may_be[0].clone() };
-        Ok(Happened::Partly(self.parts(last, &course, &BTreeMap::new(), (&previous, &set))))
+            let Some(last) = last else { return Ok(Happened::No) };
+            let Some(stage) = self.stages.get(last) else {
+                return Ok(Happened::Unknown("a stage that is none".to_owned()));
+            };
+            // What this run may have left. Anything else is somebody's, and the next attempt says so.
+            let may_be = [
+                self.state_of(&previous, stage.percent)?,
+                self.state_before(&previous, last)?,
+                self.state_back(&previous, last)?,
+            ];
+            let now = self.place.state().await?;
+            let set = if may_be.contains(&now) { now } else { may_be[0].clone() };
+            Ok(Happened::Partly(self.parts(last, &course, &BTreeMap::new(), (&previous, &set))))
+        })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        put_back(&self.place, cx).await
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { put_back(&self.place, cx).await })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        is_put_back(&self.place, cx).await
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { is_put_back(&self.place, cx).await })
     }
 }

@@ -1,9 +1,8 @@
 //! The block: `flag = "ingest-on"`, `name = "ingest"`, `enabled = true` or `percent = 10`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::fault::{self, Point};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -190,67 +189,72 @@ impl Flag {
     }
 }
 
-#[async_trait]
 impl Step for Flag {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let summary = format!("set flag `{}` in {}", self.place.name, self.place.shown());
-        let mut change = Change { summary, ..Change::default() };
-        match self.place.state().await {
-            Ok(before) => {
-                let after = self.place.with(&before, &self.setting)?;
-                change.details.push(format!("{} -> {}", self.place.words(&before), self.place.words(&after)));
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let summary = format!("set flag `{}` in {}", self.place.name, self.place.shown());
+            let mut change = Change { summary, ..Change::default() };
+            match self.place.state().await {
+                Ok(before) => {
+                    let after = self.place.with(&before, &self.setting)?;
+                    change.details.push(format!("{} -> {}", self.place.words(&before), self.place.words(&after)));
+                }
+                // A step before this one may make the place.
+                Err(error) => change.warnings.push(error.to_string()),
             }
-            // A step before this one may make the place.
-            Err(error) => change.warnings.push(error.to_string()),
-        }
-        Ok(change)
-    }
-
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let (_, notes) = Course::read(cx.notes)?;
-        let now = self.place.state().await?;
-        let previous = match noted_before(&notes) {
-            Some(before) => before,
-            None => {
-                let note = Note::Before { value: now.clone() };
-                cx.note(serde_json::to_value(&note).expect("JSON")).await?;
-                now.clone()
-            }
-        };
-        let wanted = self.place.with(&previous, &self.setting)?;
-        if now != wanted {
-            if now != previous {
-                return Err(self.place.changed(&now, &previous).into());
-            }
-            fault::pass(Point::BeforeEffect);
-            self.place.exchange(cx, &previous, &wanted).await?;
-            fault::pass(Point::AfterEffect);
-        }
-        Ok(self.evidence(&previous, &wanted))
-    }
-
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let (_, notes) = Course::read(cx.notes)?;
-        let Some(previous) = noted_before(&notes) else { return Ok(Happened::No) };
-        let wanted = self.place.with(&previous, &self.setting)?;
-        let now = self.place.state().await?;
-        Ok(match () {
-            () if now == wanted => Happened::Yes(self.evidence(&previous, &wanted)),
-            () if now == previous => Happened::No,
-            () => Happened::Unknown(FlagError::to_string(&self.place.changed(&now, &wanted))),
+            Ok(change)
         })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        put_back(&self.place, cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let (_, notes) = Course::read(cx.notes)?;
+            let now = self.place.state().await?;
+            let previous = match noted_before(&notes) {
+                Some(before) => before,
+                None => {
+                    let note = Note::Before { value: now.clone() };
+                    cx.note(serde_json::to_value(&note).expect("JSON")).await?;
+                    now.clone()
+                }
+            };
+            let wanted = self.place.with(&previous, &self.setting)?;
+            if now != wanted {
+                if now != previous {
+                    return Err(self.place.changed(&now, &previous).into());
+                }
+                fault::pass(Point::BeforeEffect);
+                self.place.exchange(cx, &previous, &wanted).await?;
+                fault::pass(Point::AfterEffect);
+            }
+            Ok(self.evidence(&previous, &wanted))
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        is_put_back(&self.place, cx).await
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let (_, notes) = Course::read(cx.notes)?;
+            let Some(previous) = noted_before(&notes) else { return Ok(Happened::No) };
+            let wanted = self.place.with(&previous, &self.setting)?;
+            let now = self.place.state().await?;
+            Ok(match () {
+                () if now == wanted => Happened::Yes(self.evidence(&previous, &wanted)),
+                () if now == previous => Happened::No,
+                () => Happened::Unknown(FlagError::to_string(&self.place.changed(&now, &wanted))),
+            })
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { put_back(&self.place, cx).await })
+    }
+
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { is_put_back(&self.place, cx).await })
     }
 }
 

@@ -88,11 +88,7 @@ impl Changed {
     ///
     /// # Errors
     /// If git does not give them.
-    pub fn before(
-        &self,
-        folder: &str,
-        is_wanted: impl Fn(&str) -> bool,
-    ) -> Result<Vec<(PathBuf, Vec<u8>)>, GateError> {
+    pub fn before(&self, folder: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<(PathBuf, Vec<u8>)>, GateError> {
         let tree = git(&self.top, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", &self.base])?;
         let mut files = Vec::new();
         for path in tree.split('\0').filter(|path| is_wanted(path)) {
@@ -268,7 +264,10 @@ mod tests {
         std::fs::create_dir(folder.path().join("a b")).unwrap();
         std::fs::write(folder.path().join("a b/ä.txt"), b"\xff\r\n").unwrap();
         run(folder.path(), &["add", "."]);
-        run(folder.path(), &["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "commit", "-qm", "y"]);
+        run(
+            folder.path(),
+            &["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "commit", "-qm", "y"],
+        );
         std::fs::remove_dir_all(folder.path().join("a b")).unwrap();
         std::fs::write(folder.path().join("kept.txt"), "other\n").unwrap();
         let changed = Changed::since(folder.path(), "main").unwrap();

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, Within, parse_within};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use reqwest::{Client, Method};
 use serde::Deserialize;
 use serde_json::Value;
@@ -124,44 +123,47 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Check { method, url, headers, expected, within, client, workplace: workplace.clone() }))
 }
 
-#[async_trait]
 impl Step for Check {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let summary = format!("{} {} must answer {}", self.method, self.url, self.expected.status);
-        Ok(Change { summary, ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let summary = format!("{} {} must answer {}", self.method, self.url, self.expected.status);
+            Ok(Change { summary, ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let headers = self.headers.iter().map(|(name, value)| Ok((name.clone(), self.workplace.secret(value)?)));
-        let headers = headers.collect::<Result<_, StepError>>()?;
-        let request = Request { method: self.method.clone(), url: self.url.clone(), headers };
-        let begin = cx.clock.instant();
-        let mut tries = 0u64;
-        loop {
-            tries += 1;
-            let answer = ask(&self.client, &request).await;
-            let why = match &answer {
-                Ok(answer) => fault(answer, &self.expected),
-                Err(why) => Some(why.clone()),
-            };
-            let Some(why) = why else { return Ok(self.evidence(answer.as_ref().ok(), "as expected", tries)) };
-            let again = self.within.filter(|within| cx.clock.instant() - begin + within.every <= within.limit);
-            let Some(within) = again.filter(|_| !cx.cancel.is_stopping()) else {
-                let evidence = self.evidence(answer.as_ref().ok(), &why, tries);
-                return Err(
-                    StepError::failed("gate", format!("{} {}: {why}", self.method, self.url)).evidence(evidence)
-                );
-            };
-            cx.say(format!("{why}; again in {:?}", within.every));
-            tokio::select! {
-                () = cx.clock.sleep(within.every) => {}
-                () = cx.cancel.stopping() => {}
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let headers = self.headers.iter().map(|(name, value)| Ok((name.clone(), self.workplace.secret(value)?)));
+            let headers = headers.collect::<Result<_, StepError>>()?;
+            let request = Request { method: self.method.clone(), url: self.url.clone(), headers };
+            let begin = cx.clock.instant();
+            let mut tries = 0u64;
+            loop {
+                tries += 1;
+                let answer = ask(&self.client, &request).await;
+                let why = match &answer {
+                    Ok(answer) => fault(answer, &self.expected),
+                    Err(why) => Some(why.clone()),
+                };
+                let Some(why) = why else { return Ok(self.evidence(answer.as_ref().ok(), "as expected", tries)) };
+                let again = self.within.filter(|within| cx.clock.instant() - begin + within.every <= within.limit);
+                let Some(within) = again.filter(|_| !cx.cancel.is_stopping()) else {
+                    let evidence = self.evidence(answer.as_ref().ok(), &why, tries);
+                    return Err(
+                        StepError::failed("gate", format!("{} {}: {why}", self.method, self.url)).evidence(evidence)
+                    );
+                };
+                cx.say(format!("{why}; again in {:?}", within.every));
+                tokio::select! {
+                    () = cx.clock.sleep(within.every) => {}
+                    () = cx.cancel.stopping() => {}
+                }
             }
-        }
+        })
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::evidence::matrix::FACT;
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use super::matrix::{Action, Finding, Matrix, Verdict};
@@ -98,41 +97,44 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Isolation { target, fields, workplace: workplace.clone() }))
 }
 
-#[async_trait]
 impl Step for Isolation {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let topology = self.workplace.topology()?;
-        let roles = topology
-            .bounded_roles()
-            .filter(|role| self.fields.roles.is_empty() || self.fields.roles.contains(&role.name));
-        let summary = format!("try {} roles on {} schemas", roles.count(), topology.schemas.len());
-        Ok(Change { summary, files: topology.files.clone(), ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let topology = self.workplace.topology()?;
+            let roles = topology
+                .bounded_roles()
+                .filter(|role| self.fields.roles.is_empty() || self.fields.roles.contains(&role.name));
+            let summary = format!("try {} roles on {} schemas", roles.count(), topology.schemas.len());
+            Ok(Change { summary, files: topology.files.clone(), ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let topology = self.workplace.topology()?;
-        let options = self.workplace.postgres(&self.target)?;
-        let some = |names: &BTreeSet<String>| (!names.is_empty()).then(|| names.clone());
-        let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
-        let how = How {
-            all_objects: self.fields.all_objects,
-            roles: some(&self.fields.roles),
-            schemas: some(&self.fields.schemas),
-            today: today(cx.clock),
-            // A reference that has no value here is no fault: the role is tried in another way, and the evidence says so.
-            password: &|reference| self.workplace.role_password(reference).ok(),
-            pooler: &|target| self.workplace.postgres(target).ok().cloned(),
-            statement_timeout: STATEMENT_TIMEOUT,
-            application_name: &name,
-            cancel: cx.cancel,
-            tell: &|done, total| cx.amount(done, Some(total), "roles"),
-        };
-        let matrix = prove(options, topology, &how).await?;
-        gate(&matrix, self.fields.inconclusive)
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let topology = self.workplace.topology()?;
+            let options = self.workplace.postgres(&self.target)?;
+            let some = |names: &BTreeSet<String>| (!names.is_empty()).then(|| names.clone());
+            let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
+            let how = How {
+                all_objects: self.fields.all_objects,
+                roles: some(&self.fields.roles),
+                schemas: some(&self.fields.schemas),
+                today: today(cx.clock),
+                // A reference that has no value here is no fault: the role is tried in another way, and the evidence says so.
+                password: &|reference| self.workplace.role_password(reference).ok(),
+                pooler: &|target| self.workplace.postgres(target).ok().cloned(),
+                statement_timeout: STATEMENT_TIMEOUT,
+                application_name: &name,
+                cancel: cx.cancel,
+                tell: &|done, total| cx.amount(done, Some(total), "roles"),
+            };
+            let matrix = prove(options, topology, &how).await?;
+            gate(&matrix, self.fields.inconclusive)
+        })
     }
 }
 

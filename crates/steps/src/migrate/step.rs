@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::evidence::summary::{MIGRATIONS, VERSION_ROW};
-use pgrunbook_engine::{Change, Deployment, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Deployment, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::{self, Entry};
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
@@ -286,218 +285,229 @@ struct Done {
     duration_ms: Option<i64>,
 }
 
-#[async_trait]
 impl Step for Migrate {
     fn effect(&self) -> Effect {
         Effect::Transactional
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let chain = self.read()?;
-        let session = self.session("pgrunbook:plan").await?;
-        let (standing, _) = Runner::standing(&chain, &session).await.map_err(PgError::into_step_error)?;
-        let mut change = Change::default();
-        for migration in &chain.migrations {
-            let scripts = [Some(&migration.up), migration.down.as_ref(), migration.verify.as_ref()];
-            for script in scripts.into_iter().flatten() {
-                change.files.insert(format!("{}/{}", self.chain, script.shown), script.sha256.clone());
-            }
-        }
-        for file in &chain.repeatable {
-            change.files.insert(format!("{}/{}", self.chain, file.script.shown), file.script.sha256.clone());
-        }
-        for finding in &standing.findings {
-            let passes = matches!(finding, Finding::OutOfOrder { .. }) && self.out_of_order;
-            if finding.blocks() && !passes && matches!(self.goal, Goal::Up(_)) {
-                change.blocked.get_or_insert_with(|| format!("{finding}; {}", finding.remedy()));
-            } else {
-                change.warnings.push(finding.to_string());
-            }
-        }
-        match &self.goal {
-            Goal::Up(to) => {
-                if let Some(to) = to
-                    && chain.find(to).is_none()
-                {
-                    return Err(chain_error(ChainError::NoSuchVersion { version: to.to_string() }));
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let chain = self.read()?;
+            let session = self.session("pgrunbook:plan").await?;
+            let (standing, _) = Runner::standing(&chain, &session).await.map_err(PgError::into_step_error)?;
+            let mut change = Change::default();
+            for migration in &chain.migrations {
+                let scripts = [Some(&migration.up), migration.down.as_ref(), migration.verify.as_ref()];
+                for script in scripts.into_iter().flatten() {
+                    change.files.insert(format!("{}/{}", self.chain, script.shown), script.sha256.clone());
                 }
-                let within = |version: &Version| to.as_ref().is_none_or(|to| version <= to);
-                let pending: Vec<_> = standing.pending.iter().filter(|one| within(&one.version)).collect();
-                change.summary = match pending.as_slice() {
-                    [] => "nothing is pending".to_owned(),
-                    [one] => format!("apply {}", one.title()),
-                    [first, .., last] => {
-                        format!("apply {} migrations, {} to {}", pending.len(), first.version, last.version)
+            }
+            for file in &chain.repeatable {
+                change.files.insert(format!("{}/{}", self.chain, file.script.shown), file.script.sha256.clone());
+            }
+            for finding in &standing.findings {
+                let passes = matches!(finding, Finding::OutOfOrder { .. }) && self.out_of_order;
+                if finding.blocks() && !passes && matches!(self.goal, Goal::Up(_)) {
+                    change.blocked.get_or_insert_with(|| format!("{finding}; {}", finding.remedy()));
+                } else {
+                    change.warnings.push(finding.to_string());
+                }
+            }
+            match &self.goal {
+                Goal::Up(to) => {
+                    if let Some(to) = to
+                        && chain.find(to).is_none()
+                    {
+                        return Err(chain_error(ChainError::NoSuchVersion { version: to.to_string() }));
                     }
-                };
-                for migration in pending {
-                    let text = Text::read(&migration.up).map_err(chain_error)?;
-                    let count = text.statements.len();
-                    let note = text.mode.note().map_or_else(String::new, |note| format!("; {note}"));
-                    let down = if migration.down.is_some() { "" } else { "; no down file" };
-                    change.details.push(format!("{}: {count} statement(s){note}{down}", migration.title()));
+                    let within = |version: &Version| to.as_ref().is_none_or(|to| version <= to);
+                    let pending: Vec<_> = standing.pending.iter().filter(|one| within(&one.version)).collect();
+                    change.summary = match pending.as_slice() {
+                        [] => "nothing is pending".to_owned(),
+                        [one] => format!("apply {}", one.title()),
+                        [first, .., last] => {
+                            format!("apply {} migrations, {} to {}", pending.len(), first.version, last.version)
+                        }
+                    };
+                    for migration in pending {
+                        let text = Text::read(&migration.up).map_err(chain_error)?;
+                        let count = text.statements.len();
+                        let note = text.mode.note().map_or_else(String::new, |note| format!("; {note}"));
+                        let down = if migration.down.is_some() { "" } else { "; no down file" };
+                        change.details.push(format!("{}: {count} statement(s){note}{down}", migration.title()));
+                    }
+                    if standing.pending.is_empty() || to.is_none() {
+                        let names =
+                            standing.repeatable.iter().map(|file| format!("{}: applied again", file.script.shown));
+                        change.details.extend(names);
+                    }
                 }
-                if standing.pending.is_empty() || to.is_none() {
-                    let names = standing.repeatable.iter().map(|file| format!("{}: applied again", file.script.shown));
-                    change.details.extend(names);
+                Goal::Down(to) => {
+                    let above = |version: &str| {
+                        Version::parse(version).is_some_and(|version| to.as_ref().is_none_or(|to| version > *to))
+                    };
+                    let rows: Vec<_> = standing.applied.iter().filter(|row| above(&row.version)).collect();
+                    change.summary = match rows.as_slice() {
+                        [] => "nothing to take back".to_owned(),
+                        rows => format!(
+                            "take back {}",
+                            rows.iter().rev().map(|row| row.version.as_str()).collect::<Vec<_>>().join(", ")
+                        ),
+                    };
                 }
             }
-            Goal::Down(to) => {
-                let above = |version: &str| {
-                    Version::parse(version).is_some_and(|version| to.as_ref().is_none_or(|to| version > *to))
-                };
-                let rows: Vec<_> = standing.applied.iter().filter(|row| above(&row.version)).collect();
-                change.summary = match rows.as_slice() {
-                    [] => "nothing to take back".to_owned(),
-                    rows => format!(
-                        "take back {}",
-                        rows.iter().rev().map(|row| row.version.as_str()).collect::<Vec<_>>().join(", ")
-                    ),
-                };
+            change.deployment = Some(Deployment { log: self.deployment_log.as_ref().map(LogTable::shown) });
+            if let Some(table) = &self.deployment_log {
+                change.details.push(format!("{} gets a row, with the last of them", table.shown()));
             }
-        }
-        change.deployment = Some(Deployment { log: self.deployment_log.as_ref().map(LogTable::shown) });
-        if let Some(table) = &self.deployment_log {
-            change.details.push(format!("{} gets a row, with the last of them", table.shown()));
-        }
-        if let Some(row) = &self.version_row {
-            change.details.push(format!("{} becomes {}, with the last of them", row.place(), row.version));
-        }
-        // What is applied when the run begins must be what was applied when it was planned.
-        let newest = standing.newest.map_or_else(|| "nothing".to_owned(), |version| version.to_string());
-        if self.is_first(&standing.applied) {
-            change.preconditions.insert(format!("chain {}", self.chain), newest);
-        }
-        Ok(change)
-    }
-
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let version = self.version_row.clone().map(VersionWrite::Set);
-        let (applied, done) = self.go(cx, &self.goal, version, self.log(cx, self.action())).await?;
-        let down = matches!(self.goal, Goal::Down(_));
-        match done {
-            Ok(()) if down => Ok(Evidence::of(match applied.versions.as_slice() {
-                [] => "nothing was to be taken back".to_owned(),
-                versions => format!("{} taken back", versions.join(", ")),
-            })
-            .fact("taken_back", applied.versions)),
-            Ok(()) => {
-                let session = self.session("pgrunbook:history").await?;
-                let own = self.applied_by(&session, cx).await?;
-                self.with_version(Self::evidence(&own, &applied), &session, cx).await
+            if let Some(row) = &self.version_row {
+                change.details.push(format!("{} becomes {}, with the last of them", row.place(), row.version));
             }
-            Err(error) if applied.versions.is_empty() && applied.repeatable.is_empty() => Err(error),
-            Err(error) => {
-                let stays = applied.versions.join(", ");
-                let message = format!("{} ({stays} before it stays)", error.message);
-                let own: Vec<_> = applied
-                    .versions
-                    .iter()
-                    .map(|version| Done { version: version.clone(), duration_ms: None })
-                    .collect();
-                let evidence = Self::evidence(&own, &applied);
-                Err(StepError { message, ..error }.partly(evidence))
+            // What is applied when the run begins must be what was applied when it was planned.
+            let newest = standing.newest.map_or_else(|| "nothing".to_owned(), |version| version.to_string());
+            if self.is_first(&standing.applied) {
+                change.preconditions.insert(format!("chain {}", self.chain), newest);
             }
-        }
-    }
-
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = self.session("pgrunbook:resolve").await?;
-        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        let chain = self.read()?;
-        let (standing, kept) = Runner::standing(&chain, &session).await.map_err(PgError::into_step_error)?;
-        let own = |kept: &&history::Kept| {
-            kept.row.run.as_deref() == Some(cx.run) && kept.step.as_deref() == Some(cx.step.as_str())
-        };
-        let mut unfinished = kept.iter().filter(own).filter(|kept| kept.row.state != RowState::Applied);
-        if let Some(kept) = unfinished.find(|kept| kept.row.mode == "own") {
-            return Ok(Happened::Unknown(format!(
-                "{} {} controls its own transactions and was interrupted",
-                kept.row.version, kept.row.name
-            )));
-        }
-        let versions = self.applied_by(&session, cx).await?;
-        let left = match &self.goal {
-            Goal::Up(to) => {
-                let pending = standing.pending.iter().any(|one| to.as_ref().is_none_or(|to| one.version <= *to));
-                pending || (to.is_none() && !standing.repeatable.is_empty())
-            }
-            Goal::Down(to) => standing.applied.iter().any(|row| {
-                Version::parse(&row.version).is_some_and(|version| to.as_ref().is_none_or(|to| version > *to))
-            }),
-        };
-        // Behind a migration without a transaction the version row is a commit of its own.
-        let left =
-            left || match self.version_row.clone().map(VersionWrite::Set) {
-                Some(write) => !write.is_done(&session, None).await.map_err(PgError::into_step_error)?,
-                None => false,
-            } || match self.log(cx, Action::Deployed) {
-                Some(write) => !write.is_done(&session).await.map_err(PgError::into_step_error)?,
-                None => false,
-            };
-        let evidence = self.with_version(Self::evidence(&versions, &Applied::default()), &session, cx).await?;
-        Ok(match (left, versions.is_empty(), &self.goal) {
-            (false, _, _) => Happened::Yes(evidence),
-            (true, true, _) | (true, _, Goal::Down(_)) => Happened::No,
-            (true, false, Goal::Up(_)) => Happened::Partly(evidence),
+            Ok(change)
         })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let session = self.session("pgrunbook:history").await?;
-        let own: BTreeSet<String> = self.applied_by(&session, cx).await?.into_iter().map(|one| one.version).collect();
-        drop(session);
-        let Some(lowest) = own.iter().filter_map(|version| Version::parse(version)).min() else {
-            return self.take_back_version(cx).await;
-        };
-        let chain = self.read()?;
-        // Down to what stood below the lowest; whatever was put above it since must go first, and is not ours to take.
-        let below = chain.migrations.iter().rev().find(|one| one.version < lowest).map(|one| one.version.clone());
-        let session = self.session("pgrunbook:history").await?;
-        let kept = history::read(&session, &self.chain).await.map_err(PgError::into_step_error)?;
-        let foreign = kept.iter().find(|kept| {
-            !kept.row.repeatable
-                && !own.contains(&kept.row.version)
-                && Version::parse(&kept.row.version).is_some_and(|version| version > lowest)
-        });
-        if let Some(kept) = foreign {
-            return Err(StepError::failed(
-                "not-ours",
-                format!(
-                    "{} {} was applied above it by {}, not by this step",
-                    kept.row.version, kept.row.name, kept.row.applied_by
-                ),
-            )
-            .help("take that one back first: pgrunbook migrate down"));
-        }
-        let log = self.log_of_undo(&session, cx).await?;
-        drop(session);
-        let restore = self.version_row.clone().map(VersionWrite::Restore);
-        let (applied, done) = self.go(cx, &Goal::Down(below), restore, log).await?;
-        match done {
-            Ok(()) => Ok(Evidence::of(format!("{} taken back", applied.versions.join(", ")))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let version = self.version_row.clone().map(VersionWrite::Set);
+            let (applied, done) = self.go(cx, &self.goal, version, self.log(cx, self.action())).await?;
+            let down = matches!(self.goal, Goal::Down(_));
+            match done {
+                Ok(()) if down => Ok(Evidence::of(match applied.versions.as_slice() {
+                    [] => "nothing was to be taken back".to_owned(),
+                    versions => format!("{} taken back", versions.join(", ")),
+                })
                 .fact("taken_back", applied.versions)),
-            Err(error) => Err(error),
-        }
+                Ok(()) => {
+                    let session = self.session("pgrunbook:history").await?;
+                    let own = self.applied_by(&session, cx).await?;
+                    self.with_version(Self::evidence(&own, &applied), &session, cx).await
+                }
+                Err(error) if applied.versions.is_empty() && applied.repeatable.is_empty() => Err(error),
+                Err(error) => {
+                    let stays = applied.versions.join(", ");
+                    let message = format!("{} ({stays} before it stays)", error.message);
+                    let own: Vec<_> = applied
+                        .versions
+                        .iter()
+                        .map(|version| Done { version: version.clone(), duration_ms: None })
+                        .collect();
+                    let evidence = Self::evidence(&own, &applied);
+                    Err(StepError { message, ..error }.partly(evidence))
+                }
+            }
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = self.session("pgrunbook:resolve").await?;
-        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        let left = self.applied_by(&session, cx).await?;
-        let restored = match self.version_row.clone().map(VersionWrite::Restore) {
-            Some(write) => {
-                let run = Some((cx.run, cx.step.as_str()));
-                write.is_done(&session, run).await.map_err(PgError::into_step_error)?
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:resolve").await?;
+            ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            let chain = self.read()?;
+            let (standing, kept) = Runner::standing(&chain, &session).await.map_err(PgError::into_step_error)?;
+            let own = |kept: &&history::Kept| {
+                kept.row.run.as_deref() == Some(cx.run) && kept.step.as_deref() == Some(cx.step.as_str())
+            };
+            let mut unfinished = kept.iter().filter(own).filter(|kept| kept.row.state != RowState::Applied);
+            if let Some(kept) = unfinished.find(|kept| kept.row.mode == "own") {
+                return Ok(Happened::Unknown(format!(
+                    "{} {} controls its own transactions and was interrupted",
+                    kept.row.version, kept.row.name
+                )));
             }
-            None => true,
-        };
-        // What is written with it in one transaction; alone only where nothing else was to be taken back.
-        let logged = !left.is_empty() || !restored || self.log_of_undo(&session, cx).await?.is_none();
-        Ok(if left.is_empty() && restored && logged {
-            Happened::Yes(Evidence::of("taken back, as the history says"))
-        } else {
-            Happened::No
+            let versions = self.applied_by(&session, cx).await?;
+            let left = match &self.goal {
+                Goal::Up(to) => {
+                    let pending = standing.pending.iter().any(|one| to.as_ref().is_none_or(|to| one.version <= *to));
+                    pending || (to.is_none() && !standing.repeatable.is_empty())
+                }
+                Goal::Down(to) => standing.applied.iter().any(|row| {
+                    Version::parse(&row.version).is_some_and(|version| to.as_ref().is_none_or(|to| version > *to))
+                }),
+            };
+            // Behind a migration without a transaction the version row is a commit of its own.
+            let left =
+                left || match self.version_row.clone().map(VersionWrite::Set) {
+                    Some(write) => !write.is_done(&session, None).await.map_err(PgError::into_step_error)?,
+                    None => false,
+                } || match self.log(cx, Action::Deployed) {
+                    Some(write) => !write.is_done(&session).await.map_err(PgError::into_step_error)?,
+                    None => false,
+                };
+            let evidence = self.with_version(Self::evidence(&versions, &Applied::default()), &session, cx).await?;
+            Ok(match (left, versions.is_empty(), &self.goal) {
+                (false, _, _) => Happened::Yes(evidence),
+                (true, true, _) | (true, _, Goal::Down(_)) => Happened::No,
+                (true, false, Goal::Up(_)) => Happened::Partly(evidence),
+            })
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:history").await?;
+            let own: BTreeSet<String> =
+                self.applied_by(&session, cx).await?.into_iter().map(|one| one.version).collect();
+            drop(session);
+            let Some(lowest) = own.iter().filter_map(|version| Version::parse(version)).min() else {
+                return self.take_back_version(cx).await;
+            };
+            let chain = self.read()?;
+            // Down to what stood below the lowest; whatever was put above it since must go first, and is not ours to take.
+            let below = chain.migrations.iter().rev().find(|one| one.version < lowest).map(|one| one.version.clone());
+            let session = self.session("pgrunbook:history").await?;
+            let kept = history::read(&session, &self.chain).await.map_err(PgError::into_step_error)?;
+            let foreign = kept.iter().find(|kept| {
+                !kept.row.repeatable
+                    && !own.contains(&kept.row.version)
+                    && Version::parse(&kept.row.version).is_some_and(|version| version > lowest)
+            });
+            if let Some(kept) = foreign {
+                return Err(StepError::failed(
+                    "not-ours",
+                    format!(
+                        "{} {} was applied above it by {}, not by this step",
+                        kept.row.version, kept.row.name, kept.row.applied_by
+                    ),
+                )
+                .help("take that one back first: pgrunbook migrate down"));
+            }
+            let log = self.log_of_undo(&session, cx).await?;
+            drop(session);
+            let restore = self.version_row.clone().map(VersionWrite::Restore);
+            let (applied, done) = self.go(cx, &Goal::Down(below), restore, log).await?;
+            match done {
+                Ok(()) => Ok(Evidence::of(format!("{} taken back", applied.versions.join(", ")))
+                    .fact("taken_back", applied.versions)),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:resolve").await?;
+            ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            let left = self.applied_by(&session, cx).await?;
+            let restored = match self.version_row.clone().map(VersionWrite::Restore) {
+                Some(write) => {
+                    let run = Some((cx.run, cx.step.as_str()));
+                    write.is_done(&session, run).await.map_err(PgError::into_step_error)?
+                }
+                None => true,
+            };
+            // What is written with it in one transaction; alone only where nothing else was to be taken back.
+            let logged = !left.is_empty() || !restored || self.log_of_undo(&session, cx).await?.is_none();
+            Ok(if left.is_empty() && restored && logged {
+                Happened::Yes(Evidence::of("taken back, as the history says"))
+            } else {
+                Happened::No
+            })
         })
     }
 }

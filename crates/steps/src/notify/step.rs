@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, Diagnostic, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_engine::notice::{Messenger, Notice};
-use pgrunbook_engine::{Change, Effect, Evidence, Occasion, PlanCx, RunCx, Scene, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Occasion, PlanCx, RunCx, Scene, Step, StepError};
 use reqwest::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -149,62 +148,65 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Message { receiver, words, required, client, channels, workplace: workplace.clone() }))
 }
 
-#[async_trait]
 impl Step for Message {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let scene = Scene {
-            variables: cx.variables.clone(),
-            rollback_within: cx.rollback_within,
-            rollback_due: cx.rollback_within.map(|_| cx.clock.now()),
-            update_due: self.channels.promise(pgrunbook_engine::Direction::Forward).map(|_| cx.clock.now()),
-            ..Scene::default()
-        };
-        // A template that does not fit is said here, and not when it is needed.
-        self.words.said(&self.workplace, &scene)?;
-        let words = match &self.words {
-            Words::Own { text, .. } => format!("{text:?}"),
-            Words::Template(name) => format!("template `{name}`"),
-        };
-        let receiver = match &self.receiver {
-            Receiver::Webhook(url) => url.shown(),
-            Receiver::Channel(channel) => {
-                self.workplace.notices().channel(channel).map_err(|why| StepError::unusable("channel", why))?;
-                format!("channel `{channel}`")
-            }
-        };
-        Ok(Change { summary: format!("send {words} to {receiver}"), ..Change::default() })
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let scene = Scene {
+                variables: cx.variables.clone(),
+                rollback_within: cx.rollback_within,
+                rollback_due: cx.rollback_within.map(|_| cx.clock.now()),
+                update_due: self.channels.promise(pgrunbook_engine::Direction::Forward).map(|_| cx.clock.now()),
+                ..Scene::default()
+            };
+            // A template that does not fit is said here, and not when it is needed.
+            self.words.said(&self.workplace, &scene)?;
+            let words = match &self.words {
+                Words::Own { text, .. } => format!("{text:?}"),
+                Words::Template(name) => format!("template `{name}`"),
+            };
+            let receiver = match &self.receiver {
+                Receiver::Webhook(url) => url.shown(),
+                Receiver::Channel(channel) => {
+                    self.workplace.notices().channel(channel).map_err(|why| StepError::unusable("channel", why))?;
+                    format!("channel `{channel}`")
+                }
+            };
+            Ok(Change { summary: format!("send {words} to {receiver}"), ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        // Without the attempt: a second delivery of the same message is the same message.
-        let key = format!("{}/{}", cx.run, cx.step);
-        let (subject, text) = self.words.said(&self.workplace, cx.scene)?;
-        let mut answers = Vec::new();
-        let mut tries = 0;
-        for errand in self.errands(cx, &key, &subject, &text)? {
-            let (delivered, tried) = self.deliver(&errand, cx).await;
-            tries += tried;
-            match delivered {
-                Ok(answer) => answers.push(answer),
-                Err(why) if self.required => {
-                    return Err(StepError::failed(
-                        "not-delivered",
-                        format!("the message to {} was not delivered: {why}", self.shown(&errand)),
-                    )
-                    .help("resume tries again; `required = false` lets the run go on without it"));
-                }
-                Err(why) => {
-                    let summary = format!("not delivered: {why}; the run goes on, as `required = false` says");
-                    return Ok(Evidence::of(summary).fact("dedupe_key", key).fact("delivered", false));
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            // Without the attempt: a second delivery of the same message is the same message.
+            let key = format!("{}/{}", cx.run, cx.step);
+            let (subject, text) = self.words.said(&self.workplace, cx.scene)?;
+            let mut answers = Vec::new();
+            let mut tries = 0;
+            for errand in self.errands(cx, &key, &subject, &text)? {
+                let (delivered, tried) = self.deliver(&errand, cx).await;
+                tries += tried;
+                match delivered {
+                    Ok(answer) => answers.push(answer),
+                    Err(why) if self.required => {
+                        return Err(StepError::failed(
+                            "not-delivered",
+                            format!("the message to {} was not delivered: {why}", self.shown(&errand)),
+                        )
+                        .help("resume tries again; `required = false` lets the run go on without it"));
+                    }
+                    Err(why) => {
+                        let summary = format!("not delivered: {why}; the run goes on, as `required = false` says");
+                        return Ok(Evidence::of(summary).fact("dedupe_key", key).fact("delivered", false));
+                    }
                 }
             }
-        }
-        let evidence = Evidence::of(format!("sent, {}", answers.join(", ")));
-        Ok(evidence.fact("dedupe_key", key).fact("tries", tries))
+            let evidence = Evidence::of(format!("sent, {}", answers.join(", ")));
+            Ok(evidence.fact("dedupe_key", key).fact("tries", tries))
+        })
     }
 }
 

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, StepId, parse_duration};
 use pgrunbook_engine::evidence::chart;
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -253,69 +252,72 @@ impl Observe {
     }
 }
 
-#[async_trait]
 impl Step for Observe {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let what = if self.capture { "capture the baseline of" } else { "watch" };
-        let mut change = Change {
-            summary: format!(
-                "{what} {} metric(s): {} samples, one each {:?}",
-                self.metrics.len(),
-                self.span.count + self.span.warm_up,
-                self.span.interval
-            ),
-            ..Change::default()
-        };
-        change.files.extend(self.file.clone());
-        let ask_outside = self.rehearse || !self.workplace.is_rehearsal();
-        planned(&mut change, &self.metrics, &self.span, &self.workplace, ask_outside, cx).await?;
-        Ok(change)
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let what = if self.capture { "capture the baseline of" } else { "watch" };
+            let mut change = Change {
+                summary: format!(
+                    "{what} {} metric(s): {} samples, one each {:?}",
+                    self.metrics.len(),
+                    self.span.count + self.span.warm_up,
+                    self.span.interval
+                ),
+                ..Change::default()
+            };
+            change.files.extend(self.file.clone());
+            let ask_outside = self.rehearse || !self.workplace.is_rehearsal();
+            planned(&mut change, &self.metrics, &self.span, &self.workplace, ask_outside, cx).await?;
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        if self.workplace.is_rehearsal() {
-            return rehearsed(&self.metrics, &self.span, &self.workplace, self.rehearse, cx).await;
-        }
-        let baselines = match self.capture {
-            true => BTreeMap::new(),
-            false => baselines_of(cx, self.baseline.as_ref(), &self.metrics)?,
-        };
-        let (mut course, _) = Course::read(cx.notes)?;
-        if !course.rounds.is_empty() {
-            cx.say(format!("goes on with the {} samples that it has", course.rounds.len()));
-        }
-        let asker = Asker::new(&self.workplace, self.span.interval, &application_name(cx.run, cx.step));
-        let watch = Watch {
-            metrics: &self.metrics,
-            span: self.span,
-            baselines: &baselines,
-            deadline: self.deadline,
-            asker: &asker,
-            capture: self.capture,
-        };
-        match watch.hold(cx, &mut course, || async { Ok(()) }).await? {
-            Verdict::Pass if self.capture => {
-                let middle = |metric: &Declared| {
-                    let values = course.values(&metric.name, self.span.warm_up);
-                    Some((metric.name.clone(), json!(median(values)?)))
-                };
-                let baseline: serde_json::Map<_, _> = self.metrics.iter().filter_map(middle).collect();
-                Ok(self.evidence("captured", &course, &baselines).fact("baseline", baseline))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            if self.workplace.is_rehearsal() {
+                return rehearsed(&self.metrics, &self.span, &self.workplace, self.rehearse, cx).await;
             }
-            Verdict::Pass => Ok(self.evidence("pass", &course, &baselines)),
-            Verdict::Fail(why) => {
-                let evidence = self.evidence("fail", &course, &baselines);
-                Err(StepError::from(ObserveError::Failed { why }).evidence(evidence))
+            let baselines = match self.capture {
+                true => BTreeMap::new(),
+                false => baselines_of(cx, self.baseline.as_ref(), &self.metrics)?,
+            };
+            let (mut course, _) = Course::read(cx.notes)?;
+            if !course.rounds.is_empty() {
+                cx.say(format!("goes on with the {} samples that it has", course.rounds.len()));
             }
-            Verdict::Inconclusive(why) => {
-                let evidence = self.evidence("inconclusive", &course, &baselines);
-                let rounds = course.rounds.len();
-                Err(StepError::from(ObserveError::Inconclusive { rounds, why }).evidence(evidence))
+            let asker = Asker::new(&self.workplace, self.span.interval, &application_name(cx.run, cx.step));
+            let watch = Watch {
+                metrics: &self.metrics,
+                span: self.span,
+                baselines: &baselines,
+                deadline: self.deadline,
+                asker: &asker,
+                capture: self.capture,
+            };
+            match watch.hold(cx, &mut course, || async { Ok(()) }).await? {
+                Verdict::Pass if self.capture => {
+                    let middle = |metric: &Declared| {
+                        let values = course.values(&metric.name, self.span.warm_up);
+                        Some((metric.name.clone(), json!(median(values)?)))
+                    };
+                    let baseline: serde_json::Map<_, _> = self.metrics.iter().filter_map(middle).collect();
+                    Ok(self.evidence("captured", &course, &baselines).fact("baseline", baseline))
+                }
+                Verdict::Pass => Ok(self.evidence("pass", &course, &baselines)),
+                Verdict::Fail(why) => {
+                    let evidence = self.evidence("fail", &course, &baselines);
+                    Err(StepError::from(ObserveError::Failed { why }).evidence(evidence))
+                }
+                Verdict::Inconclusive(why) => {
+                    let evidence = self.evidence("inconclusive", &course, &baselines);
+                    let rounds = course.rounds.len();
+                    Err(StepError::from(ObserveError::Inconclusive { rounds, why }).evidence(evidence))
+                }
             }
-        }
+        })
     }
 }

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -175,70 +174,78 @@ impl Parities {
     }
 }
 
-#[async_trait]
 impl Step for Parities {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let Fields { from, from_schema, schema, repair: repairs, .. } = &self.fields;
-        self.place(from, from_schema)?;
-        let b = self.place(&self.target, schema)?;
-        let mut change = Change {
-            summary: format!("compare every row of {from} ({from_schema}) and {} ({schema})", self.target),
-            ..Change::default()
-        };
-        if *repairs {
-            repair::can_repair(&b)?;
-            change.warnings.push(format!("rows of {schema} that differ are overwritten, and not kept"));
-        }
-        Ok(change)
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let Fields { from, from_schema, schema, repair: repairs, .. } = &self.fields;
+            self.place(from, from_schema)?;
+            let b = self.place(&self.target, schema)?;
+            let mut change = Change {
+                summary: format!("compare every row of {from} ({from_schema}) and {} ({schema})", self.target),
+                ..Change::default()
+            };
+            if *repairs {
+                repair::can_repair(&b)?;
+                change.warnings.push(format!("rows of {schema} that differ are overwritten, and not kept"));
+            }
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let fields = &self.fields;
-        if fields.mode == Mode::Live {
-            return transfer::compare_live(&self.workplace, &self.target, &fields.schema, cx.cancel).await;
-        }
-        let a = self.place(&fields.from, &fields.from_schema)?;
-        let b = self.place(&self.target, &fields.schema)?;
-        let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
-        let ask = Ask {
-            tables: &fields.tables,
-            exclude: &fields.exclude,
-            jobs: fields.jobs.unwrap_or(1).into(),
-            shown: if fields.repair { ROWS } else { SHOWN },
-            application_name: &name,
-            cancel: cx.cancel,
-            tell: &|done, total| cx.amount(done, Some(total), "tables"),
-        };
-        let values =
-            if fields.show_values.is_empty() { Values::Hidden } else { Values::Of(fields.show_values.clone()) };
-        let mut parity = compare([&a, &b], &ask).await?;
-        let mut repaired = None;
-        if fields.repair && parity.differences() > 0 {
-            for planned in repair::plan(&parity)? {
-                cx.say(format!("repair {planned}"));
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let fields = &self.fields;
+            if fields.mode == Mode::Live {
+                return transfer::compare_live(&self.workplace, &self.target, &fields.schema, cx.cancel).await;
             }
-            let done = repair::repair([&a, &b], &parity, &ask).await?;
-            repaired = Some(done.planned.iter().map(ToString::to_string).collect::<Vec<_>>());
-            // The whole, not only what was written.
-            parity = compare([&a, &b], &Ask { shown: SHOWN, ..ask }).await?;
-        }
-        let sampled = match (&fields.r#as, fields.samples) {
-            (Some(role), Some(count)) => {
-                let how =
-                    Samples { count, role, tables: &fields.tables, exclude: &fields.exclude, application_name: &name };
-                Some(sample(&a, &b, &how).await?)
+            let a = self.place(&fields.from, &fields.from_schema)?;
+            let b = self.place(&self.target, &fields.schema)?;
+            let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
+            let ask = Ask {
+                tables: &fields.tables,
+                exclude: &fields.exclude,
+                jobs: fields.jobs.unwrap_or(1).into(),
+                shown: if fields.repair { ROWS } else { SHOWN },
+                application_name: &name,
+                cancel: cx.cancel,
+                tell: &|done, total| cx.amount(done, Some(total), "tables"),
+            };
+            let values =
+                if fields.show_values.is_empty() { Values::Hidden } else { Values::Of(fields.show_values.clone()) };
+            let mut parity = compare([&a, &b], &ask).await?;
+            let mut repaired = None;
+            if fields.repair && parity.differences() > 0 {
+                for planned in repair::plan(&parity)? {
+                    cx.say(format!("repair {planned}"));
+                }
+                let done = repair::repair([&a, &b], &parity, &ask).await?;
+                repaired = Some(done.planned.iter().map(ToString::to_string).collect::<Vec<_>>());
+                // The whole, not only what was written.
+                parity = compare([&a, &b], &Ask { shown: SHOWN, ..ask }).await?;
             }
-            _ => None,
-        };
-        let naming = Naming::of(self.workplace.root())?;
-        let evidence = gate(&parity, sampled.as_ref(), &values, &naming)?;
-        Ok(match repaired {
-            Some(planned) => evidence.fact("repaired", json!(planned)),
-            None => evidence,
+            let sampled = match (&fields.r#as, fields.samples) {
+                (Some(role), Some(count)) => {
+                    let how = Samples {
+                        count,
+                        role,
+                        tables: &fields.tables,
+                        exclude: &fields.exclude,
+                        application_name: &name,
+                    };
+                    Some(sample(&a, &b, &how).await?)
+                }
+                _ => None,
+            };
+            let naming = Naming::of(self.workplace.root())?;
+            let evidence = gate(&parity, sampled.as_ref(), &values, &naming)?;
+            Ok(match repaired {
+                Some(planned) => evidence.fact("repaired", json!(planned)),
+                None => evidence,
+            })
         })
     }
 }

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, StepId};
 use pgrunbook_engine::fault::{self, Point};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::identity::identify;
 use pgrunbook_postgres::{ConnectOptions, PgError, Session};
 use serde::Deserialize;
@@ -89,115 +88,133 @@ pub fn undo_by(by: &Block, _undone: &Block, workplace: &Workplace) -> Result<Box
     }))
 }
 
-#[async_trait]
 impl Step for Restore {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let mut change = Change::default();
-        match self.workplace.place(&self.target)? {
-            Place::Postgres(options) if self.source.is_some() => {
-                let id = self.source.as_deref().unwrap_or_default();
-                source::plan(options, self.workplace.topology()?, id, &self.from, &mut change).await?;
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let mut change = Change::default();
+            match self.workplace.place(&self.target)? {
+                Place::Postgres(options) if self.source.is_some() => {
+                    let id = self.source.as_deref().unwrap_or_default();
+                    source::plan(options, self.workplace.topology()?, id, &self.from, &mut change).await?;
+                }
+                Place::Postgres(options) => {
+                    change.summary = format!("restore {} from {}", options.database, self.from);
+                    change
+                        .details
+                        .push("all sessions of the database are ended; it is kept under another name".to_owned());
+                }
+                Place::Sqlite { path } => {
+                    change.summary = format!("restore {} from {}", path.display(), self.from);
+                    change.details.push("the file as it was is kept beside it".to_owned());
+                }
+                _ => return Err(StepError::unusable("no-target", format!("target `{}` is no database", self.target))),
             }
-            Place::Postgres(options) => {
-                change.summary = format!("restore {} from {}", options.database, self.from);
-                change.details.push("all sessions of the database are ended; it is kept under another name".to_owned());
-            }
-            Place::Sqlite { path } => {
-                change.summary = format!("restore {} from {}", path.display(), self.from);
-                change.details.push("the file as it was is kept beside it".to_owned());
-            }
-            _ => return Err(StepError::unusable("no-target", format!("target `{}` is no database", self.target))),
-        }
-        change.warnings.push("what was written since the backup is no longer in place afterwards".to_owned());
-        Ok(change)
+            change.warnings.push("what was written since the backup is no longer in place afterwards".to_owned());
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let file = self.file(cx)?;
-        match self.workplace.place(&self.target)? {
-            Place::Postgres(options) if self.source.is_some() => {
-                let (id, topology) = (self.source.as_deref().unwrap_or_default(), self.workplace.topology()?);
-                self.beside_is_recorded(cx, &file)?;
-                source::put_back(options, topology, id, &file, cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let file = self.file(cx)?;
+            match self.workplace.place(&self.target)? {
+                Place::Postgres(options) if self.source.is_some() => {
+                    let (id, topology) = (self.source.as_deref().unwrap_or_default(), self.workplace.topology()?);
+                    self.beside_is_recorded(cx, &file)?;
+                    source::put_back(options, topology, id, &file, cx).await
+                }
+                // Nobody may put one source in place of a whole database.
+                Place::Postgres(_) if beside(&file).exists() => {
+                    let text = format!(
+                        "the backup `{}` is of one source, and the step names none. Nothing was changed.",
+                        self.from
+                    );
+                    Err(StepError::unusable("bad-backup", text)
+                        .help("add `source = \"...\"`, the source that the backup is of"))
+                }
+                Place::Postgres(options) => {
+                    let names = Names::of(&options.database, cx.run, &mark(cx.step, cx.direction));
+                    let audience = Audience { step: cx.step, watcher: cx.watcher, cancel: cx.cancel };
+                    let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
+                    restore(options, &self.target, &file, &names, &name, &self.workplace, audience).await
+                }
+                Place::Sqlite { path } => {
+                    let (path, run) = (path.clone(), cx.run.to_owned());
+                    let work = tokio::task::spawn_blocking(move || sqlite::put_back(&file, &path, &run));
+                    work.await
+                        .map_err(|error| StepError::failed("sqlite", format!("the copy was cut short: {error}")))?
+                }
+                _ => Err(StepError::unusable("no-target", format!("target `{}` is no database", self.target))),
             }
-            // Nobody may put one source in place of a whole database.
-            Place::Postgres(_) if beside(&file).exists() => {
-                let text = format!(
-                    "the backup `{}` is of one source, and the step names none. Nothing was changed.",
-                    self.from
-                );
-                Err(StepError::unusable("bad-backup", text)
-                    .help("add `source = \"...\"`, the source that the backup is of"))
-            }
-            Place::Postgres(options) => {
-                let names = Names::of(&options.database, cx.run, &mark(cx.step, cx.direction));
-                let audience = Audience { step: cx.step, watcher: cx.watcher, cancel: cx.cancel };
-                let name = format!("pgrunbook:{}:{}", cx.run, cx.step);
-                restore(options, &self.target, &file, &names, &name, &self.workplace, audience).await
-            }
-            Place::Sqlite { path } => {
-                let (path, run) = (path.clone(), cx.run.to_owned());
-                let work = tokio::task::spawn_blocking(move || sqlite::put_back(&file, &path, &run));
-                work.await.map_err(|error| StepError::failed("sqlite", format!("the copy was cut short: {error}")))?
-            }
-            _ => Err(StepError::unusable("no-target", format!("target `{}` is no database", self.target))),
-        }
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        // Writing a SQLite copy back twice is the same as once.
-        let Place::Postgres(options) = self.workplace.place(&self.target)? else { return Ok(Happened::No) };
-        if self.source.is_some() {
-            return source::resolve(options, cx, &mark(cx.step, cx.direction)).await;
-        }
-        let names = Names::of(&options.database, cx.run, &mark(cx.step, cx.direction));
-        let session = outside(options, "pgrunbook:resolve").await?;
-        if !exists(&session, &names.kept).await? {
-            return Ok(Happened::No);
-        }
-        Ok(Happened::Yes(in_place(options, &self.target, &names).await?))
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            // Writing a SQLite copy back twice is the same as once.
+            let Place::Postgres(options) = self.workplace.place(&self.target)? else { return Ok(Happened::No) };
+            if self.source.is_some() {
+                return source::resolve(options, cx, &mark(cx.step, cx.direction)).await;
+            }
+            let names = Names::of(&options.database, cx.run, &mark(cx.step, cx.direction));
+            let session = outside(options, "pgrunbook:resolve").await?;
+            if !exists(&session, &names.kept).await? {
+                return Ok(Happened::No);
+            }
+            Ok(Happened::Yes(in_place(options, &self.target, &names).await?))
+        })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        match self.workplace.place(&self.target)? {
-            Place::Postgres(options) if self.source.is_some() => {
-                source::undo(options, self.workplace.topology()?, cx).await
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            match self.workplace.place(&self.target)? {
+                Place::Postgres(options) if self.source.is_some() => {
+                    source::undo(options, self.workplace.topology()?, cx).await
+                }
+                Place::Postgres(options) => {
+                    let names = Names::of(
+                        &options.database,
+                        cx.run,
+                        &mark(cx.step, pgrunbook_engine::step::Direction::Forward),
+                    );
+                    self.workplace.close().await;
+                    let session = outside(options, &format!("pgrunbook:{}:{}", cx.run, cx.step)).await?;
+                    fault::pass(Point::BeforeEffect);
+                    exchange(&session, &names.database, &names.fresh, &names.kept).await?;
+                    fault::pass(Point::AfterEffect);
+                    swapped_back(options, &self.target, &names).await
+                }
+                Place::Sqlite { path } => {
+                    let (path, run) = (path.clone(), cx.run.to_owned());
+                    let kept = sqlite::kept(&path, &run);
+                    let work =
+                        tokio::task::spawn_blocking(move || sqlite::put_back(&kept, &path, &format!("{run}-undo")));
+                    work.await
+                        .map_err(|error| StepError::failed("sqlite", format!("the copy was cut short: {error}")))?
+                }
+                _ => Err(StepError::unusable("no-target", format!("target `{}` is no database", self.target))),
             }
-            Place::Postgres(options) => {
-                let names =
-                    Names::of(&options.database, cx.run, &mark(cx.step, pgrunbook_engine::step::Direction::Forward));
-                self.workplace.close().await;
-                let session = outside(options, &format!("pgrunbook:{}:{}", cx.run, cx.step)).await?;
-                fault::pass(Point::BeforeEffect);
-                exchange(&session, &names.database, &names.fresh, &names.kept).await?;
-                fault::pass(Point::AfterEffect);
-                swapped_back(options, &self.target, &names).await
-            }
-            Place::Sqlite { path } => {
-                let (path, run) = (path.clone(), cx.run.to_owned());
-                let kept = sqlite::kept(&path, &run);
-                let work = tokio::task::spawn_blocking(move || sqlite::put_back(&kept, &path, &format!("{run}-undo")));
-                work.await.map_err(|error| StepError::failed("sqlite", format!("the copy was cut short: {error}")))?
-            }
-            _ => Err(StepError::unusable("no-target", format!("target `{}` is no database", self.target))),
-        }
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let Place::Postgres(options) = self.workplace.place(&self.target)? else { return Ok(Happened::No) };
-        if self.source.is_some() {
-            return source::resolve_undo(options, cx).await;
-        }
-        let names = Names::of(&options.database, cx.run, &mark(cx.step, pgrunbook_engine::step::Direction::Forward));
-        let session = outside(options, "pgrunbook:resolve").await?;
-        if exists(&session, &names.kept).await? {
-            return Ok(Happened::No);
-        }
-        Ok(Happened::Yes(swapped_back(options, &self.target, &names).await?))
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let Place::Postgres(options) = self.workplace.place(&self.target)? else { return Ok(Happened::No) };
+            if self.source.is_some() {
+                return source::resolve_undo(options, cx).await;
+            }
+            let names =
+                Names::of(&options.database, cx.run, &mark(cx.step, pgrunbook_engine::step::Direction::Forward));
+            let session = outside(options, "pgrunbook:resolve").await?;
+            if exists(&session, &names.kept).await? {
+                return Ok(Happened::No);
+            }
+            Ok(Happened::Yes(swapped_back(options, &self.target, &names).await?))
+        })
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::fault::{self, Point};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use crate::process::{Ended, run};
@@ -112,33 +111,36 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     }))
 }
 
-#[async_trait]
 impl Step for Shell {
     fn effect(&self) -> Effect {
         Effect::Opaque
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let line = |argv: &[String]| argv.last().filter(|_| argv.len() == 3 && argv[1] == "-c").cloned();
-        let shown = line(&self.argv).unwrap_or_else(|| self.argv.join(" "));
-        let mut change = Change { summary: format!("run `{shown}`"), ..Change::default() };
-        change.warnings.push("a command cannot be planned: what it changes is not known beforehand".to_owned());
-        if let Some(undo) = self.undo.as_deref().and_then(line) {
-            change.details.push(format!("undone by `{undo}`"));
-        }
-        Ok(change)
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let line = |argv: &[String]| argv.last().filter(|_| argv.len() == 3 && argv[1] == "-c").cloned();
+            let shown = line(&self.argv).unwrap_or_else(|| self.argv.join(" "));
+            let mut change = Change { summary: format!("run `{shown}`"), ..Change::default() };
+            change.warnings.push("a command cannot be planned: what it changes is not known beforehand".to_owned());
+            if let Some(undo) = self.undo.as_deref().and_then(line) {
+                change.details.push(format!("undone by `{undo}`"));
+            }
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        self.execute(&self.argv, cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { self.execute(&self.argv, cx).await })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let undo = self.undo.as_ref().ok_or_else(|| {
-            StepError::failed("no-undo", format!("step `{}` has no `undo_run`", cx.step))
-                .help("write `undo_run = \"...\"`, or take it back by hand and mark it as done")
-        })?;
-        self.execute(undo, cx).await
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let undo = self.undo.as_ref().ok_or_else(|| {
+                StepError::failed("no-undo", format!("step `{}` has no `undo_run`", cx.step))
+                    .help("write `undo_run = \"...\"`, or take it back by hand and mark it as done")
+            })?;
+            self.execute(undo, cx).await
+        })
     }
 }
 

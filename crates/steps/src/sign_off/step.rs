@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, Diagnostic, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, SignOff, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, SignOff, Step, StepError};
 use serde::Deserialize;
 
 use crate::registry::{Kind, bound_fields, fields};
@@ -123,45 +122,50 @@ impl Wanted {
     }
 }
 
-#[async_trait]
 impl Step for Gate {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        if self.rehearsal {
-            return Ok(Change { summary: "nothing is signed off in a rehearsal".to_owned(), ..Change::default() });
-        }
-        let roles = &self.wanted.roles;
-        let people = if self.wanted.distinct { ", each another person" } else { "" };
-        let summary = format!("wait until {} have signed what happened{people}", roles.join(", "));
-        let holders = |role: &String| cx.people.roles.iter().filter(|(_, held)| held.contains(role)).count();
-        // Said before the first effect: what is found here only at the end of a long run is found too late.
-        let blocked = match roles.iter().find(|role| holders(role) == 0) {
-            Some(role) => Some(format!("nobody holds the role `{role}`: [people] in pgrunbook.toml names who does")),
-            None if cx.people.allowed_signers.is_none() => {
-                Some("the project names nobody who may sign: `allowed_signers` under [project]".to_owned())
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            if self.rehearsal {
+                return Ok(Change { summary: "nothing is signed off in a rehearsal".to_owned(), ..Change::default() });
             }
-            None => None,
-        };
-        Ok(Change { summary, blocked, ..Change::default() })
+            let roles = &self.wanted.roles;
+            let people = if self.wanted.distinct { ", each another person" } else { "" };
+            let summary = format!("wait until {} have signed what happened{people}", roles.join(", "));
+            let holders = |role: &String| cx.people.roles.iter().filter(|(_, held)| held.contains(role)).count();
+            // Said before the first effect: what is found here only at the end of a long run is found too late.
+            let blocked = match roles.iter().find(|role| holders(role) == 0) {
+                Some(role) => {
+                    Some(format!("nobody holds the role `{role}`: [people] in pgrunbook.toml names who does"))
+                }
+                None if cx.people.allowed_signers.is_none() => {
+                    Some("the project names nobody who may sign: `allowed_signers` under [project]".to_owned())
+                }
+                None => None,
+            };
+            Ok(Change { summary, blocked, ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        if self.rehearsal {
-            return Ok(Evidence::of("nothing is signed off in a rehearsal").fact("skipped", true));
-        }
-        let counted = self.wanted.counted(cx.sign_offs);
-        let names: Vec<String> = counted.iter().map(|one| format!("{} ({})", one.principal, one.role)).collect();
-        let missing = self.wanted.missing(cx.sign_offs);
-        if missing.is_empty() {
-            return Ok(Evidence::of(format!("signed off by {}", names.join(", "))).signed(&counted));
-        }
-        let so_far = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
-        let message = format!("signed off by {so_far}; missing: {}", missing.join(", "));
-        Err(StepError::waiting("sign-off-missing", message)
-            .help(format!("each of them runs `pgrunbook sign-off {}`; then `pgrunbook resume {}`", cx.run, cx.run)))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            if self.rehearsal {
+                return Ok(Evidence::of("nothing is signed off in a rehearsal").fact("skipped", true));
+            }
+            let counted = self.wanted.counted(cx.sign_offs);
+            let names: Vec<String> = counted.iter().map(|one| format!("{} ({})", one.principal, one.role)).collect();
+            let missing = self.wanted.missing(cx.sign_offs);
+            if missing.is_empty() {
+                return Ok(Evidence::of(format!("signed off by {}", names.join(", "))).signed(&counted));
+            }
+            let so_far = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+            let message = format!("signed off by {so_far}; missing: {}", missing.join(", "));
+            Err(StepError::waiting("sign-off-missing", message)
+                .help(format!("each of them runs `pgrunbook sign-off {}`; then `pgrunbook resume {}`", cx.run, cx.run)))
+        })
     }
 }
 

@@ -1,8 +1,7 @@
 //! The block: `registry = "mapping-is-whole"`, `target = "main"`, `sources = ["assets_1"]`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
 
@@ -54,35 +53,39 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Checked { target, sources: fields.sources, workplace: workplace.clone() }))
 }
 
-#[async_trait]
 impl Step for Checked {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let named = match self.sources.as_slice() {
-            [] => String::new(),
-            sources => format!(", {} among them", sources.join(", ")),
-        };
-        Ok(Change { summary: format!("hold the mapping against the schemas{named}"), ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let named = match self.sources.as_slice() {
+                [] => String::new(),
+                sources => format!(", {} among them", sources.join(", ")),
+            };
+            Ok(Change { summary: format!("hold the mapping against the schemas{named}"), ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let name = crate::sql::application_name(cx.run, cx.step);
-        let session =
-            Session::connect(self.workplace.postgres(&self.target)?, &name).await.map_err(PgError::into_step_error)?;
-        let topology = self.workplace.topology()?;
-        let (listing, found) = findings(&session, topology, &self.sources).await?;
-        if found.is_empty() {
-            let listed: Vec<String> =
-                listing.sources.iter().map(|one| format!("{}={}", one.source_id, one.schema)).collect();
-            return Ok(
-                Evidence::of(format!("{} source(s), each with its schema", listed.len())).fact("sources", listed)
-            );
-        }
-        Err(StepError::failed("source-registry", found.join("; "))
-            .help("a step `source` makes what is missing; a schema of nobody's is for a person to judge"))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let name = crate::sql::application_name(cx.run, cx.step);
+            let session = Session::connect(self.workplace.postgres(&self.target)?, &name)
+                .await
+                .map_err(PgError::into_step_error)?;
+            let topology = self.workplace.topology()?;
+            let (listing, found) = findings(&session, topology, &self.sources).await?;
+            if found.is_empty() {
+                let listed: Vec<String> =
+                    listing.sources.iter().map(|one| format!("{}={}", one.source_id, one.schema)).collect();
+                return Ok(
+                    Evidence::of(format!("{} source(s), each with its schema", listed.len())).fact("sources", listed)
+                );
+            }
+            Err(StepError::failed("source-registry", found.join("; "))
+                .help("a step `source` makes what is missing; a schema of nobody's is for a person to judge"))
+        })
     }
 }
 

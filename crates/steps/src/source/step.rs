@@ -1,8 +1,7 @@
 //! The block: `source = "bootstrap-assets"`, `source_id = "assets_1"`, `target = "main"`, `undo = "auto"`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Clock, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Clock, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::{self, Entry};
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
@@ -107,98 +106,107 @@ impl Source {
     }
 }
 
-#[async_trait]
 impl Step for Source {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let session = self.session("pgrunbook:plan").await?;
-        let standing = self.standing(&session, cx.clock).await?;
-        let (id, schema) = (&self.id, &standing.schema);
-        if self.leaves(&standing) {
-            let summary = format!("nothing to do: the source {id:?} has the schema {schema}");
-            return Ok(Change { summary, ..Change::default() });
-        }
-        let mut change = Change { files: standing.files.clone(), ..Change::default() };
-        change.summary = match (standing.is_made(), standing.there) {
-            (true, _) => format!("nothing to do: the source {id:?} has the schema {schema}"),
-            (false, true) => format!("take over the schema {schema} for the source {id:?}"),
-            (false, false) => format!("make the schema {schema} for the source {id:?}"),
-        };
-        if !standing.registered {
-            change.details.push(format!("the source {id:?} is registered with {schema}"));
-        }
-        change.details.extend(standing.pending.iter().cloned());
-        change.details.extend(standing.access.iter().cloned());
-        change.blocked = standing.obstacle.as_ref().map(ToString::to_string);
-        if !standing.provisioned && standing.obstacle.is_none() {
-            let text = "the declared roles and schemas are not there yet: a step before this one must make them";
-            change.warnings.push(text.to_owned());
-        }
-        Ok(change)
-    }
-
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        if self.only_missing {
-            let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:plan").await?;
             let standing = self.standing(&session, cx.clock).await?;
-            let began = undo::is_kept(&session, cx.run, cx.step.as_str()).await?;
-            if self.leaves(&standing) && !began {
-                let evidence = Evidence::of(format!("{} was there, and is left as it is", standing.schema));
-                return Ok(evidence.fact("source_id", self.id.clone()).fact("schema", standing.schema));
+            let (id, schema) = (&self.id, &standing.schema);
+            if self.leaves(&standing) {
+                let summary = format!("nothing to do: the source {id:?} has the schema {schema}");
+                return Ok(Change { summary, ..Change::default() });
             }
-        }
-        let tell = |line: String| cx.say(line);
-        let around = around(cx, &tell);
-        let options = self.workplace.postgres(&self.target)?;
-        let mut done = Bootstrapped::default();
-        let outcome =
-            bootstrap(&self.workplace, options, self.workplace.topology()?, &self.id, &around, &mut done).await;
-        let Err(error) = outcome else { return Ok(self.evidence(&done)) };
-        // Also what an attempt before this one made must be taken back.
-        let session = self.session("pgrunbook:source").await;
-        let kept = match session {
-            Ok(session) => undo::is_kept(&session, cx.run, cx.step.as_str()).await.unwrap_or(true),
-            Err(_) => done.schema.is_some(),
-        };
-        Err(if kept { error.partly(self.evidence(&done)) } else { error })
-    }
-
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = self.session("pgrunbook:resolve").await?;
-        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        let standing = self.standing(&session, cx.clock).await?;
-        let evidence = Evidence::of(format!("{} is there", standing.schema))
-            .fact("source_id", self.id.clone())
-            .fact("schema", standing.schema.clone());
-        if standing.is_made() {
-            return Ok(Happened::Yes(evidence));
-        }
-        Ok(match undo::is_kept(&session, cx.run, cx.step.as_str()).await? {
-            true => Happened::Partly(evidence),
-            false => Happened::No,
+            let mut change = Change { files: standing.files.clone(), ..Change::default() };
+            change.summary = match (standing.is_made(), standing.there) {
+                (true, _) => format!("nothing to do: the source {id:?} has the schema {schema}"),
+                (false, true) => format!("take over the schema {schema} for the source {id:?}"),
+                (false, false) => format!("make the schema {schema} for the source {id:?}"),
+            };
+            if !standing.registered {
+                change.details.push(format!("the source {id:?} is registered with {schema}"));
+            }
+            change.details.extend(standing.pending.iter().cloned());
+            change.details.extend(standing.access.iter().cloned());
+            change.blocked = standing.obstacle.as_ref().map(ToString::to_string);
+            if !standing.provisioned && standing.obstacle.is_none() {
+                let text = "the declared roles and schemas are not there yet: a step before this one must make them";
+                change.warnings.push(text.to_owned());
+            }
+            Ok(change)
         })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
-        let tell = |line: String| cx.say(line);
-        let around = around(cx, &tell);
-        let told = undo::undo(&session, self.workplace.topology()?, &self.id, &around).await?;
-        Ok(match told.is_empty() {
-            true => Evidence::of("nothing to take back: this step made nothing"),
-            false => Evidence::of(told.join("; ")),
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            if self.only_missing {
+                let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
+                let standing = self.standing(&session, cx.clock).await?;
+                let began = undo::is_kept(&session, cx.run, cx.step.as_str()).await?;
+                if self.leaves(&standing) && !began {
+                    let evidence = Evidence::of(format!("{} was there, and is left as it is", standing.schema));
+                    return Ok(evidence.fact("source_id", self.id.clone()).fact("schema", standing.schema));
+                }
+            }
+            let tell = |line: String| cx.say(line);
+            let around = around(cx, &tell);
+            let options = self.workplace.postgres(&self.target)?;
+            let mut done = Bootstrapped::default();
+            let outcome =
+                bootstrap(&self.workplace, options, self.workplace.topology()?, &self.id, &around, &mut done).await;
+            let Err(error) = outcome else { return Ok(self.evidence(&done)) };
+            // Also what an attempt before this one made must be taken back.
+            let session = self.session("pgrunbook:source").await;
+            let kept = match session {
+                Ok(session) => undo::is_kept(&session, cx.run, cx.step.as_str()).await.unwrap_or(true),
+                Err(_) => done.schema.is_some(),
+            };
+            Err(if kept { error.partly(self.evidence(&done)) } else { error })
         })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = self.session("pgrunbook:resolve").await?;
-        ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        Ok(match undo::is_kept(&session, cx.run, cx.step.as_str()).await? {
-            true => Happened::No,
-            false => Happened::Yes(Evidence::of("nothing that this step made is left")),
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:resolve").await?;
+            ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            let standing = self.standing(&session, cx.clock).await?;
+            let evidence = Evidence::of(format!("{} is there", standing.schema))
+                .fact("source_id", self.id.clone())
+                .fact("schema", standing.schema.clone());
+            if standing.is_made() {
+                return Ok(Happened::Yes(evidence));
+            }
+            Ok(match undo::is_kept(&session, cx.run, cx.step.as_str()).await? {
+                true => Happened::Partly(evidence),
+                false => Happened::No,
+            })
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
+            let tell = |line: String| cx.say(line);
+            let around = around(cx, &tell);
+            let told = undo::undo(&session, self.workplace.topology()?, &self.id, &around).await?;
+            Ok(match told.is_empty() {
+                true => Evidence::of("nothing to take back: this step made nothing"),
+                false => Evidence::of(told.join("; ")),
+            })
+        })
+    }
+
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:resolve").await?;
+            ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            Ok(match undo::is_kept(&session, cx.run, cx.step.as_str()).await? {
+                true => Happened::No,
+                false => Happened::Yes(Evidence::of("nothing that this step made is left")),
+            })
         })
     }
 }

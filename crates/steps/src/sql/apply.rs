@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use pgrunbook_document::sql::{Class, Outside, classify, quote, split};
 use pgrunbook_document::{Block, Diagnostic};
 use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_engine::step::{Failure, Progress};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::Entry;
 use pgrunbook_postgres::retry::{Blocker, LOCK_NOT_AVAILABLE, LockPolicy, LockRetry};
 use pgrunbook_postgres::{PgError, Session};
@@ -264,50 +263,55 @@ pub(crate) fn held_by(blockers: &[Blocker], pause: Duration) -> String {
     format!("a lock is held by {who}; gave way, again in {pause:.1?}")
 }
 
-#[async_trait]
 impl Step for Apply {
     fn effect(&self) -> Effect {
         if self.outside.is_some() { Effect::Resolvable } else { Effect::Transactional }
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let role = self.text.role.as_ref().map_or_else(String::new, |role| format!(" as {role}"));
-        let count =
-            if self.text.count == 1 { "1 statement".to_owned() } else { format!("{} statements", self.text.count) };
-        let how = match &self.outside {
-            Some(outside) => format!("{} outside of a transaction", crate::migrate::shown(outside)),
-            None => "in one transaction".to_owned(),
-        };
-        let mut change = Change { summary: format!("{count}{role}, {how}"), ..Change::default() };
-        for statement in split(&self.text.text).statements.iter().take(20) {
-            let line = statement.text(&self.text.text).split_whitespace().collect::<Vec<_>>().join(" ");
-            let shown: String = line.chars().take(100).collect();
-            let more = if shown.len() < line.len() { "…" } else { "" };
-            change.details.push(format!("{shown}{more}"));
-        }
-        Ok(change)
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let role = self.text.role.as_ref().map_or_else(String::new, |role| format!(" as {role}"));
+            let count =
+                if self.text.count == 1 { "1 statement".to_owned() } else { format!("{} statements", self.text.count) };
+            let how = match &self.outside {
+                Some(outside) => format!("{} outside of a transaction", crate::migrate::shown(outside)),
+                None => "in one transaction".to_owned(),
+            };
+            let mut change = Change { summary: format!("{count}{role}, {how}"), ..Change::default() };
+            for statement in split(&self.text.text).statements.iter().take(20) {
+                let line = statement.text(&self.text.text).split_whitespace().collect::<Vec<_>>().join(" ");
+                let shown: String = line.chars().take(100).collect();
+                let more = if shown.len() < line.len() { "…" } else { "" };
+                change.details.push(format!("{shown}{more}"));
+            }
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        match &self.outside {
-            Some(outside) => self.on_its_own(outside, cx).await,
-            None => self.in_transaction(cx).await,
-        }
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            match &self.outside {
+                Some(outside) => self.on_its_own(outside, cx).await,
+                None => self.in_transaction(cx).await,
+            }
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let options = self.workplace.postgres(&self.target)?;
-        let session = Session::connect(options, "pgrunbook:resolve").await.map_err(PgError::into_step_error)?;
-        let Some(outside) = &self.outside else {
-            let recorded = Entry::of(cx).is_recorded(&session).await.map_err(PgError::into_step_error)?;
-            let evidence = Evidence::of("committed, as the ledger says").fact("statements", self.text.count);
-            return Ok(if recorded { Happened::Yes(evidence) } else { Happened::No });
-        };
-        pgrunbook_postgres::ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
-        Ok(match stands(&session, outside).await.map_err(PgError::into_step_error)? {
-            Stands::Done => Happened::Yes(Evidence::of("it is there, as the catalog says")),
-            Stands::Open { .. } => Happened::No,
-            Stands::Unknown(why) => Happened::Unknown(why.to_owned()),
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let options = self.workplace.postgres(&self.target)?;
+            let session = Session::connect(options, "pgrunbook:resolve").await.map_err(PgError::into_step_error)?;
+            let Some(outside) = &self.outside else {
+                let recorded = Entry::of(cx).is_recorded(&session).await.map_err(PgError::into_step_error)?;
+                let evidence = Evidence::of("committed, as the ledger says").fact("statements", self.text.count);
+                return Ok(if recorded { Happened::Yes(evidence) } else { Happened::No });
+            };
+            pgrunbook_postgres::ledger::settle(&session, cx.run).await.map_err(PgError::into_step_error)?;
+            Ok(match stands(&session, outside).await.map_err(PgError::into_step_error)? {
+                Stands::Done => Happened::Yes(Evidence::of("it is there, as the catalog says")),
+                Stands::Open { .. } => Happened::No,
+                Stands::Unknown(why) => Happened::Unknown(why.to_owned()),
+            })
         })
     }
 }

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use pgrunbook_document::expectation::Expectation;
 use pgrunbook_document::sql::{Class, Control, classify, split};
 use pgrunbook_document::{Block, Diagnostic, SqlBody, StepId, Within};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use sha2::{Digest, Sha256};
 
 use super::judge::Judge;
@@ -182,37 +181,37 @@ pub(super) fn statements_around(block: &Block, around: Around) -> Result<Stateme
     })
 }
 
-#[async_trait]
 impl Step for Check {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        Ok(self.0.planned("checks, by reading only"))
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move { Ok(self.0.planned("checks, by reading only")) })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        self.0.until_it_holds(cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { self.0.until_it_holds(cx).await })
     }
 }
 
-#[async_trait]
 impl Step for Probe {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let mut change = self.0.planned("tries, and rolls back");
-        if self.0.text.text.to_ascii_lowercase().contains("nextval") {
-            change.details.push("values it takes from sequences are not given back".to_owned());
-        }
-        Ok(change)
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let mut change = self.0.planned("tries, and rolls back");
+            if self.0.text.text.to_ascii_lowercase().contains("nextval") {
+                change.details.push("values it takes from sequences are not given back".to_owned());
+            }
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        self.0.until_it_holds(cx).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { self.0.until_it_holds(cx).await })
     }
 }
 

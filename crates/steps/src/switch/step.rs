@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::step::Failure;
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::pgbouncer::Door;
 use serde::Deserialize;
 
@@ -294,73 +294,80 @@ impl Switch {
     }
 }
 
-#[async_trait]
 impl Step for Switch {
     fn effect(&self) -> Effect {
         self.way.effect()
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let mut change = self.way.plan().await?;
-        change
-            .details
-            .extend(self.resume.iter().map(|door| format!("RESUME {} on pooler `{}`", door.database, door.name)));
-        Ok(change)
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let mut change = self.way.plan().await?;
+            change
+                .details
+                .extend(self.resume.iter().map(|door| format!("RESUME {} on pooler `{}`", door.database, door.name)));
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let claimed = freeze::claim(cx.run, cx.direction, self.schema.as_deref(), cx.artifacts).await;
-        let claim = claimed.map_err(|why| match why {
-            NoSwitch::Thawed(thaw) => StepError::failed("freeze-budget", format!("{thaw}. Nothing was switched."))
-                .help("make the step faster or the budget longer; roll this run back and begin a new one"),
-            NoSwitch::Undone(why) => StepError::failed("freeze-undone", format!("{why}. Nothing was switched."))
-                .help("roll this run back and begin a new one"),
-            NoSwitch::Several(_) => StepError::unusable("freeze-several", format!("{why}. Nothing was switched."))
-                .help("give the switch the `schema` whose freeze it ends"),
-        })?;
-        let outcome = self.way.apply(cx).await;
-        let evidence = match (outcome, claim) {
-            (Ok(evidence), None) => evidence,
-            (Ok(evidence), Some(claim)) => {
-                let length = u64::try_from(claim.switched().as_millis()).unwrap_or(u64::MAX);
-                Evidence { summary: format!("{}; the freeze took {length} ms", evidence.summary), ..evidence }
-                    .fact("freeze_ms", length)
-            }
-            // Where it may have been switched, writers are let go on neither side: a person decides.
-            (Err(error), Some(claim)) if error.failure == Failure::InDoubt || error.partial => {
-                claim.switched();
-                return Err(error);
-            }
-            (Err(mut error), Some(claim)) => {
-                if let Ok(thaw) = claim.give_up().await {
-                    error.message.push_str(&format!(" And {thaw}."));
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let claimed = freeze::claim(cx.run, cx.direction, self.schema.as_deref(), cx.artifacts).await;
+            let claim = claimed.map_err(|why| match why {
+                NoSwitch::Thawed(thaw) => StepError::failed("freeze-budget", format!("{thaw}. Nothing was switched."))
+                    .help("make the step faster or the budget longer; roll this run back and begin a new one"),
+                NoSwitch::Undone(why) => StepError::failed("freeze-undone", format!("{why}. Nothing was switched."))
+                    .help("roll this run back and begin a new one"),
+                NoSwitch::Several(_) => StepError::unusable("freeze-several", format!("{why}. Nothing was switched."))
+                    .help("give the switch the `schema` whose freeze it ends"),
+            })?;
+            let outcome = self.way.apply(cx).await;
+            let evidence = match (outcome, claim) {
+                (Ok(evidence), None) => evidence,
+                (Ok(evidence), Some(claim)) => {
+                    let length = u64::try_from(claim.switched().as_millis()).unwrap_or(u64::MAX);
+                    Evidence { summary: format!("{}; the freeze took {length} ms", evidence.summary), ..evidence }
+                        .fact("freeze_ms", length)
                 }
-                return Err(error);
+                // Where it may have been switched, writers are let go on neither side: a person decides.
+                (Err(error), Some(claim)) if error.failure == Failure::InDoubt || error.partial => {
+                    claim.switched();
+                    return Err(error);
+                }
+                (Err(mut error), Some(claim)) => {
+                    if let Ok(thaw) = claim.give_up().await {
+                        error.message.push_str(&format!(" And {thaw}."));
+                    }
+                    return Err(error);
+                }
+                (Err(error), None) => return Err(error),
+            };
+            match self.resumed().await {
+                Ok(()) => Ok(evidence),
+                Err(error) => Err(error.partly(evidence)),
             }
-            (Err(error), None) => return Err(error),
-        };
-        match self.resumed().await {
-            Ok(()) => Ok(evidence),
-            Err(error) => Err(error.partly(evidence)),
-        }
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let happened = self.way.resolve(cx).await?;
-        if let Happened::Yes(_) = &happened {
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let happened = self.way.resolve(cx).await?;
+            if let Happened::Yes(_) = &happened {
+                self.resumed().await?;
+            }
+            Ok(happened)
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let evidence = self.way.undo(cx).await?;
             self.resumed().await?;
-        }
-        Ok(happened)
+            Ok(evidence)
+        })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let evidence = self.way.undo(cx).await?;
-        self.resumed().await?;
-        Ok(evidence)
-    }
-
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        self.way.resolve_undo(cx).await
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { self.way.resolve_undo(cx).await })
     }
 }
 

@@ -1,8 +1,7 @@
 //! The block: `topology = "roles"`, `target = "main"`, `undo = "auto"`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, Diagnostic, FieldSpec, KindSpec, Language, Undo};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::ledger::Entry;
 use pgrunbook_postgres::retry::LockPolicy;
 use pgrunbook_postgres::{PgError, Session};
@@ -165,44 +164,47 @@ pub(crate) fn details(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-#[async_trait]
 impl Step for Roles {
     fn effect(&self) -> Effect {
         Effect::Transactional
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let session = self.session("pgrunbook:plan").await?;
-        let plan = plan(&session, self.topology()?, &self.wish(cx.clock)).await?;
-        let mut change = Change { files: self.topology()?.files.clone(), details: details(&plan), ..Change::default() };
-        change.summary = match plan.statements.len() {
-            0 => "nothing to change".to_owned(),
-            count => format!("{count} statement(s), {} granted privilege(s) go", plan.revokes()),
-        };
-        change.locks = plan
-            .statements
-            .iter()
-            .filter_map(|one| one.lock.clone())
-            .map(|(relation, mode)| (relation, mode.to_owned()))
-            .collect();
-        change.warnings = plan.warnings.clone();
-        change.warnings.extend(plan.cannot.iter().cloned());
-        change.warnings.extend(plan.waiting.iter().map(|one| format!("{one}: declared, and not there yet")));
-        change.warnings.extend(plan.foreign.iter().cloned());
-        change.warnings.extend(
-            plan.statements.iter().filter(|one| one.undo.is_none()).map(|one| format!("no way back: {}", one.sql)),
-        );
-        Ok(change)
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let session = self.session("pgrunbook:plan").await?;
+            let plan = plan(&session, self.topology()?, &self.wish(cx.clock)).await?;
+            let mut change =
+                Change { files: self.topology()?.files.clone(), details: details(&plan), ..Change::default() };
+            change.summary = match plan.statements.len() {
+                0 => "nothing to change".to_owned(),
+                count => format!("{count} statement(s), {} granted privilege(s) go", plan.revokes()),
+            };
+            change.locks = plan
+                .statements
+                .iter()
+                .filter_map(|one| one.lock.clone())
+                .map(|(relation, mode)| (relation, mode.to_owned()))
+                .collect();
+            change.warnings = plan.warnings.clone();
+            change.warnings.extend(plan.cannot.iter().cloned());
+            change.warnings.extend(plan.waiting.iter().map(|one| format!("{one}: declared, and not there yet")));
+            change.warnings.extend(plan.foreign.iter().cloned());
+            change.warnings.extend(
+                plan.statements.iter().filter(|one| one.undo.is_none()).map(|one| format!("no way back: {}", one.sql)),
+            );
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
-        let entry = Entry::of(cx);
-        let tell = |line: String| cx.say(line);
-        let password = |reference: &Reference| self.workplace.role_password(reference);
-        let keep = |applied: &Applied| {
-            let statements = serde_json::to_string(&applied.undo).expect("texts are JSON");
-            format!(
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
+            let entry = Entry::of(cx);
+            let tell = |line: String| cx.say(line);
+            let password = |reference: &Reference| self.workplace.role_password(reference);
+            let keep = |applied: &Applied| {
+                let statements = serde_json::to_string(&applied.undo).expect("texts are JSON");
+                format!(
                 "{KEPT}; INSERT INTO pgrunbook.topology_undo (run, step, attempt, statements) VALUES ({}, {}, {}, {});
                  {}",
                 literal(cx.run),
@@ -211,61 +213,64 @@ impl Step for Roles {
                 literal(&statements),
                 entry.record_sql()
             )
-        };
-        let how = How {
-            wish: self.wish(cx.clock),
-            expect_revokes: self.expect_revokes,
-            password: &password,
-            assert: Some(entry.assert_sql()),
-            record: Some(&keep),
-            locks: LockPolicy::default(),
-            clock: cx.clock,
-            cancel: cx.cancel,
-            tell: &tell,
-        };
-        Ok(Self::evidence(&apply(&session, self.topology()?, &how).await?))
+            };
+            let how = How {
+                wish: self.wish(cx.clock),
+                expect_revokes: self.expect_revokes,
+                password: &password,
+                assert: Some(entry.assert_sql()),
+                record: Some(&keep),
+                locks: LockPolicy::default(),
+                clock: cx.clock,
+                cancel: cx.cancel,
+                tell: &tell,
+            };
+            Ok(Self::evidence(&apply(&session, self.topology()?, &how).await?))
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        recorded(&self.session("pgrunbook:resolve").await?, cx).await
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { recorded(&self.session("pgrunbook:resolve").await?, cx).await })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
-        let kept = session
-            .value(&format!(
-                "SELECT statements FROM pgrunbook.topology_undo WHERE run = {} AND step = {}
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
+            let kept = session
+                .value(&format!(
+                    "SELECT statements FROM pgrunbook.topology_undo WHERE run = {} AND step = {}
                  ORDER BY attempt DESC LIMIT 1",
-                literal(cx.run),
-                literal(cx.step.as_str())
-            ))
-            .await
-            .map_err(PgError::into_step_error)?;
-        let statements: Vec<(Option<String>, String)> = serde_json::from_str(&kept).map_err(|error| {
-            StepError::failed("no-undo", format!("what this step did is not recorded in the target: {error}"))
-        })?;
-        let entry = Entry::of(cx);
-        let tell = |line: String| cx.say(line);
-        let password = |reference: &Reference| self.workplace.role_password(reference);
-        let record = |_: &Applied| entry.record_sql();
-        let how = How {
-            wish: self.wish(cx.clock),
-            expect_revokes: None,
-            password: &password,
-            assert: Some(entry.assert_sql()),
-            record: Some(&record),
-            locks: LockPolicy::default(),
-            clock: cx.clock,
-            cancel: cx.cancel,
-            tell: &tell,
-        };
-        undo(&session, &statements, &how).await?;
-        let shown: Vec<&str> = statements.iter().map(|(_, sql)| sql.as_str()).collect();
-        Ok(Evidence::of(format!("{} statement(s) taken back", statements.len())).fact("statements", shown))
+                    literal(cx.run),
+                    literal(cx.step.as_str())
+                ))
+                .await
+                .map_err(PgError::into_step_error)?;
+            let statements: Vec<(Option<String>, String)> = serde_json::from_str(&kept).map_err(|error| {
+                StepError::failed("no-undo", format!("what this step did is not recorded in the target: {error}"))
+            })?;
+            let entry = Entry::of(cx);
+            let tell = |line: String| cx.say(line);
+            let password = |reference: &Reference| self.workplace.role_password(reference);
+            let record = |_: &Applied| entry.record_sql();
+            let how = How {
+                wish: self.wish(cx.clock),
+                expect_revokes: None,
+                password: &password,
+                assert: Some(entry.assert_sql()),
+                record: Some(&record),
+                locks: LockPolicy::default(),
+                clock: cx.clock,
+                cancel: cx.cancel,
+                tell: &tell,
+            };
+            undo(&session, &statements, &how).await?;
+            let shown: Vec<&str> = statements.iter().map(|(_, sql)| sql.as_str()).collect();
+            Ok(Evidence::of(format!("{} statement(s) taken back", statements.len())).fact("statements", shown))
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        recorded(&self.session("pgrunbook:resolve").await?, cx).await
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { recorded(&self.session("pgrunbook:resolve").await?, cx).await })
     }
 }
 

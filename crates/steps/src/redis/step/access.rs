@@ -4,10 +4,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use async_trait::async_trait;
 use pgrunbook_document::Block;
 use pgrunbook_engine::fault::{self, Point};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 
 use super::{Where, artifact};
 use crate::redis::access::{self, Access, Applied, Before, Kept, Plan, apply, is_undone, plan, undo};
@@ -94,68 +93,77 @@ impl Users {
     }
 }
 
-#[async_trait]
 impl Step for Users {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let plan = self.planned().await?;
-        let mut change =
-            Change { files: self.access.files.clone(), details: topology_details(&plan), ..Change::default() };
-        change.summary = match plan.orders.len() {
-            0 => "nothing to change".to_owned(),
-            count => format!("{count} rules of users to set"),
-        };
-        change.warnings = plan.warnings;
-        change
-            .warnings
-            .extend(plan.foreign.iter().map(|user| format!("user `{user}` is not declared, and stays as it is")));
-        Ok(change)
-    }
-
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let password = |reference: &Reference| self.place.workplace.secret(reference);
-        let path = artifact(cx.artifacts, cx.step.as_str());
-        let mut keep = |before: &Before| {
-            keep_first(&path, before)?;
-            fault::pass(Point::BeforeEffect);
-            Ok(())
-        };
-        let options = self.place.options()?;
-        let applied = apply(options, &self.access, &password, self.place.timeout, &mut keep).await?;
-        fault::pass(Point::AfterEffect);
-        Ok(evidence(&applied))
-    }
-
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        if kept(&artifact(cx.artifacts, cx.step.as_str())).is_none() {
-            return Ok(Happened::No);
-        }
-        let plan = self.planned().await?;
-        Ok(match plan.orders.len() {
-            0 => Happened::Yes(Evidence::of("every rule is as declared, as the servers say")),
-            left => Happened::Partly(Evidence::of(format!("{left} rules are not as declared yet"))),
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let plan = self.planned().await?;
+            let mut change =
+                Change { files: self.access.files.clone(), details: topology_details(&plan), ..Change::default() };
+            change.summary = match plan.orders.len() {
+                0 => "nothing to change".to_owned(),
+                count => format!("{count} rules of users to set"),
+            };
+            change.warnings = plan.warnings;
+            change
+                .warnings
+                .extend(plan.foreign.iter().map(|user| format!("user `{user}` is not declared, and stays as it is")));
+            Ok(change)
         })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let path = artifact(cx.artifacts, cx.step.as_str());
-        let Some(before) = kept(&path) else {
-            let message = format!("how the users were is not kept in {}", cx.artifacts.display());
-            return Err(StepError::failed("no-undo", message).help("it is kept on the machine that ran the step"));
-        };
-        fault::pass(Point::BeforeEffect);
-        let done = undo(self.place.options()?, &before, self.place.timeout).await?;
-        fault::pass(Point::AfterEffect);
-        let users: usize = before.values().map(std::collections::BTreeMap::len).sum();
-        Ok(Evidence::of(format!("{users} rules are as they were, on {} servers", done.len())).fact("servers", done))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let password = |reference: &Reference| self.place.workplace.secret(reference);
+            let path = artifact(cx.artifacts, cx.step.as_str());
+            let mut keep = |before: &Before| {
+                keep_first(&path, before)?;
+                fault::pass(Point::BeforeEffect);
+                Ok(())
+            };
+            let options = self.place.options()?;
+            let applied = apply(options, &self.access, &password, self.place.timeout, &mut keep).await?;
+            fault::pass(Point::AfterEffect);
+            Ok(evidence(&applied))
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let Some(before) = kept(&artifact(cx.artifacts, cx.step.as_str())) else { return Ok(Happened::No) };
-        let undone = is_undone(self.place.options()?, &before, self.place.timeout).await?;
-        Ok(if undone { Happened::Yes(Evidence::of("the rules are as they were")) } else { Happened::No })
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            if kept(&artifact(cx.artifacts, cx.step.as_str())).is_none() {
+                return Ok(Happened::No);
+            }
+            let plan = self.planned().await?;
+            Ok(match plan.orders.len() {
+                0 => Happened::Yes(Evidence::of("every rule is as declared, as the servers say")),
+                left => Happened::Partly(Evidence::of(format!("{left} rules are not as declared yet"))),
+            })
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let path = artifact(cx.artifacts, cx.step.as_str());
+            let Some(before) = kept(&path) else {
+                let message = format!("how the users were is not kept in {}", cx.artifacts.display());
+                return Err(StepError::failed("no-undo", message).help("it is kept on the machine that ran the step"));
+            };
+            fault::pass(Point::BeforeEffect);
+            let done = undo(self.place.options()?, &before, self.place.timeout).await?;
+            fault::pass(Point::AfterEffect);
+            let users: usize = before.values().map(std::collections::BTreeMap::len).sum();
+            Ok(Evidence::of(format!("{users} rules are as they were, on {} servers", done.len())).fact("servers", done))
+        })
+    }
+
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let Some(before) = kept(&artifact(cx.artifacts, cx.step.as_str())) else { return Ok(Happened::No) };
+            let undone = is_undone(self.place.options()?, &before, self.place.timeout).await?;
+            Ok(if undone { Happened::Yes(Evidence::of("the rules are as they were")) } else { Happened::No })
+        })
     }
 }

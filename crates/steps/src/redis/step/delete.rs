@@ -1,10 +1,9 @@
 //! The block: `redis-delete = "clear-staging"`, `target = "cache"`, `prefix = "stg:cache:"`, `confirm = "${clear}"`,
 //! `undo = "one-way: ..."`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, Diagnostic, FieldSpec, KindSpec, Language, Undo};
 use pgrunbook_engine::fault::{self, Point};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use super::{Where, keep};
@@ -135,80 +134,91 @@ impl Delete {
     }
 }
 
-#[async_trait]
 impl Step for Delete {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let options = self.place.options()?;
-        let mut change = Change { blocked: self.unconfirmed(), ..Change::default() };
-        let mut nodes = match connect(options, self.place.timeout).await {
-            Ok(nodes) => nodes,
-            // Forward it stops the run before it begins, all the same; but a way back for a Redis must not keep a runbook for other
-            // troubles from being planned.
-            Err(fault) if fault.is_down() => {
-                change.summary = format!("delete the keys that begin with `{}` in {}", self.prefix, options.shown());
-                change.blocked = Some(fault.to_string());
-                return Ok(change);
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let options = self.place.options()?;
+            let mut change = Change { blocked: self.unconfirmed(), ..Change::default() };
+            let mut nodes = match connect(options, self.place.timeout).await {
+                Ok(nodes) => nodes,
+                // Forward it stops the run before it begins, all the same; but a way back for a Redis must not keep a runbook for other
+                // troubles from being planned.
+                Err(fault) if fault.is_down() => {
+                    change.summary =
+                        format!("delete the keys that begin with `{}` in {}", self.prefix, options.shown());
+                    change.blocked = Some(fault.to_string());
+                    return Ok(change);
+                }
+                Err(fault) => return Err(fault.into()),
+            };
+            let batch = self.fields.batch.unwrap_or(BATCH);
+            let how = keys::How { batch, sample: 100, show: 0, keep: None, cancel: cx.cancel, tell: &|_| {} };
+            let counted = count(&mut nodes, &self.prefix, how).await?;
+            change.summary =
+                format!("delete {} keys that begin with `{}` in {}", counted.keys, self.prefix, options.shown());
+            change.details = counted.details();
+            change.warnings.push("what is deleted is gone: nothing brings it back".to_owned());
+            if let Some(most) = self.fields.at_most.filter(|most| counted.keys > *most) {
+                let text = format!("{} keys are more than {most}, which `at_most` allows", counted.keys);
+                change.blocked.get_or_insert(text);
             }
-            Err(fault) => return Err(fault.into()),
-        };
-        let batch = self.fields.batch.unwrap_or(BATCH);
-        let how = keys::How { batch, sample: 100, show: 0, keep: None, cancel: cx.cancel, tell: &|_| {} };
-        let counted = count(&mut nodes, &self.prefix, how).await?;
-        change.summary =
-            format!("delete {} keys that begin with `{}` in {}", counted.keys, self.prefix, options.shown());
-        change.details = counted.details();
-        change.warnings.push("what is deleted is gone: nothing brings it back".to_owned());
-        if let Some(most) = self.fields.at_most.filter(|most| counted.keys > *most) {
-            let text = format!("{} keys are more than {most}, which `at_most` allows", counted.keys);
-            change.blocked.get_or_insert(text);
-        }
-        Ok(change)
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        if let Some(why) = self.unconfirmed() {
-            return Err(StepError::unusable("confirm", format!("{why}. Nothing was touched.")));
-        }
-        let options = self.place.options()?;
-        let place = options.key();
-        let mut nodes = connect(options, self.place.timeout).await?;
-        // What an attempt that was cut short has deleted.
-        let before = keep(cx).cut_short(&place, &self.prefix).map_or(0, |mark| mark.deleted);
-        let held = self.count(&mut nodes, cx).await?;
-        if let Some(most) = self.fields.at_most.filter(|most| held > *most) {
-            let more = if before > 0 { " more" } else { "" };
-            let message =
-                format!("{held} keys begin with `{}`, more than {most}. Nothing{more} was deleted.", self.prefix);
-            return Err(StepError::failed("redis-too-many", message).help("look at them first: `pgrunbook redis keys`"));
-        }
-        let tell = |keys| cx.amount(keys, Some(held + before), "keys");
-        let batch = self.fields.batch.unwrap_or(BATCH);
-        let how = How { batch, keep: Some((&place, keep(cx))), counted: Some(held), cancel: cx.cancel, tell: &tell };
-        let deleted = delete(&mut nodes, &self.prefix, how).await.map_err(|cut| self.cut(cut))?;
-        fault::pass(Point::AfterEffect);
-        let written = if deleted.is_written { "; others go on writing keys there" } else { "; none is left" };
-        Ok(Evidence::of(format!("{} keys that begin with `{}` deleted{written}", deleted.keys, self.prefix))
-            .fact("prefix", self.prefix.as_str())
-            .fact("counted_before", deleted.counted.unwrap_or(held))
-            .fact("deleted", deleted.keys)
-            .fact("walks", deleted.walks)
-            .fact("left_none", !deleted.is_written)
-            .fact("resumed", deleted.resumed)
-            .fact("took_us", deleted.took.as_micros() as u64))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            if let Some(why) = self.unconfirmed() {
+                return Err(StepError::unusable("confirm", format!("{why}. Nothing was touched.")));
+            }
+            let options = self.place.options()?;
+            let place = options.key();
+            let mut nodes = connect(options, self.place.timeout).await?;
+            // What an attempt that was cut short has deleted.
+            let before = keep(cx).cut_short(&place, &self.prefix).map_or(0, |mark| mark.deleted);
+            let held = self.count(&mut nodes, cx).await?;
+            if let Some(most) = self.fields.at_most.filter(|most| held > *most) {
+                let more = if before > 0 { " more" } else { "" };
+                let message =
+                    format!("{held} keys begin with `{}`, more than {most}. Nothing{more} was deleted.", self.prefix);
+                return Err(
+                    StepError::failed("redis-too-many", message).help("look at them first: `pgrunbook redis keys`")
+                );
+            }
+            let tell = |keys| cx.amount(keys, Some(held + before), "keys");
+            let batch = self.fields.batch.unwrap_or(BATCH);
+            let how =
+                How { batch, keep: Some((&place, keep(cx))), counted: Some(held), cancel: cx.cancel, tell: &tell };
+            let deleted = delete(&mut nodes, &self.prefix, how).await.map_err(|cut| self.cut(cut))?;
+            fault::pass(Point::AfterEffect);
+            let written = if deleted.is_written { "; others go on writing keys there" } else { "; none is left" };
+            Ok(Evidence::of(format!("{} keys that begin with `{}` deleted{written}", deleted.keys, self.prefix))
+                .fact("prefix", self.prefix.as_str())
+                .fact("counted_before", deleted.counted.unwrap_or(held))
+                .fact("deleted", deleted.keys)
+                .fact("walks", deleted.walks)
+                .fact("left_none", !deleted.is_written)
+                .fact("resumed", deleted.resumed)
+                .fact("took_us", deleted.took.as_micros() as u64))
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let Some(mark) = keep(cx).finished(&self.place.options()?.key(), &self.prefix) else { return Ok(Happened::No) };
-        let summary = format!("{} keys that begin with `{}` deleted, as was noted", mark.deleted, self.prefix);
-        let evidence = Evidence::of(summary).fact("prefix", self.prefix.as_str()).fact("deleted", mark.deleted);
-        Ok(Happened::Yes(match mark.counted {
-            Some(counted) => evidence.fact("counted_before", counted),
-            None => evidence,
-        }))
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let Some(mark) = keep(cx).finished(&self.place.options()?.key(), &self.prefix) else {
+                return Ok(Happened::No);
+            };
+            let summary = format!("{} keys that begin with `{}` deleted, as was noted", mark.deleted, self.prefix);
+            let evidence = Evidence::of(summary).fact("prefix", self.prefix.as_str()).fact("deleted", mark.deleted);
+            Ok(Happened::Yes(match mark.counted {
+                Some(counted) => evidence.fact("counted_before", counted),
+                None => evidence,
+            }))
+        })
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, Within, parse_duration, parse_within};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -148,47 +147,50 @@ fn percent(text: &str) -> Option<f64> {
     (0.0..=100.0).contains(&number).then_some(number)
 }
 
-#[async_trait]
 impl Step for Health {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let optional = if self.optional { "; may be down" } else { "" };
-        let summary = format!("ask {} how it is, by {} pings{optional}", self.place.options()?.shown(), self.pings);
-        Ok(Change { summary, ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let optional = if self.optional { "; may be down" } else { "" };
+            let summary = format!("ask {} how it is, by {} pings{optional}", self.place.options()?.shown(), self.pings);
+            Ok(Change { summary, ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let options = self.place.options()?;
-        let begin = cx.clock.instant();
-        loop {
-            let asked = health(options, self.pings, self.place.timeout).await;
-            let faults: Vec<String> = match &asked {
-                Ok(nodes) => nodes.iter().flat_map(|node| node.faults(&self.limits)).collect(),
-                Err(fault) => vec![fault.to_string()],
-            };
-            let Some(first) = faults.first() else {
-                return Ok(evidence(&asked.unwrap_or_default(), "as it should be"));
-            };
-            let again = self.within.filter(|within| cx.clock.instant() - begin + within.every <= within.limit);
-            let Some(within) = again.filter(|_| !cx.cancel.is_stopping()) else {
-                return match asked {
-                    Ok(_) if self.optional => Ok(degraded(&faults.join("; ")).fact("faults", faults)),
-                    Ok(nodes) => {
-                        let evidence = evidence(&nodes, first).fact("faults", faults.clone());
-                        Err(StepError::failed("gate", faults.join("; ")).evidence(evidence))
-                    }
-                    Err(fault) => without(self.optional, fault),
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let options = self.place.options()?;
+            let begin = cx.clock.instant();
+            loop {
+                let asked = health(options, self.pings, self.place.timeout).await;
+                let faults: Vec<String> = match &asked {
+                    Ok(nodes) => nodes.iter().flat_map(|node| node.faults(&self.limits)).collect(),
+                    Err(fault) => vec![fault.to_string()],
                 };
-            };
-            cx.say(format!("{first}; again in {:?}", within.every));
-            tokio::select! {
-                () = cx.clock.sleep(within.every) => {}
-                () = cx.cancel.stopping() => {}
+                let Some(first) = faults.first() else {
+                    return Ok(evidence(&asked.unwrap_or_default(), "as it should be"));
+                };
+                let again = self.within.filter(|within| cx.clock.instant() - begin + within.every <= within.limit);
+                let Some(within) = again.filter(|_| !cx.cancel.is_stopping()) else {
+                    return match asked {
+                        Ok(_) if self.optional => Ok(degraded(&faults.join("; ")).fact("faults", faults)),
+                        Ok(nodes) => {
+                            let evidence = evidence(&nodes, first).fact("faults", faults.clone());
+                            Err(StepError::failed("gate", faults.join("; ")).evidence(evidence))
+                        }
+                        Err(fault) => without(self.optional, fault),
+                    };
+                };
+                cx.say(format!("{first}; again in {:?}", within.every));
+                tokio::select! {
+                    () = cx.clock.sleep(within.every) => {}
+                    () = cx.cancel.stopping() => {}
+                }
             }
-        }
+        })
     }
 }
 

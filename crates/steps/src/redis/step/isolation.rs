@@ -1,9 +1,8 @@
 //! `isolation` on a Redis target: every declared user logs in and tries.
 
-use async_trait::async_trait;
 use pgrunbook_document::Block;
 use pgrunbook_engine::evidence::matrix::FACT;
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 
 use super::Where;
 use crate::isolation::Undecided;
@@ -49,22 +48,25 @@ pub fn subjects(access: &Access, workplace: &Workplace) -> Vec<Subject> {
     access.users.values().map(subject).collect()
 }
 
-#[async_trait]
 impl Step for Isolation {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let summary = format!("try {} users on {}", self.access.users.len(), self.place.options()?.shown());
-        Ok(Change { summary, files: self.access.files.clone(), ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let summary = format!("try {} users on {}", self.access.users.len(), self.place.options()?.shown());
+            Ok(Change { summary, files: self.access.files.clone(), ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let subjects = subjects(&self.access, &self.place.workplace);
-        let nonce = format!("pgrunbook:{}:{}", cx.run, cx.attempt);
-        let proof = prove(self.place.options()?, &subjects, &[], &nonce, self.place.timeout).await?;
-        gate(&proof, self.undecided)
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let subjects = subjects(&self.access, &self.place.workplace);
+            let nonce = format!("pgrunbook:{}:{}", cx.run, cx.attempt);
+            let proof = prove(self.place.options()?, &subjects, &[], &nonce, self.place.timeout).await?;
+            gate(&proof, self.undecided)
+        })
     }
 }
 

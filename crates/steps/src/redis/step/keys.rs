@@ -1,8 +1,7 @@
 //! The block: `redis-keys = "staging-keys"`, `target = "cache"`, `prefix = "stg:"`, `at_most = 100000`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use super::{Where, keep, without};
@@ -95,47 +94,53 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Keys { place, prefix, fields }))
 }
 
-#[async_trait]
 impl Step for Keys {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let summary = format!("count the keys that begin with `{}` in {}", self.prefix, self.place.options()?.shown());
-        Ok(Change { summary, ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let summary =
+                format!("count the keys that begin with `{}` in {}", self.prefix, self.place.options()?.shown());
+            Ok(Change { summary, ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let options = self.place.options()?;
-        let mut nodes = match connect(options, self.place.timeout).await {
-            Ok(nodes) => nodes,
-            Err(fault) => return without(self.fields.optional, fault),
-        };
-        let place = options.key();
-        let tell = |keys| cx.amount(keys, None, "keys");
-        let how = How {
-            batch: self.fields.batch.unwrap_or(BATCH),
-            sample: self.fields.sample.unwrap_or(SAMPLE),
-            show: self.fields.show,
-            keep: Some((&place, keep(cx))),
-            cancel: cx.cancel,
-            tell: &tell,
-        };
-        let counted = match count(&mut nodes, &self.prefix, how).await {
-            Ok(counted) => counted,
-            Err(fault) => return without(self.fields.optional, fault),
-        };
-        let evidence = evidence(&counted, &self.prefix);
-        let (found, bounds) = (counted.keys, (self.fields.at_least, self.fields.at_most));
-        let message = match bounds {
-            (Some(least), _) if found < least => {
-                format!("{found} keys begin with `{}`, fewer than {least}", self.prefix)
-            }
-            (_, Some(most)) if found > most => format!("{found} keys begin with `{}`, more than {most}", self.prefix),
-            _ => return Ok(evidence),
-        };
-        Err(StepError::failed("gate", message).evidence(evidence))
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let options = self.place.options()?;
+            let mut nodes = match connect(options, self.place.timeout).await {
+                Ok(nodes) => nodes,
+                Err(fault) => return without(self.fields.optional, fault),
+            };
+            let place = options.key();
+            let tell = |keys| cx.amount(keys, None, "keys");
+            let how = How {
+                batch: self.fields.batch.unwrap_or(BATCH),
+                sample: self.fields.sample.unwrap_or(SAMPLE),
+                show: self.fields.show,
+                keep: Some((&place, keep(cx))),
+                cancel: cx.cancel,
+                tell: &tell,
+            };
+            let counted = match count(&mut nodes, &self.prefix, how).await {
+                Ok(counted) => counted,
+                Err(fault) => return without(self.fields.optional, fault),
+            };
+            let evidence = evidence(&counted, &self.prefix);
+            let (found, bounds) = (counted.keys, (self.fields.at_least, self.fields.at_most));
+            let message = match bounds {
+                (Some(least), _) if found < least => {
+                    format!("{found} keys begin with `{}`, fewer than {least}", self.prefix)
+                }
+                (_, Some(most)) if found > most => {
+                    format!("{found} keys begin with `{}`, more than {most}", self.prefix)
+                }
+                _ => return Ok(evidence),
+            };
+            Err(StepError::failed("gate", message).evidence(evidence))
+        })
     }
 }
 

@@ -1,8 +1,7 @@
 //! The block: `complete = "no-way-back"`, `target = "main"`, `schema = "health"`, `undo = "one-way: ..."`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use super::{recorded, records, session_name};
@@ -64,37 +63,44 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     }))
 }
 
-#[async_trait]
 impl Step for Complete {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let details = match self.without_source {
-            true => "the source is not asked any more; slot and publication of the target are dropped",
-            false => "slots and publications are dropped on both sides; the source stays fenced",
-        };
-        Ok(Change {
-            summary: format!("end the transfer into {}", self.schema),
-            details: vec![details.to_owned()],
-            warnings: vec!["after this, going back would lose every write made since".to_owned()],
-            ..Change::default()
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let details = match self.without_source {
+                true => "the source is not asked any more; slot and publication of the target are dropped",
+                false => "slots and publications are dropped on both sides; the source stays fenced",
+            };
+            Ok(Change {
+                summary: format!("end the transfer into {}", self.schema),
+                details: vec![details.to_owned()],
+                warnings: vec!["after this, going back would lose every write made since".to_owned()],
+                ..Change::default()
+            })
         })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let name = session_name(cx);
-        let source = if self.without_source { Source::Gone } else { Source::There };
-        complete(&self.workplace, &self.target, &self.schema, &name, cx.cancel, source).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let name = session_name(cx);
+            let source = if self.without_source { Source::Gone } else { Source::There };
+            complete(&self.workplace, &self.target, &self.schema, &name, cx.cancel, source).await
+        })
     }
 
-    async fn resolve(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = records(&self.workplace, &self.target, "pgrunbook:resolve").await?;
-        Ok(match recorded(&session, &self.schema).await?.phase {
-            Phase::Complete => Happened::Yes(Evidence::of(format!("the transfer into {} is complete", self.schema))),
-            // What was dropped already is passed over by the next attempt.
-            _ => Happened::No,
+    fn resolve<'a>(&'a self, _cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = records(&self.workplace, &self.target, "pgrunbook:resolve").await?;
+            Ok(match recorded(&session, &self.schema).await?.phase {
+                Phase::Complete => {
+                    Happened::Yes(Evidence::of(format!("the transfer into {} is complete", self.schema)))
+                }
+                // What was dropped already is passed over by the next attempt.
+                _ => Happened::No,
+            })
         })
     }
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::pgbouncer::Door;
 use serde::Deserialize;
 
@@ -222,70 +221,75 @@ impl Cutover {
     }
 }
 
-#[async_trait]
 impl Step for Cutover {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let (from, to) = match self.to {
-            Side::Target => ("source", "target"),
-            Side::Source => ("target", "source"),
-        };
-        let schemas = self.asked.schemas.join(", ");
-        let mut change = Change {
-            summary: format!("fence the {from} of {schemas}, apply the rest, compare, open the {to}"),
-            ..Change::default()
-        };
-        change.details.push(format!(
-            "writers wait at most {:.1} s for the {to}; then everything is undone and they go on",
-            self.asked.budget.as_secs_f64()
-        ));
-        change.details.push(match self.asked.switch_within {
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let (from, to) = match self.to {
+                Side::Target => ("source", "target"),
+                Side::Source => ("target", "source"),
+            };
+            let schemas = self.asked.schemas.join(", ");
+            let mut change = Change {
+                summary: format!("fence the {from} of {schemas}, apply the rest, compare, open the {to}"),
+                ..Change::default()
+            };
+            change.details.push(format!(
+                "writers wait at most {:.1} s for the {to}; then everything is undone and they go on",
+                self.asked.budget.as_secs_f64()
+            ));
+            change.details.push(match self.asked.switch_within {
             Some(within) => format!(
                 "a switch must follow within {:.1} s of the first lock, and before the run is left; else everything is undone",
                 within.as_secs_f64()
             ),
             None => format!("after that writers at the {from} are refused (SQLSTATE 25006) until they are led elsewhere"),
         });
-        for door in &self.asked.doors {
-            change
-                .details
-                .push(format!("PgBouncer {} is paused until a switch resumes it, or the run is left", door.name));
-        }
-        for schema in &self.asked.schemas {
-            change.locks.push((format!("all tables of {schema} on the {from}"), "SHARE ROW EXCLUSIVE".to_owned()));
-        }
-        Ok(change)
+            for door in &self.asked.doors {
+                change
+                    .details
+                    .push(format!("PgBouncer {} is paused until a switch resumes it, or the run is left", door.name));
+            }
+            for schema in &self.asked.schemas {
+                change.locks.push((format!("all tables of {schema} on the {from}"), "SHARE ROW EXCLUSIVE".to_owned()));
+            }
+            Ok(change)
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        self.recovered(cx).await?;
-        self.go(cx, &self.asked, self.to).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            self.recovered(cx).await?;
+            self.go(cx, &self.asked, self.to).await
+        })
     }
 
-    async fn resolve(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        self.happened(cx, self.to).await
+    fn resolve<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { self.happened(cx, self.to).await })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        // What no switch has ended is undone already, or is now.
-        freeze::give_up_of(cx.run, &self.asked.schemas).await;
-        self.recovered(cx).await?;
-        // Traffic was led back before, and nothing follows that could end another freeze.
-        let asked = Asked { switch_within: None, ..self.asked.clone() };
-        let outcome = self.go(cx, &asked, self.to.other()).await;
-        let resumed = self.resumed().await;
-        match (outcome, resumed) {
-            (Ok(evidence), Ok(())) => Ok(evidence),
-            (Ok(evidence), Err(stuck)) => Err(stuck.evidence(evidence)),
-            (Err(error), Ok(())) => Err(error),
-            (Err(error), Err(stuck)) => Err(StepError { message: format!("{error} And {stuck}"), ..error }),
-        }
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            // What no switch has ended is undone already, or is now.
+            freeze::give_up_of(cx.run, &self.asked.schemas).await;
+            self.recovered(cx).await?;
+            // Traffic was led back before, and nothing follows that could end another freeze.
+            let asked = Asked { switch_within: None, ..self.asked.clone() };
+            let outcome = self.go(cx, &asked, self.to.other()).await;
+            let resumed = self.resumed().await;
+            match (outcome, resumed) {
+                (Ok(evidence), Ok(())) => Ok(evidence),
+                (Ok(evidence), Err(stuck)) => Err(stuck.evidence(evidence)),
+                (Err(error), Ok(())) => Err(error),
+                (Err(error), Err(stuck)) => Err(StepError { message: format!("{error} And {stuck}"), ..error }),
+            }
+        })
     }
 
-    async fn resolve_undo(&self, cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        self.happened(cx, self.to.other()).await
+    fn resolve_undo<'a>(&'a self, cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move { self.happened(cx, self.to.other()).await })
     }
 }

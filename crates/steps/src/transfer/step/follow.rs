@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 use pgrunbook_postgres::slots::Direction as Way;
 use serde::Deserialize;
 
@@ -90,42 +89,46 @@ impl Follow {
     }
 }
 
-#[async_trait]
 impl Step for Follow {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        Ok(Change { summary: format!("apply what was changed for {} meanwhile", self.schema), ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            Ok(Change { summary: format!("apply what was changed for {} meanwhile", self.schema), ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let session = records(&self.workplace, &self.target, &session_name(cx)).await?;
-        let transfer = recorded(&session, &self.schema).await?;
-        let way = match transfer.phase {
-            Phase::Following => Way::Forward,
-            Phase::Switched => Way::Reverse,
-            phase => {
-                return Err(StepError::unusable(
-                    "phase",
-                    format!(
-                        "the transfer into {} is {} and follows nothing now. Nothing was changed.",
-                        self.schema,
-                        phase.word()
-                    ),
-                ));
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let session = records(&self.workplace, &self.target, &session_name(cx)).await?;
+            let transfer = recorded(&session, &self.schema).await?;
+            let way = match transfer.phase {
+                Phase::Following => Way::Forward,
+                Phase::Switched => Way::Reverse,
+                phase => {
+                    return Err(StepError::unusable(
+                        "phase",
+                        format!(
+                            "the transfer into {} is {} and follows nothing now. Nothing was changed.",
+                            self.schema,
+                            phase.word()
+                        ),
+                    ));
+                }
+            };
+            if sqlite::is_file(&self.workplace, &transfer.spec.from) {
+                return self.file(cx, &transfer, way).await;
             }
-        };
-        if sqlite::is_file(&self.workplace, &transfer.spec.from) {
-            return self.file(cx, &transfer, way).await;
-        }
-        let follower = self.workplace.followers().follow(&self.workplace, &self.target, &transfer, Turn::Take).await?;
-        let at = follower.caught_up(way, self.patience, cx.cancel).await?;
-        let standing = follower.standing(way).unwrap_or_default();
-        Ok(Evidence::of(format!("{}: everything up to {at} is applied", self.schema))
-            .fact("position", at.to_string())
-            .fact("transactions", standing.transactions)
-            .fact("changes", standing.changes))
+            let follower =
+                self.workplace.followers().follow(&self.workplace, &self.target, &transfer, Turn::Take).await?;
+            let at = follower.caught_up(way, self.patience, cx.cancel).await?;
+            let standing = follower.standing(way).unwrap_or_default();
+            Ok(Evidence::of(format!("{}: everything up to {at} is applied", self.schema))
+                .fact("position", at.to_string())
+                .fact("transactions", standing.transactions)
+                .fact("changes", standing.changes))
+        })
     }
 }

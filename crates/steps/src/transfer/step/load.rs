@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language, StepId};
 use pgrunbook_engine::step::Watcher;
-use pgrunbook_engine::{Cancel, Change, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Cancel, Change, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
 use serde::Deserialize;
 
 use super::records;
@@ -179,62 +178,70 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
 
 struct Transfer(Asked);
 
-#[async_trait]
 impl Step for Transfer {
     fn effect(&self) -> Effect {
         Effect::Resolvable
     }
 
-    async fn plan(&self, cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let Asked { target, schema, spec, .. } = &self.0;
-        let mut change = Change {
-            summary: format!("copy {} into the schema {schema} of {target}, and follow it", spec.from),
-            ..Change::default()
-        };
-        let session = records(&self.0.workplace, target, "pgrunbook:plan").await?;
-        if let Some(transfer) = state::find(&session, schema).await.map_err(|error| error.into_step_error())? {
-            change.details.push(format!("it is {} already, and goes on from there", transfer.phase.word()));
-            return Ok(change);
-        }
-        let loader = self.0.loader("plan", "", cx.cancel, cx.step, &Silent);
-        self.0.told(&mut change, &loader.look().await?);
-        Ok(change)
-    }
-
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let loaded = self.0.loader(cx.run, cx.operator, cx.cancel, cx.step, cx.watcher).load().await;
-        let Err(error) = loaded else { return loaded };
-        // What was begun stays, is taken up by the next attempt, and taken away by an undo.
-        let begun = match records(&self.0.workplace, &self.0.target, "pgrunbook:transfer").await {
-            Ok(session) => state::find(&session, &self.0.schema).await.map_or(true, |found| found.is_some()),
-            Err(_) => true,
-        };
-        let evidence = Evidence::of(format!("the transfer into {} was begun", self.0.schema));
-        Err(if begun { error.partly(evidence) } else { error })
-    }
-
-    async fn resolve(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = records(&self.0.workplace, &self.0.target, "pgrunbook:resolve").await?;
-        let found = state::find(&session, &self.0.schema).await.map_err(|error| error.into_step_error())?;
-        let evidence = |phase: Phase| Evidence::of(format!("the transfer into {} is {}", self.0.schema, phase.word()));
-        Ok(match found {
-            None => Happened::No,
-            Some(transfer) if transfer.phase.follows() => Happened::Yes(evidence(transfer.phase)),
-            Some(transfer) => Happened::Partly(evidence(transfer.phase)),
+    fn plan<'a>(&'a self, cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let Asked { target, schema, spec, .. } = &self.0;
+            let mut change = Change {
+                summary: format!("copy {} into the schema {schema} of {target}, and follow it", spec.from),
+                ..Change::default()
+            };
+            let session = records(&self.0.workplace, target, "pgrunbook:plan").await?;
+            if let Some(transfer) = state::find(&session, schema).await.map_err(|error| error.into_step_error())? {
+                change.details.push(format!("it is {} already, and goes on from there", transfer.phase.word()));
+                return Ok(change);
+            }
+            let loader = self.0.loader("plan", "", cx.cancel, cx.step, &Silent);
+            self.0.told(&mut change, &loader.look().await?);
+            Ok(change)
         })
     }
 
-    async fn undo(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        abandon(&self.0.workplace, &self.0.target, &self.0.schema, cx.run, cx.cancel).await
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let loaded = self.0.loader(cx.run, cx.operator, cx.cancel, cx.step, cx.watcher).load().await;
+            let Err(error) = loaded else { return loaded };
+            // What was begun stays, is taken up by the next attempt, and taken away by an undo.
+            let begun = match records(&self.0.workplace, &self.0.target, "pgrunbook:transfer").await {
+                Ok(session) => state::find(&session, &self.0.schema).await.map_or(true, |found| found.is_some()),
+                Err(_) => true,
+            };
+            let evidence = Evidence::of(format!("the transfer into {} was begun", self.0.schema));
+            Err(if begun { error.partly(evidence) } else { error })
+        })
     }
 
-    async fn resolve_undo(&self, _cx: &RunCx<'_>) -> Result<Happened, StepError> {
-        let session = records(&self.0.workplace, &self.0.target, "pgrunbook:resolve").await?;
-        let found = state::find(&session, &self.0.schema).await.map_err(|error| error.into_step_error())?;
-        Ok(match found {
-            // What was taken away already is passed over by the next attempt.
-            Some(_) => Happened::No,
-            None => Happened::Yes(Evidence::of(format!("there is no transfer into {}", self.0.schema))),
+    fn resolve<'a>(&'a self, _cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = records(&self.0.workplace, &self.0.target, "pgrunbook:resolve").await?;
+            let found = state::find(&session, &self.0.schema).await.map_err(|error| error.into_step_error())?;
+            let evidence =
+                |phase: Phase| Evidence::of(format!("the transfer into {} is {}", self.0.schema, phase.word()));
+            Ok(match found {
+                None => Happened::No,
+                Some(transfer) if transfer.phase.follows() => Happened::Yes(evidence(transfer.phase)),
+                Some(transfer) => Happened::Partly(evidence(transfer.phase)),
+            })
+        })
+    }
+
+    fn undo<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move { abandon(&self.0.workplace, &self.0.target, &self.0.schema, cx.run, cx.cancel).await })
+    }
+
+    fn resolve_undo<'a>(&'a self, _cx: &'a RunCx<'_>) -> Doing<'a, Happened> {
+        Box::pin(async move {
+            let session = records(&self.0.workplace, &self.0.target, "pgrunbook:resolve").await?;
+            let found = state::find(&session, &self.0.schema).await.map_err(|error| error.into_step_error())?;
+            Ok(match found {
+                // What was taken away already is passed over by the next attempt.
+                Some(_) => Happened::No,
+                None => Happened::Yes(Evidence::of(format!("there is no transfer into {}", self.0.schema))),
+            })
         })
     }
 }

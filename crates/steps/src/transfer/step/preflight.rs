@@ -1,8 +1,7 @@
 //! The block: `preflight = "ready"`, `from = "legacy_health"`, `target = "main"`, `schema = "health"`.
 
-use async_trait::async_trait;
 use pgrunbook_document::{Block, KindSpec, Language};
-use pgrunbook_engine::{Change, Effect, Evidence, PlanCx, RunCx, Step, StepError};
+use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
 
 use super::load::{ASKED, Asked, Fields};
 use crate::registry::{Kind, fields};
@@ -34,31 +33,35 @@ fn build(block: &Block, workplace: &Workplace) -> Result<Box<dyn Step>, StepErro
     Ok(Box::new(Preflight(Asked::of(block, workplace)?)))
 }
 
-#[async_trait]
 impl Step for Preflight {
     fn effect(&self) -> Effect {
         Effect::Idempotent
     }
 
-    async fn plan(&self, _cx: &PlanCx<'_>) -> Result<Change, StepError> {
-        let summary = format!("look whether {} can move into {} of {}", self.0.spec.from, self.0.schema, self.0.target);
-        Ok(Change { summary, ..Change::default() })
+    fn plan<'a>(&'a self, _cx: &'a PlanCx<'_>) -> Doing<'a, Change> {
+        Box::pin(async move {
+            let summary =
+                format!("look whether {} can move into {} of {}", self.0.spec.from, self.0.schema, self.0.target);
+            Ok(Change { summary, ..Change::default() })
+        })
     }
 
-    async fn apply(&self, cx: &mut RunCx<'_>) -> Result<Evidence, StepError> {
-        let findings = self.0.loader(cx.run, cx.operator, cx.cancel, cx.step, cx.watcher).look().await?;
-        let refused: Vec<Finding> = blocking(&findings).cloned().collect();
-        let evidence = Evidence::of(match findings.len() {
-            0 => "nothing stands in the way".to_owned(),
-            some if refused.is_empty() => {
-                format!("nothing stands in the way; {some} findings are told in the evidence")
+    fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
+        Box::pin(async move {
+            let findings = self.0.loader(cx.run, cx.operator, cx.cancel, cx.step, cx.watcher).look().await?;
+            let refused: Vec<Finding> = blocking(&findings).cloned().collect();
+            let evidence = Evidence::of(match findings.len() {
+                0 => "nothing stands in the way".to_owned(),
+                some if refused.is_empty() => {
+                    format!("nothing stands in the way; {some} findings are told in the evidence")
+                }
+                some => format!("{some} findings, {} of them in the way", refused.len()),
+            })
+            .fact("findings", to_json(&findings));
+            if refused.is_empty() {
+                return Ok(evidence);
             }
-            some => format!("{some} findings, {} of them in the way", refused.len()),
+            Err(StepError::from(TransferError::Findings { findings: refused }).evidence(evidence))
         })
-        .fact("findings", to_json(&findings));
-        if refused.is_empty() {
-            return Ok(evidence);
-        }
-        Err(StepError::from(TransferError::Findings { findings: refused }).evidence(evidence))
     }
 }
