@@ -1,5 +1,4 @@
 //! What a person accepts of a changed table: what is offered for it, and that both sides are equal after it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use pgrunbook_engine::RunEnd;
 use pgrunbook_steps::transfer::{go_on, offer};

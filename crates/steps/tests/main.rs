@@ -19,6 +19,7 @@ mod fence;
 mod file_back;
 mod flag;
 mod guard;
+mod help;
 mod isolation;
 mod lost;
 mod matrix;

@@ -130,6 +130,7 @@ async fn stream_that_is_behind_tells_its_lag_and_one_that_has_caught_up_has_none
     let size = if lag < 10_000_000 { format!("{} kB", lag / 1_000) } else { format!("{} MB", lag / 1_000_000) };
     assert!(shown.lines().nth(1).unwrap().ends_with(&size), "{size}: {shown}");
     assert!(shown.contains("nobody follows the forward stream; its server keeps"), "{shown}");
+    assert!(shown.contains(": pgrunbook transfer follow --target main --schema health\n"), "{shown}");
 
     keep_following(&workplace, "main", "health").await.unwrap();
     let one = told(&workplace, |one| one.streams[0].lag_bytes.unwrap() < 10_000).await;

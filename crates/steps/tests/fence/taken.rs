@@ -117,6 +117,7 @@ async fn transfer_is_completed_without_its_source_only_where_that_is_said() {
     let (_, end) = this.bench.run(&complete("")).await;
     let RunEnd::Failed { help: Some(help), .. } = &end else { panic!("{end:?}") };
     assert!(help.contains("without_source = true"), "{help}");
+    assert!(help.contains("`pgrunbook transfer complete health --target main --without-source --yes`"), "{help}");
     assert_eq!(this.bench.value(slots).await, "1");
     let (_, end) = this.bench.run(&complete("without_source = true\n")).await;
     assert!(matches!(end, RunEnd::Completed), "{end:?}");
