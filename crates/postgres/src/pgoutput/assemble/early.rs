@@ -47,7 +47,10 @@ impl Assembler {
         if self.early.as_ref().is_some_and(|early| early.judged.is_refused()) {
             self.undo_early();
         }
-        if first && self.early.is_none() && self.early_from.is_some_and(|from| lsn >= from) {
+        // The server also sends blocks of other databases' transactions, for what they invalidate: with nothing in them, and open for
+        // as long as those are.
+        let has_told = self.early.as_ref().is_some_and(|early| early.verdict.is_none());
+        if first && !has_told && self.early_from.is_some_and(|from| lsn >= from) {
             let (verdict, judged) = Verdict::new();
             self.early = Some(Telling { xid, verdict: Some(verdict), judged, relations: self.relations.clone() });
         }

@@ -196,6 +196,9 @@ fn open_transaction_is_told_early_while_it_can_be_the_next() {
     let empty = [&block(7, 7, true, "x")[..], &[abort(7, 7), begin(5, 50), Message::Commit(at(50))]].concat();
     let more = [&empty[..], &block(1, 1, false, "c"), &[commit(1, 100)]].concat();
     assert_eq!(tell_early(0, true, &with(&more)), format!("{told}, c, early commit 1, at 110"));
+    // One of another database, in which nothing is for us, may be open for longer.
+    let beside = [&[start(9, true), Message::StreamStop][..], &with(&[commit(1, 100)])].concat();
+    assert_eq!(tell_early(0, true, &beside), format!("{told}, early commit 1, at 110"));
     // The next one is told early again.
     let next = [vec![commit(1, 100)], block(8, 8, true, "d").to_vec(), vec![commit(8, 200)]].concat();
     let both = format!("{told}, early commit 1, early 8, d, early commit 8, at 210");
