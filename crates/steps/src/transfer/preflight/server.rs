@@ -235,7 +235,7 @@ fn sender(side: &str, facts: &Facts, wanted: &Wanted, findings: &mut Vec<Finding
 const FEW: i64 = 5;
 
 fn few(free: i64, what: &str) -> String {
-    let are = if free == 1 { "is" } else { "s are" };
+    let are = if free == 1 { " is" } else { "s are" };
     format!(
         "{free} {what}{are} free, and each transfer takes one here (two, where its source and its target are both on this server)."
     )
