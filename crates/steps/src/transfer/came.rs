@@ -3,7 +3,7 @@
 //! `ADD COLUMN ... DEFAULT` writes no row where the default is not volatile: PostgreSQL keeps the value beside the column
 //! (`pg_attribute.attmissingval`), and every row of before has it. It stays the same when the default becomes another later,
 //! and it is gone once the table is rewritten. A volatile default rewrites the table, and so each row has a value of its own.
-//! Source: "System Catalogs", `pg_attribute`; `ALTER TABLE`, Notes. Tried on 14 to 18.
+//! Source: "System Catalogs", `pg_attribute`; `ALTER TABLE`, Notes.
 
 use std::collections::HashMap;
 
