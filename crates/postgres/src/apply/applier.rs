@@ -40,6 +40,9 @@ const SETTINGS: &str = "
 /// directions for ever where empty transactions are sent (before 15).
 const SKIPPED: u64 = 10_000;
 
+/// So many rows are worth a batch of their own while the server has nothing to do; fewer cost it more for each row.
+const ENOUGH: usize = 10_000;
+
 /// Room for so many changes is kept from one transaction to the next.
 const SPARE: usize = 1024;
 
@@ -441,9 +444,9 @@ impl Applier {
         }
         let full = self.rows >= self.options.batch_rows || self.bytes >= self.options.batch_bytes;
         // While the server is busy there is time to make the batch larger.
-        let late =
-            || self.since.is_some_and(|since| since.elapsed() >= self.options.batch_delay) && !self.server.is_busy();
-        self.fenced || current.large || full || self.skipped >= SKIPPED || late()
+        let due = self.rows >= ENOUGH || self.since.is_some_and(|since| since.elapsed() >= self.options.batch_delay);
+        let is_time = due && !self.server.is_busy();
+        self.fenced || current.large || full || self.skipped >= SKIPPED || is_time
     }
 
     /// Gives what is folded to the server, to commit at this position or, where there is none, as a part of what comes.

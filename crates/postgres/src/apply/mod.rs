@@ -43,12 +43,12 @@ pub struct Options {
     /// `<schema>:forward` or `<schema>:reverse`: the name of the position's row and of the tag on what is written.
     pub stream: String,
     pub rename: Rename,
-    /// A batch is committed when it holds so many rows ...
+    /// A batch is committed when it holds so many rows, and with fewer when the server has nothing to do ...
     pub batch_rows: usize,
     /// ... or so many bytes ...
     pub batch_bytes: usize,
-    /// ... or when its first transaction came so long ago. Looked at when an event comes: who waits for events calls
-    /// [`Applier::flush`] when none came in this time.
+    /// ... or when the server has nothing to do and its first transaction came so long ago. Looked at when an event comes: who
+    /// waits for events calls [`Applier::flush`] when none came in this time.
     pub batch_delay: Duration,
     /// A transaction larger than this is written in pieces before its end is known, in one transaction all the same. One that is
     /// told early ([`Early`](crate::pgoutput::Early)) is from the size of a batch on.
@@ -70,7 +70,7 @@ impl Options {
         Self {
             stream: stream.into(),
             rename,
-            batch_rows: 20_000,
+            batch_rows: 65_536,
             batch_bytes: 16 << 20,
             batch_delay: Duration::from_millis(200),
             held_bytes: 64 << 20,
