@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use pgrunbook_document::sql::{Class, classify};
 use pgrunbook_engine::fault::{self, Point};
 use pgrunbook_engine::step::Failure;
-use pgrunbook_engine::{Cancel, Clock, StepError, SystemClock};
+use pgrunbook_engine::{Cancel, Clock, RunCx, StepError, SystemClock};
+use pgrunbook_postgres::ledger;
 use pgrunbook_postgres::retry::{LOCK_NOT_AVAILABLE, LockPolicy, LockRetry};
 use pgrunbook_postgres::{ConnectOptions, PgError, ServerError, Session};
 
@@ -41,6 +42,19 @@ pub struct Around<'a> {
 }
 
 impl<'a> Around<'a> {
+    /// Of a step of a run: each transaction begins by making sure that the run is still this process's.
+    pub fn of_step(cx: &'a RunCx<'_>, tell: &'a (dyn Fn(String) + Send + Sync)) -> Self {
+        Self {
+            clock: cx.clock,
+            cancel: cx.cancel,
+            operator: cx.operator,
+            run: Some((cx.run, cx.step.as_str())),
+            assert: Some(ledger::Entry::of(cx).assert_sql()),
+            tell,
+            watch: None,
+        }
+    }
+
     /// Of a person who calls it by hand: for no run, by the clock on the wall.
     pub fn by_hand(cancel: &'a Cancel, operator: &'a str, tell: &'a (dyn Fn(String) + Send + Sync)) -> Self {
         Self { clock: &SystemClock, cancel, operator, run: None, assert: None, tell, watch: None }

@@ -195,15 +195,7 @@ impl Migrate {
                 log,
                 ..Options::default()
             },
-            around: Around {
-                clock: cx.clock,
-                cancel: cx.cancel,
-                operator: cx.operator,
-                run: Some((cx.run, cx.step.as_str())),
-                assert: Some(Entry::of(cx).assert_sql()),
-                tell: &tell,
-                watch: None,
-            },
+            around: Around::of_step(cx, &tell),
         };
         let mut applied = Applied::default();
         let done = runner.go(goal, &mut applied).await;

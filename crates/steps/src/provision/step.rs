@@ -2,7 +2,6 @@
 
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::{Change, Doing, Effect, Evidence, PlanCx, RunCx, Step, StepError};
-use pgrunbook_postgres::ledger::Entry;
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
 
@@ -100,15 +99,7 @@ impl Step for Provision {
     fn apply<'a>(&'a self, cx: &'a mut RunCx<'_>) -> Doing<'a, Evidence> {
         Box::pin(async move {
             let tell = |line: String| cx.say(line);
-            let around = Around {
-                clock: cx.clock,
-                cancel: cx.cancel,
-                operator: cx.operator,
-                run: Some((cx.run, cx.step.as_str())),
-                assert: Some(Entry::of(cx).assert_sql()),
-                tell: &tell,
-                watch: None,
-            };
+            let around = Around::of_step(cx, &tell);
             let options = self.workplace.postgres(&self.target)?;
             let done = provision(&self.workplace, options, self.workplace.topology()?, &self.only, around).await?;
             let files: usize = done.chains.iter().map(|(_, files)| files.len()).sum();

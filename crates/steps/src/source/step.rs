@@ -2,7 +2,7 @@
 
 use pgrunbook_document::{Block, FieldSpec, KindSpec, Language};
 use pgrunbook_engine::{Change, Clock, Doing, Effect, Evidence, Happened, PlanCx, RunCx, Step, StepError};
-use pgrunbook_postgres::ledger::{self, Entry};
+use pgrunbook_postgres::ledger;
 use pgrunbook_postgres::{PgError, Session};
 use serde::Deserialize;
 
@@ -152,7 +152,7 @@ impl Step for Source {
                 }
             }
             let tell = |line: String| cx.say(line);
-            let around = around(cx, &tell);
+            let around = Around::of_step(cx, &tell);
             let options = self.workplace.postgres(&self.target)?;
             let mut done = Bootstrapped::default();
             let outcome =
@@ -190,7 +190,7 @@ impl Step for Source {
         Box::pin(async move {
             let session = self.session(&crate::sql::application_name(cx.run, cx.step)).await?;
             let tell = |line: String| cx.say(line);
-            let around = around(cx, &tell);
+            let around = Around::of_step(cx, &tell);
             let told = undo::undo(&session, self.workplace.topology()?, &self.id, &around).await?;
             Ok(match told.is_empty() {
                 true => Evidence::of("nothing to take back: this step made nothing"),
@@ -208,17 +208,5 @@ impl Step for Source {
                 false => Happened::Yes(Evidence::of("nothing that this step made is left")),
             })
         })
-    }
-}
-
-fn around<'a>(cx: &'a RunCx<'_>, tell: &'a (dyn Fn(String) + Send + Sync)) -> Around<'a> {
-    Around {
-        clock: cx.clock,
-        cancel: cx.cancel,
-        operator: cx.operator,
-        run: Some((cx.run, cx.step.as_str())),
-        assert: Some(Entry::of(cx).assert_sql()),
-        tell,
-        watch: None,
     }
 }
