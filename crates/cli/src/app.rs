@@ -9,6 +9,7 @@ use pgrunbook_engine::Cancel;
 use pgrunbook_postgres::{ConnectOptions, ConnectSpec};
 use pgrunbook_steps::open::connect_options;
 use pgrunbook_steps::secret::Reference;
+use pgrunbook_steps::typed::quoted;
 use pgrunbook_steps::{Opened, Project, Surroundings, Workplace, open, registry};
 use serde_json::json;
 
@@ -201,15 +202,6 @@ impl App {
         failure.report = render(&errors, &parsed.runbook.sources, Format::Human { colour: self.colour() });
         Err(failure)
     }
-}
-
-/// A word for a POSIX shell.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:+,=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Reads included files, relative to the runbook.

@@ -29,7 +29,6 @@ pub mod sql;
 pub mod switch;
 pub mod topology;
 pub mod transfer;
-mod typed;
 pub mod verify;
 
 pub mod incidents;
@@ -39,6 +38,7 @@ pub mod registry;
 pub mod rehearse;
 pub mod secret;
 pub mod surroundings;
+pub mod typed;
 pub mod workplace;
 
 pub use open::{OpenError, Opened, open};

@@ -16,7 +16,8 @@ pub(crate) fn on_transfer(command: &str, schema: &str, target: &str, more: &[&st
     format!("`{}`", typed(&words))
 }
 
-fn quoted(word: &str) -> String {
+/// A word as a POSIX shell reads it: as it is where nothing in it is special, else between single quotes.
+pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./@:+,=".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();

@@ -4,6 +4,7 @@ use pgrunbook_engine::closing;
 use pgrunbook_engine::evidence::summary::review;
 use pgrunbook_engine::state::Overriding;
 use pgrunbook_steps::Opened;
+use pgrunbook_steps::typed::quoted;
 use serde_json::json;
 
 use super::proof::{armored, how_to_sign, must_name_signers};
@@ -67,7 +68,7 @@ pub async fn close_review(app: &App, args: &CloseReviewArgs) -> Result<u8, Failu
             put(&json!({ "type": "review-item", "run": run, "item": item.seq, "text": text }).to_string());
         } else {
             put("Look at what happened (`pgrunbook show`), then sign exactly this text with your SSH key:\n");
-            let command = format!("close-review {run} --item {} --reason {}", item.seq, crate::app::quoted(&reason));
+            let command = format!("close-review {run} --item {} --reason {}", item.seq, quoted(&reason));
             put(&how_to_sign(closing::NAMESPACE, &text, &command, "review.txt"));
         }
         return Ok(exit::WAITING);

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use pgrunbook_engine::{Demand, DemandName, Overridable, Override, Remedy, Standing};
+use pgrunbook_steps::typed::quoted;
 use serde_json::{Value, json};
 
-use crate::app::quoted;
 use crate::args::OverrideDemand;
 use crate::console::paint;
 use crate::failure::Failure;

@@ -7,10 +7,11 @@ use pgrunbook_postgres::Session;
 use pgrunbook_postgres::pgbouncer::Door;
 use pgrunbook_steps::fence::{self, Held, Lift, Standing};
 use pgrunbook_steps::transfer::sqlite::{FileFence, drop_file_fence, file_fence, file_of};
+use pgrunbook_steps::typed::quoted;
 use pgrunbook_steps::workplace::Workplace;
 use serde_json::json;
 
-use crate::app::{App, quoted};
+use crate::app::App;
 use crate::args::{FenceAction, Output};
 use crate::console::put;
 use crate::exit;

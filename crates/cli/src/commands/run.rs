@@ -10,11 +10,12 @@ use pgrunbook_engine::{
 };
 use pgrunbook_steps::breach::{BreachError, Report, break_in};
 use pgrunbook_steps::rehearse::Rehearsal;
+use pgrunbook_steps::typed::quoted;
 use pgrunbook_steps::{Opened, Source, rehearse as rehearsal};
 use serde::Deserialize;
 
 use super::after::After;
-use crate::app::{App, quoted, variables};
+use crate::app::{App, variables};
 use crate::args::{Consent, Output, Overrides, Vars};
 use crate::console::{Console, aside, put};
 use crate::exit;

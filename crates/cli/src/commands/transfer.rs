@@ -12,9 +12,10 @@ use pgrunbook_steps::transfer::{
     self, Loader, Making, Offer, Rollback, Source, Spec, Status, Sync, abandon, blocking, complete, go_on, offer,
     status, to_json, to_table,
 };
+use pgrunbook_steps::typed::quoted;
 use serde_json::json;
 
-use crate::app::{App, quoted};
+use crate::app::App;
 use crate::args::{Output, TransferAction, TransferWish};
 use crate::console::put;
 use crate::exit;
