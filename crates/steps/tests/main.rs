@@ -21,6 +21,7 @@ mod flag;
 mod guard;
 mod help;
 mod isolation;
+mod isolation_rows;
 mod lost;
 mod matrix;
 mod migrate;
