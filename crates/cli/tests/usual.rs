@@ -372,6 +372,36 @@ async fn resume_without_a_name_never_guesses_between_two_runs() {
     assert_eq!(place.value("SELECT count(*) FROM effects").await, "2");
 }
 
+/// Whoever kills a run that has just begun, and takes it back, does not mean the one that completed before it.
+#[tokio::test]
+async fn rollback_without_a_name_takes_back_no_run_before_the_newest() {
+    let place = Place::new().await;
+    place.write(
+        "RUNBOOK.md",
+        "# T\n\n## P\n\n```sql step\n-- apply: once    target: main    undo: away\nCREATE TABLE effects (n int);\n```\n\n\
+         ```sql undo\n-- apply: away    target: main\nDROP TABLE effects;\n```\n",
+    );
+    place.write(
+        "NEXT.md",
+        "# Next\n\n## P\n\n```sql step\n-- check: it-is-there    target: main\nSELECT n FROM effects;\n```\n",
+    );
+    place.call(&["run", "RUNBOOK.md"]).done();
+    let first = place.run_id();
+    assert_eq!(place.call_and_die(&["run", "NEXT.md"], 2).code, None);
+    let killed = place.run_id();
+    assert_ne!(killed, first);
+    let said = place.call(&["rollback", "--path", "undo"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let wanted = format!(
+        "error: the newest run, {killed} (Next), was never taken up and changed nothing; nothing was touched\n  \
+        help: to take back the one before it, T: pgrunbook rollback {first}\n"
+    );
+    assert_eq!(said.err, wanted);
+    assert_eq!(place.value("SELECT to_regclass('effects') IS NULL").await, "f");
+    place.call(&["rollback", &first, "--path", "undo"]).done();
+    assert_eq!(place.value("SELECT to_regclass('effects') IS NULL").await, "t");
+}
+
 #[tokio::test]
 async fn run_that_is_meant_without_a_name_is_one_of_the_environment() {
     let mut place = Place::new().await;

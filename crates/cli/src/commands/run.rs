@@ -142,7 +142,7 @@ pub async fn rollback(
 ) -> Result<u8, Failure> {
     let opened = app.open().await?;
     let engine = &opened.engine;
-    let status = find(engine, run, false).await?;
+    let status = find_to_take_back(engine, run).await?;
     let run = status.run;
     let plan = &status.state.plan;
     let options = options(app, &opened, plan, consent, Vec::new())?;
@@ -301,6 +301,32 @@ pub async fn find(engine: &Engine, run: Option<&str>, open: bool) -> Result<Stat
     let what = if open { "no run is open" } else { "there is no run yet" };
     let none = || Failure::unusable("run", what).help("begin one: pgrunbook run RUNBOOK.md");
     found.into_iter().next().ok_or_else(none)
+}
+
+/// The run that goes back where none is named: as [`find`], but a run that has ended is not taken back in place of a newer one that was
+/// never taken up. Whoever kills a run that has just begun, and takes it back, means that one.
+async fn find_to_take_back(engine: &Engine, run: Option<&str>) -> Result<Status, Failure> {
+    let status = find(engine, run, false).await?;
+    if run.is_some() || status.state.ended.is_none() {
+        return Ok(status);
+    }
+    for newer in engine.journal.runs().await? {
+        if newer == status.run {
+            break;
+        }
+        let newer = engine.status(&newer).await?;
+        if newer.state.plan.environment == engine.environment.name && !newer.state.rehearsal {
+            let said = format!(
+                "the newest run, {} ({}), was never taken up and changed nothing",
+                newer.run, newer.state.plan.title
+            );
+            return Err(Failure::unusable("run", format!("{said}; nothing was touched")).help(format!(
+                "to take back the one before it, {}: pgrunbook rollback {}",
+                status.state.plan.title, status.run
+            )));
+        }
+    }
+    Ok(status)
 }
 
 /// What a person said in advance, and the signals that stop a run.
