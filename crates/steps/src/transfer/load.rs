@@ -489,6 +489,7 @@ pub async fn abandon(
         .await
         .map_err(PgError::into_step_error)?;
     let Some(transfer) = state::find(&records, schema).await.map_err(PgError::into_step_error)? else {
+        sqlite::remove_image(workplace, target, schema).await;
         return Ok(Evidence::of(format!("there is no transfer into {schema}")));
     };
     if matches!(transfer.phase, Phase::Forth | Phase::Switched | Phase::Back | Phase::Complete) {

@@ -20,7 +20,6 @@ use super::state::{Phase, Transfer, text};
 use super::streams::Names;
 use super::structure::{self, without_decoration};
 use super::{TransferError, ddl};
-use crate::fence::TRIGGER_NAMES;
 use crate::topology::ident;
 use crate::typed::on_transfer;
 
@@ -60,18 +59,17 @@ WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p')";
 const NUMBER: &str = "number of ";
 
 impl Print {
-    /// Reads a schema. What belongs to a table that stays behind is left out, and so are comments and the fence.
+    /// Reads a schema. What belongs to a table that stays behind is left out, and so are comments.
     ///
     /// # Errors
     /// If the catalogs cannot be read.
     pub async fn read(session: &Session, schema: &str, exclude: &BTreeSet<String>) -> Result<Self, TransferError> {
         let mut parts = BTreeMap::new();
         for (key, (relation, text)) in structure::parts(session, schema).await? {
-            let is_fence = TRIGGER_NAMES.iter().any(|name| key.starts_with(&format!("trigger {name} on ")));
             let is_out = relation.as_ref().is_some_and(|relation| exclude.contains(relation));
             // Of relations, types and functions the other entries say more; one of its own have operators and the like.
             let is_said = text == structure::IS_THERE && SAID.iter().any(|kind| key.starts_with(kind));
-            if is_fence || is_out || is_said || key.starts_with("comment on ") {
+            if is_out || is_said || key.starts_with("comment on ") {
                 continue;
             }
             // The place among the columns: see `NUMBERS`.

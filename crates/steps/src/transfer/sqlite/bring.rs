@@ -138,10 +138,12 @@ async fn look_to_load(loader: &Loader<'_>, ends: &SqliteEnds) -> Result<(Preflig
     let (looked, image) = looked.map_err(SqliteError::into_step_error)?;
     let findings = findings(loader, ends, &looked, None).await?;
     let refused: Vec<Finding> = in_the_way(&findings).cloned().collect();
-    match refused.is_empty() {
-        true => Ok((looked, image)),
-        false => Err(TransferError::Findings { findings: refused }.into()),
+    if !refused.is_empty() {
+        drop(image);
+        remove_image(loader.workplace, loader.target, loader.schema).await;
+        return Err(TransferError::Findings { findings: refused }.into());
     }
+    Ok((looked, image))
 }
 
 fn image_folder(workplace: &Workplace, target: &str, schema: &str) -> PathBuf {
@@ -149,7 +151,7 @@ fn image_folder(workplace: &Workplace, target: &str, schema: &str) -> PathBuf {
 }
 
 /// Takes an image away that nobody reads any more, also one of a process that was killed: it holds all that the file does.
-async fn remove_image(workplace: &Workplace, target: &str, schema: &str) {
+pub async fn remove_image(workplace: &Workplace, target: &str, schema: &str) {
     let _ = tokio::fs::remove_dir_all(image_folder(workplace, target, schema)).await;
 }
 

@@ -47,7 +47,7 @@ mod writeback;
 
 pub use apply::fence_id;
 pub use back::{accept_change, complete, make_way_back, way_back, written};
-pub use bring::{SqliteEnds, abandon, bring, follow, is_file, loaded, look, shipped};
+pub use bring::{SqliteEnds, abandon, bring, follow, is_file, loaded, look, remove_image, shipped};
 pub use calendar::{Fraction, Spelling, Zone};
 pub use catalog::{Catalog, Collation, Column, ForeignKey, Index, Origin, Table, Term, TermOf, Trigger, VirtualTable};
 pub use choice::{Choice, Choices};

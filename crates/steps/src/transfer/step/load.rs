@@ -222,7 +222,11 @@ impl Step for Transfer {
             let evidence =
                 |phase: Phase| Evidence::of(format!("the transfer into {} is {}", self.0.schema, phase.word()));
             Ok(match found {
-                None => Happened::No,
+                None => {
+                    // It may have died between a file's image and the record. Nothing else of it is anywhere, and nobody undoes it.
+                    sqlite::remove_image(&self.0.workplace, &self.0.target, &self.0.schema).await;
+                    Happened::No
+                }
                 Some(transfer) if transfer.phase.follows() => Happened::Yes(evidence(transfer.phase)),
                 Some(transfer) => Happened::Partly(evidence(transfer.phase)),
             })

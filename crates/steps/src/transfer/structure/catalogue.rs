@@ -6,6 +6,7 @@ use pgrunbook_document::sql::{TokenKind, lex};
 use pgrunbook_postgres::{Session, quote};
 
 use super::super::error::TransferError;
+use crate::fence::TRIGGER_NAMES;
 
 /// What is known of a thing, by a word and its name: `column notes.body`.
 pub(super) type Catalogue = BTreeMap<String, Entry>;
@@ -36,7 +37,10 @@ async fn entries(session: &Session, schema: &str) -> Result<Catalogue, TransferE
             let mut cells = row.into_iter();
             let mut next = || cells.next().flatten();
             let (key, relation, text) = (next().unwrap_or_default(), next(), next().unwrap_or_default());
-            catalogue.insert(key, Entry { relation, text });
+            // A fence is no part of the schema that it stands on. Whoever was killed behind it looks again.
+            if !TRIGGER_NAMES.iter().any(|name| key.starts_with(&format!("trigger {name} on "))) {
+                catalogue.insert(key, Entry { relation, text });
+            }
         }
     }
     Ok(catalogue)
@@ -210,7 +214,7 @@ WHERE d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND n.nspnam
   AND i.type <> 'default acl'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')";
 
-/// Objects of a schema that rest on something of another schema that is no extension's.
+/// Objects of a schema that rest on something of another schema that is no extension's. A fence's triggers rest on ours.
 const REST_ON_OTHERS: &str = "SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid),
     pg_catalog.pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid)
 FROM pg_catalog.pg_depend AS d,
@@ -220,6 +224,7 @@ WHERE d.objid >= 16384 AND d.refobjid >= 16384
   AND (i.schema = pg_catalog.quote_ident({schema}) OR i.identity LIKE '% on ' || pg_catalog.quote_ident({schema}) || '.%'
        OR i.identity LIKE 'for ' || pg_catalog.quote_ident({schema}) || '.%')
   AND r.schema IS NOT NULL AND r.schema NOT IN (pg_catalog.quote_ident({schema}), 'pg_catalog', 'information_schema', 'pg_toast')
+  AND NOT (d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND r.schema = 'pgrunbook')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e WHERE e.classid = d.refclassid AND e.objid = d.refobjid
                   AND e.deptype IN ('e', 'i'))
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e WHERE e.classid = d.classid AND e.objid = d.objid AND e.deptype = 'e')
