@@ -82,6 +82,25 @@ pub const MOVE: &str = "# Move\n\n```toml runbook\ntargets = [\"main\", \"old\"]
 pub const GO: &str = "## Cut over\n\n\
 ```toml step\ncutover = \"go\"\ntarget = \"main\"\nschemas = [\"health\"]\nbudget = \"20s\"\nundo = \"auto\"\n```\n\n";
 
+/// Killed between the target's guard and the record that it follows: the guard is no part of the schema that is looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn load_that_died_behind_its_guard_goes_on() {
+    let this = Move::new().await;
+    let (_, end) = this.bench.run(MOVE).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    let guards =
+        "SELECT count(*) FROM pg_trigger WHERE tgname = 'pgrunbook_fence' AND tgrelid = 'health.visit'::regclass";
+    assert_eq!(this.bench.value(guards).await, "1");
+    this.bench.execute("UPDATE pgrunbook.transfer SET phase = 'building'").await;
+    let (_, end) = this.bench.run(MOVE).await;
+    assert!(matches!(end, RunEnd::Completed), "{end:?}");
+    assert_eq!(this.bench.value("SELECT phase FROM pgrunbook.transfer").await, "following");
+    assert_eq!(this.bench.value(guards).await, "1");
+    let refused = this.bench.session().await.execute("DELETE FROM health.note").await.unwrap_err();
+    assert_eq!(refused.sqlstate(), Some("25006"), "{refused}");
+    assert_eq!(this.bench.value("SELECT count(*) FROM health.visit").await, "500");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn there_and_back_and_there_again() {
     let this = Move::new().await;
