@@ -5,6 +5,7 @@
 
 pub mod adopt;
 pub mod chain;
+mod correct;
 mod deployment_log;
 mod dry;
 pub mod error;
@@ -20,9 +21,10 @@ mod verify;
 mod version_row;
 mod watch;
 
+pub use correct::Correction;
 pub use deployment_log::{Action, LogTable, LogWrite};
 pub use dry::{Act, DryRun, dry_run, dry_run_of_each};
-pub use runner::{Applied, Around, Correction, Goal, Inside, Options, Runner};
+pub use runner::{Applied, Around, Goal, Inside, Options, Runner};
 pub use step::KIND;
 pub use text::shown;
 pub(crate) use verify::{Asked, asked, run as verify_script};
