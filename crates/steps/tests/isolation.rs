@@ -12,7 +12,7 @@ use pgrunbook_steps::secret::Reference;
 use pgrunbook_steps::topology::{Topology, load};
 
 use crate::bench::{Bench, cluster, failure};
-use crate::isolation_rows::{RAISE, ROWS, ROWS_SQL, about};
+use crate::isolation_rows::{RAISE, ROWS_SQL, about, without_pooler};
 use crate::topology::{Land, TABLES, TWO};
 
 /// Two tenants and what they share, on one screen. `{x}` is this test's own suffix: roles belong to the whole cluster.
@@ -497,7 +497,7 @@ async fn set_role_alone_is_never_called_proved() {
 
 /// A healthy base is proved, and what is planted in it is found, whatever the server's version.
 async fn on_version(major: u32) {
-    let declared = ROWS.replace("{without}", "error").replace("pooler = \"pool\"\n", "");
+    let declared = without_pooler();
     let cluster = shared_of(major, "steps-tests").await.unwrap();
     let filled = "INSERT INTO shared.ledger (community, amount, kind) VALUES (gen_random_uuid(), 1, 'k');";
     let world = World::on(cluster, &declared, &format!("{}{filled}", ROWS_SQL.replace("{missing}", RAISE))).await;
@@ -635,14 +635,6 @@ async fn matrix_is_read_at_a_glance() {
 #[tokio::test]
 async fn applied_topology_is_proved() {
     const MORE: &str = r#"
-[rls.tenant]
-tables = ["shared.ledger"]
-column = "community"
-setting = "app.community"
-type = "uuid"
-guard = "shared.community"
-without = "error"
-roles = ["P_{tenant}{suffix}"]
 [access.ledger]
 select = ["ledger"]
 insert = ["ledger"]
@@ -655,7 +647,8 @@ from = "active"
 to = ["expired", "depleted"]
 "#;
     let land = Land::new().await;
-    let text = format!("append_only = [\"general.notes\"]\n{TWO}{MORE}")
+    let rows = without_pooler().replace("app_{tenant}", "P_{tenant}");
+    let text = format!("append_only = [\"general.notes\"]\n{TWO}{rows}{MORE}")
         .replace("shared = \"approved\"", "shared = \"ledger\"");
     let topology = land.declare(&text);
     land.apply(&topology).await.unwrap();

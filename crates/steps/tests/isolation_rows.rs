@@ -7,7 +7,7 @@ use pgrunbook_steps::topology::load;
 use crate::bench::cluster;
 use crate::isolation::{TOPOLOGY, World, is_healthy, set};
 
-pub const ROWS: &str = r#"
+const ROWS: &str = r#"
 [rls.tenant]
 tables = ["shared.ledger"]
 column = "community"
@@ -36,6 +36,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON shared.ledger TO app_health{x}, app_gene
 GRANT EXECUTE ON FUNCTION shared.community() TO app_health{x}, app_general{x};
 RESET ROLE;
 "#;
+
+/// As it is declared where there is no pooler.
+pub fn without_pooler() -> String {
+    ROWS.replace("{without}", "error").replace("pooler = \"pool\"\n", "")
+}
 
 async fn with_rows(without: &str, missing: &str, more: &str) -> World {
     let declared = ROWS.replace("{without}", without);
