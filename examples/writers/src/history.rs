@@ -40,7 +40,6 @@ pub struct Freeze {
 }
 
 impl Freeze {
-    /// Zero where the two sides overlapped: then there was none.
     pub fn duration(&self) -> Duration {
         self.first_after.saturating_sub(self.last_before)
     }
@@ -52,8 +51,8 @@ impl History {
         self.accepted.iter().map(Vec::len).sum()
     }
 
-    /// Each change of side, in order. With several switches a side is told by when it was met: forward, back, and forward again
-    /// are three.
+    /// Each change of side, in order: forward, back, and forward again are three. Two sides that take writes at once change all
+    /// the while. An attempt that began on one side may be accepted by the other, where a pooler held it back.
     pub fn freezes(&self) -> Vec<Freeze> {
         let mut all: Vec<&Accepted> = self.accepted.iter().flatten().filter(|one| !one.side.is_empty()).collect();
         all.sort_by_key(|one| one.answered);
@@ -61,35 +60,20 @@ impl History {
         let Some(first) = all.first() else { return freezes };
         let (mut side, mut last) = (first.side.as_str(), first.answered);
         for one in all {
-            if one.side == side {
-                last = one.answered;
-            } else if one.sent >= last {
-                freezes.push(Freeze {
-                    from: side.to_owned(),
-                    to: one.side.clone(),
-                    last_before: last,
-                    first_after: one.answered,
-                });
-                (side, last) = (&one.side, one.answered);
-            } else {
-                // Sent before the other side's last answer: both took writes at once, or an answer was late.
-                freezes.push(Freeze {
-                    from: side.to_owned(),
-                    to: one.side.clone(),
-                    last_before: last,
-                    first_after: last,
-                });
-                (side, last) = (&one.side, one.answered);
+            if one.side != side {
+                let (from, to) = (side.to_owned(), one.side.clone());
+                freezes.push(Freeze { from, to, last_before: last, first_after: one.answered });
             }
+            (side, last) = (&one.side, one.answered);
         }
         freezes
     }
 
-    /// The longest time in which no side accepted anything.
-    pub fn longest_gap(&self) -> Duration {
+    /// The longest time in which no side accepted anything, and when it began.
+    pub fn longest_gap(&self) -> (Duration, Duration) {
         let mut moments: Vec<Duration> = self.accepted.iter().flatten().map(|one| one.answered).collect();
         moments.sort_unstable();
-        moments.windows(2).map(|two| two[1] - two[0]).max().unwrap_or_default()
+        moments.windows(2).map(|two| (two[1] - two[0], two[0])).max().unwrap_or_default()
     }
 
     /// How many writes of each writer count: those that were accepted, and whether one more may be there.
@@ -172,6 +156,14 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_a_pooler_held_back_ends_a_freeze() {
+        let history =
+            History { accepted: vec![vec![at("a", 0, 9)], vec![at("a", 1, 2), at("b", 5, 50)]], ..History::default() };
+        let freezes: Vec<_> = history.freezes().iter().map(|one| one.duration().as_millis()).collect();
+        assert_eq!(freezes, [41]);
+    }
+
+    #[test]
     fn a_freeze_is_between_the_last_of_one_side_and_the_first_of_the_other() {
         let history = History {
             accepted: vec![
@@ -183,7 +175,7 @@ mod tests {
         let freezes: Vec<_> =
             history.freezes().iter().map(|one| (one.from.clone(), one.duration().as_millis())).collect();
         assert_eq!(freezes, [("a".to_owned(), 41), ("b".to_owned(), 39)]);
-        assert_eq!(history.longest_gap(), Duration::from_millis(41));
+        assert_eq!(history.longest_gap(), (Duration::from_millis(41), Duration::from_millis(9)));
     }
 
     #[test]

@@ -21,7 +21,12 @@ fn main() -> ExitCode {
             for freeze in history.freezes() {
                 println!("from {} to {}: {:.3} s", freeze.from, freeze.to, freeze.duration().as_secs_f64());
             }
-            println!("longest time without an accepted write: {:.3} s", history.longest_gap().as_secs_f64());
+            let (longest, begun) = history.longest_gap();
+            println!(
+                "longest time without an accepted write: {:.3} s, from {:.3} s on",
+                longest.as_secs_f64(),
+                begun.as_secs_f64()
+            );
             if verdict.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {

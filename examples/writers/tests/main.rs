@@ -130,5 +130,5 @@ async fn a_switch_is_told_by_the_sides_themselves() {
     let freezes = history.freezes();
     let [freeze] = freezes.as_slice() else { panic!("{freezes:?}") };
     assert!(freeze.from.ends_with(":public") && freeze.to.ends_with(":health"), "{freeze:?}");
-    assert!(freeze.duration() > Duration::ZERO && freeze.duration() <= history.longest_gap(), "{freeze:?}");
+    assert!(freeze.duration() > Duration::ZERO && freeze.duration() <= history.longest_gap().0, "{freeze:?}");
 }
