@@ -143,10 +143,8 @@ impl World {
             Accident::KillSender => {
                 let Some((server, session, pid)) = self.sender(child).await else { return false };
                 // It may have ended by itself meanwhile.
-                if kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).is_err() {
-                    return false;
-                }
-                self.recovered(&server, &session).await;
+                return kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).is_ok()
+                    && self.recovered(&server, &session, pid).await;
             }
             Accident::RestartSource => restart(&self.source),
             Accident::RestartTarget => restart(&self.target),
@@ -179,18 +177,24 @@ impl World {
         }
     }
 
-    /// Waits until a server has ended all its sessions, of which this is one, and takes new ones.
-    async fn recovered(&self, server: &ConnectOptions, session: &Session) {
+    /// Waits until a server has ended all its sessions, of which this is one, and takes new ones. False if the process that was
+    /// killed had ended just before: then it is listed no more, and the sessions go on.
+    async fn recovered(&self, server: &ConnectOptions, session: &Session, killed: i32) -> bool {
         let begun = Instant::now();
-        let is_in_time = || assert!(begun.elapsed() < PATIENCE, "seed {}: it does not recover", self.seed);
-        while session.value("SELECT 1").await.is_ok() {
-            is_in_time();
+        let is_in_time = |what: &str| assert!(begun.elapsed() < PATIENCE, "seed {}: the server {what}", self.seed);
+        let listed = format!("SELECT count(*) FROM pg_stat_replication WHERE pid = {killed}");
+        while let Ok(count) = session.value(&listed).await {
+            if count == "0" {
+                return false;
+            }
+            is_in_time("ends no session");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         while Session::connect(server, "test").await.is_err() {
-            is_in_time();
+            is_in_time("takes no session");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        true
     }
 
     /// One way, by the program, until it says that it is done.
